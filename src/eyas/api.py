@@ -1,0 +1,270 @@
+"""``YOLO``: train, validate and predict in one object; and the three functions behind the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from eyas.callbacks import Callback, CallbackList
+from eyas.config import TrainOptions, resolve
+from eyas.data.dataset import EvalDataset
+from eyas.data.dataset_yaml import check_dataset
+from eyas.data.index import build_index
+from eyas.data.loader import EpochLoader, build_eval_loader
+from eyas.data.store import ImageStore
+from eyas.evaluate.predictor import Predictor
+from eyas.evaluate.results import Results
+from eyas.evaluate.validator import DetectionValidator
+from eyas.log import LOGGER, setup_logging
+from eyas.metrics.detection import DetMetrics
+from eyas.models import DetectionModel
+from eyas.recipes import YOLO26, Recipe
+from eyas.train import BaseTrainer, DetectionTrainer, TrainResult
+from eyas.train.checkpoint import load_checkpoint
+from eyas.train.detection import STRIDE, default_workers
+from eyas.train.device import amp_dtype, select_device
+from eyas.train.setup import model_source, run_folder
+
+# What a trained model remembers as defaults for val() and predict().
+REMEMBERED = ("imgsz", "data", "single_cls")
+
+
+class YOLO:
+    """A detector: its weights, and what can be done with them.
+
+    Args:
+        model: a name such as ``"yolo26n"`` (random weights), a YAML of layers, or a ``.pt`` checkpoint.
+        task: ``"detect"``, the only one.
+        verbose: print a summary of the model.
+
+    Attributes:
+        model: the network; after ``train`` it holds the best weights.
+        trainer, metrics: those of the latest ``train`` or ``val``.
+        ckpt: the checkpoint it was loaded from, ``{}`` for random weights.
+    """
+
+    recipe: Recipe = YOLO26
+    trainer_class: type[BaseTrainer] = DetectionTrainer
+
+    def __init__(self, model: str | Path = "yolo26n", task: str | None = None, verbose: bool = False) -> None:
+        if task not in (None, "detect"):
+            raise ValueError(f"task={task!r} is not supported; Eyas detects objects (task='detect').")
+        self.name = str(model)
+        self.trainer: BaseTrainer | None = None
+        self.metrics: DetMetrics | None = None
+        self.callbacks: list[tuple[str, Callable[..., object]]] = []
+        self.ckpt: dict[str, Any] = {}
+        self.ckpt_path: str | None = None
+        self.model: nn.Module = self.load_network(self.name, verbose)
+
+    def load_network(self, model: str, verbose: bool) -> nn.Module:
+        """Build the network of a name, YAML or checkpoint."""
+        cfg, weights = model_source(TrainOptions(model=model), None)
+        if weights is None:
+            return DetectionModel(cfg, verbose=verbose)
+        self.ckpt, self.ckpt_path = weights, model
+        return network_from(weights, verbose=verbose)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class names by id."""
+        return dict(self.model.names)  # type: ignore[arg-type]
+
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+    def add_callback(self, event: str, fn: Callable[..., object]) -> None:
+        """Register ``fn(trainer)`` for every later ``train``; an event that never fires is a ``ValueError``."""
+        CallbackList().add_function(event, fn)  # refuses an unknown event now, not at the end of a run
+        self.callbacks.append((event, fn))
+
+    def clear_callback(self, event: str) -> None:
+        """Forget the functions of an event."""
+        self.callbacks = [(e, fn) for e, fn in self.callbacks if e != event]
+
+    # -- train, val, predict -------------------------------------------------------------------------------------------
+    def train(
+        self,
+        trainer: type[BaseTrainer] | None = None,
+        callbacks: list[Callback] | None = None,
+        **options: Any,
+    ) -> TrainResult:
+        """Train, and keep the best weights in this object.
+
+        Args:
+            trainer: a subclass of ``DetectionTrainer``; a class, not an instance.
+            callbacks: ``Callback`` instances; one replaces the stock one of its class.
+            **options: see ``eyas explain``; ``model`` is this object's.
+
+        Raises:
+            ValueError: an unknown option (with the nearest), a bad value, bad data.
+        """
+        if trainer is not None and not (isinstance(trainer, type) and issubclass(trainer, BaseTrainer)):
+            raise TypeError(f"trainer takes a subclass of DetectionTrainer, got {trainer!r}; pass the class itself.")
+        cls = trainer or self.trainer_class
+        resolved = resolve(recipe=cls.recipe.options, call={"model": self.name, **options}, command="train")
+        return self.run_trainer(cls, resolved, callbacks)
+
+    def run_trainer(
+        self, trainer: type[BaseTrainer], options: TrainOptions, callbacks: list[Callback] | None
+    ) -> TrainResult:
+        """Run one training and adopt its outcome."""
+        setup_logging(options.verbose)
+        hooks = CallbackList(list(callbacks or []))
+        for event, fn in self.callbacks:
+            hooks.add_function(event, fn)
+        self.trainer = trainer(overrides=options, _callbacks=hooks)
+        result = self.trainer.train()
+        path = result.best if result.best.exists() else result.last
+        self.ckpt, self.ckpt_path, self.name = load_checkpoint(path), str(path), str(path)
+        self.model = network_from(self.ckpt)
+        self.metrics = result.detection
+        return result
+
+    def val(self, **options: Any) -> DetMetrics:
+        """Measure the model on a split; defaults for ``data`` and ``imgsz`` are those it was trained with.
+
+        Returns:
+            Metrics: ``.box.map50``, ``.box.map``, ``.box.ap``, ``.results_dict``, ``.summary()`` ...
+        """
+        return self.run_val(resolve(recipe=self.remembered("val"), call={"model": self.name, **options}, command="val"))
+
+    def run_val(self, options: TrainOptions) -> DetMetrics:
+        """Measure the model under resolved options."""
+        setup_logging(options.verbose)
+        if options.data is None:
+            raise ValueError("no data was given, and the model does not remember any; for example data=my.yaml.")
+        device = select_device(options.device)
+        save_dir = run_folder(options, default_name="val")
+        loader = eval_loader(options, device.type == "cuda")
+        try:
+            names = {0: "item"} if options.single_cls else check_dataset(options.data, splits=(options.split,))["names"]
+            validator = DetectionValidator(
+                loader,
+                names=names,
+                save_dir=save_dir,
+                conf=options.conf if options.conf is not None else 0.001,
+                iou=options.iou,
+                max_det=options.max_det,
+                nms=options.nms,
+                agnostic_nms=options.agnostic_nms,
+                single_cls=options.single_cls,
+                classes=options.classes,
+                plots=options.plots,
+                save_json=options.save_json,
+                save_txt=options.save_txt,
+                save_conf=options.save_conf,
+                verbose=options.verbose,
+                device=device,
+                amp_dtype=amp_dtype(options.amp, device),
+            )
+            validator(model=self.model)
+        finally:
+            loader.close()
+        self.metrics = validator.metrics
+        return validator.metrics
+
+    def predict(self, source: Any, stream: bool = False, **options: Any) -> list[Results] | Iterator[Results]:
+        """Find objects in images.
+
+        Args:
+            source: file, folder, glob, array ``(H, W, 3)`` BGR uint8, PIL image, or a list of those.
+            stream: yield results one by one instead of returning a list.
+            **options: ``conf``, ``iou``, ``imgsz``, ``max_det``, ``classes``, ``device`` ...
+        """
+        return self.predictor(
+            resolve(recipe=self.remembered("predict"), call={"model": self.name, **options}, command="predict")
+        )(source, stream=stream)
+
+    __call__ = predict
+
+    def predictor(self, options: TrainOptions) -> Predictor:
+        """Return what turns images into results under resolved options."""
+        device = select_device(options.device)
+        return Predictor(
+            self.model,  # type: ignore[arg-type]  # any network with the same calls will do
+            imgsz=options.imgsz,
+            conf=options.conf if options.conf is not None else 0.25,
+            iou=options.iou,
+            max_det=options.max_det,
+            nms=options.nms,
+            agnostic_nms=options.agnostic_nms,
+            classes=options.classes,
+            device=device,
+        )
+
+    def remembered(self, command: str) -> dict[str, Any]:
+        """Defaults that the checkpoint carries: input size and data of its training."""
+        stored = self.ckpt.get("train_args", {})
+        names = [n for n in REMEMBERED if n != "data" or command == "val"]
+        return {name: stored[name] for name in names if stored.get(name) is not None}
+
+    # -- the rest ------------------------------------------------------------------------------------------------------
+    def load(self, weights: str | Path) -> YOLO:
+        """Copy weights from a checkpoint where names and shapes fit; returns itself."""
+        self.model.load(load_checkpoint(weights))  # type: ignore[operator]
+        return self
+
+    def info(self) -> Any:
+        """Summary of the network."""
+        return self.model.info()  # type: ignore[operator]
+
+
+def network_from(checkpoint: Mapping[str, Any], verbose: bool = False) -> DetectionModel:
+    """Rebuild the network of a checkpoint; the file's tables and tensors are enough, no user code is needed."""
+    model = DetectionModel(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
+    model.load(checkpoint, remap=False, verbose=False)
+    return model.eval()
+
+
+def eval_loader(options: TrainOptions, pin_memory: bool) -> EpochLoader:
+    """Return the loader of one split for validation."""
+    data = check_dataset(options.data, splits=(options.split,))  # type: ignore[arg-type]
+    index = build_index(
+        data[options.split],
+        names=data["names"],
+        single_cls=options.single_cls,
+        classes=options.classes,
+        split=options.split,
+    )
+    index.report.print_table()
+    imgsz = -(-options.imgsz // STRIDE) * STRIDE
+    store = ImageStore(index, imgsz=imgsz)
+    dataset = EvalDataset(index, store, imgsz=imgsz, stride=STRIDE, batch=options.batch)
+    workers = default_workers(options.workers, select_device(options.device))
+    return build_eval_loader(dataset, batch=options.batch, workers=workers, pin_memory=pin_memory)
+
+
+# -- behind the command line ---------------------------------------------------------------------------------------------
+def run_train(cli: Mapping[str, Any]) -> TrainResult:
+    """``eyas train key=value ...``: options come from the command line and are remembered as such."""
+    options = resolve(recipe=YOLO26.options, cli=cli, command="train")
+    setup_logging(options.verbose)
+    return DetectionTrainer(overrides=options).train()
+
+
+def run_val(cli: Mapping[str, Any]) -> DetMetrics:
+    """``eyas val key=value ...``."""
+    yolo = YOLO(resolve(cli=cli, command="val").model or "yolo26n")
+    return yolo.run_val(resolve(recipe=yolo.remembered("val"), cli=cli, command="val"))
+
+
+def run_predict(cli: Mapping[str, Any]) -> list[Results]:
+    """``eyas predict source=... key=value ...``: writes annotated pictures into the run folder."""
+    cli = dict(cli)
+    source = cli.pop("source")
+    yolo = YOLO(resolve(cli=cli, command="predict").model or "yolo26n")
+    options = resolve(recipe=yolo.remembered("predict"), cli=cli, command="predict")
+    setup_logging(options.verbose)
+    folder = run_folder(options, default_name="predict")
+    found = []
+    for result in yolo.predictor(options)(source, stream=True):
+        if options.save:
+            folder.mkdir(parents=True, exist_ok=True)
+            result.save(folder / Path(result.path).name)
+        LOGGER.info("%s", result)
+        found.append(result)
+    if options.save:
+        LOGGER.info("%d pictures in %s", len(found), folder)
+    return found

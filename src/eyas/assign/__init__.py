@@ -1,0 +1,5 @@
+"""Who answers for which object. No gradients, no losses."""
+
+from eyas.assign.task_aligned import Assignment, TaskAlignedAssigner
+
+__all__ = ["Assignment", "TaskAlignedAssigner"]

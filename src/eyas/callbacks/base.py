@@ -1,0 +1,235 @@
+"""The loop, drawn with every hook in its place, and the class whose methods the hooks call.
+
+::
+
+    train()
+    ├─ on_pretrain_routine_start
+    ├─ setup:  get_dataset · get_model · set_model_attributes · ADJUST_MODEL · get_dataloader (build_dataset) · plan
+    │          build_optimizer · ADJUST_PARAM_GROUPS · EMA · get_validator · resume
+    ├─ on_pretrain_routine_end
+    ├─ on_train_start
+    ├─ for each epoch
+    │   ├─ on_train_epoch_start
+    │   ├─ for each batch
+    │   │   ├─ on_train_batch_start
+    │   │   ├─ preprocess_batch · ADJUST_BATCH
+    │   │   ├─ forward · ADJUST_LOSS · backward
+    │   │   ├─ when a step is due:  optimizer_step · ADJUST_GRADIENTS
+    │   │   └─ on_train_batch_end
+    │   ├─ on_train_epoch_end
+    │   ├─ when due:  on_val_start · validate · ADJUST_METRICS · on_val_end
+    │   ├─ when due:  save_model · ADJUST_CHECKPOINT · on_model_save
+    │   └─ on_fit_epoch_end
+    ├─ final evaluation of the best weights
+    ├─ on_train_end
+    ├─ on_exception, when something was raised
+    └─ teardown, always
+
+**Methods** of the trainer decide, **adjusters** (capitals) take a value and return it or another, **events** observe.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from eyas.types import Batch
+
+EVENTS = (
+    "on_pretrain_routine_start",
+    "on_pretrain_routine_end",
+    "on_train_start",
+    "on_train_epoch_start",
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_train_epoch_end",
+    "on_val_start",
+    "on_val_end",
+    "on_model_save",
+    "on_fit_epoch_end",
+    "on_train_end",
+    "on_exception",
+    "teardown",
+)
+
+ADJUSTERS = (
+    "adjust_model",
+    "adjust_param_groups",
+    "adjust_batch",
+    "adjust_loss",
+    "adjust_gradients",
+    "adjust_metrics",
+    "adjust_checkpoint",
+)
+
+Event = Callable[[Any], object]
+
+
+class Callback:
+    """Changes or observes a training without subclassing the trainer; override what you need.
+
+    One instance serves one run. Callbacks run on every process; one that writes files asks ``eyas.dist.is_main()``.
+    One with state has ``state_dict`` and ``load_state_dict`` so that it survives a resume.
+    """
+
+    # -- adjusters: return the value, or another of the same kind ------------------------------------------------------
+    def adjust_model(self, trainer: Any, model: nn.Module) -> nn.Module:
+        """Return the model to train; it sits on its device and is not wrapped yet."""
+        return model
+
+    def adjust_param_groups(self, trainer: Any, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the optimizer's groups; keys ``params, lr, weight_decay, param_group, name``."""
+        return groups
+
+    def adjust_batch(self, trainer: Any, batch: Batch) -> Batch:
+        """Return the batch as the model will see it: on the device, float images."""
+        return batch
+
+    def adjust_loss(self, trainer: Any, loss: Tensor) -> Tensor:
+        """Return the scalar that is differentiated."""
+        return loss
+
+    def adjust_gradients(self, trainer: Any, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+        """Change ``.grad`` of the parameters in place; gradients are unscaled and complete for this step."""
+        return parameters
+
+    def adjust_metrics(self, trainer: Any, metrics: dict[str, float]) -> dict[str, float]:
+        """Return the metrics of this validation; keys added here reach the log, the history and the result."""
+        return metrics
+
+    def adjust_checkpoint(self, trainer: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Return the checkpoint; tensors and plain values only."""
+        return checkpoint
+
+    # -- events: observe, return nothing -------------------------------------------------------------------------------
+    def on_pretrain_routine_start(self, trainer: Any) -> None:
+        """Before anything is built."""
+
+    def on_pretrain_routine_end(self, trainer: Any) -> None:
+        """Everything is built, and restored when resuming."""
+
+    def on_train_start(self, trainer: Any) -> None:
+        """Before the first epoch."""
+
+    def on_train_epoch_start(self, trainer: Any) -> None:
+        """``trainer.epoch`` is set; the model's mode is not."""
+
+    def on_train_batch_start(self, trainer: Any) -> None:
+        """Before a batch is prepared."""
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        """After backward, and after the optimizer's step if one was due."""
+
+    def on_train_epoch_end(self, trainer: Any) -> None:
+        """After the last batch, before validation."""
+
+    def on_val_start(self, trainer: Any) -> None:
+        """Before a validation inside training."""
+
+    def on_val_end(self, trainer: Any) -> None:
+        """``trainer.metrics`` and ``trainer.fitness`` are this validation's."""
+
+    def on_model_save(self, trainer: Any) -> None:
+        """After checkpoints were written."""
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """The epoch is over: validated, logged and saved."""
+
+    def on_train_end(self, trainer: Any) -> None:
+        """After the final evaluation."""
+
+    def on_exception(self, trainer: Any) -> None:
+        """Something was raised; ``trainer.exception`` holds it."""
+
+    def teardown(self, trainer: Any) -> None:
+        """Always last."""
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values that a resume needs."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` returned."""
+
+
+def check_event(event: str) -> str:
+    """Return ``event`` if it is one that fires.
+
+    Raises:
+        ValueError: unknown event; names the nearest one.
+    """
+    if event in EVENTS:
+        return event
+    near = difflib.get_close_matches(event, EVENTS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{event!r} is not an event of the trainer.{hint} Events: {', '.join(EVENTS)}.")
+
+
+class CallbackList:
+    """The callbacks and plain functions of one run, in the order they were added."""
+
+    def __init__(self, callbacks: list[Callback] | None = None, functions: dict[str, list[Event]] | None = None) -> None:
+        self.callbacks: list[Callback] = []
+        self.functions: dict[str, list[Event]] = {event: [] for event in EVENTS}
+        for callback in callbacks or []:
+            self.add(callback)
+        for event, fns in (functions or {}).items():
+            for fn in fns:
+                self.add_function(event, fn)
+
+    def add(self, callback: Callback) -> None:
+        """Append a callback; an instance, not a class.
+
+        Raises:
+            TypeError: not a ``Callback`` instance.
+        """
+        if not isinstance(callback, Callback):
+            hint = f"{callback.__name__}()" if isinstance(callback, type) else "a subclass of eyas.Callback"
+            raise TypeError(f"callbacks takes Callback instances, got {callback!r}; pass {hint}.")
+        self.callbacks.append(callback)
+
+    def add_function(self, event: str, fn: Event) -> None:
+        """Register ``fn(trainer)`` for an event; raises ``ValueError`` for an event that never fires."""
+        self.functions[check_event(event)].append(fn)
+
+    def fire(self, event: str, trainer: Any) -> None:
+        """Tell everyone that ``event`` happened: callbacks first, then plain functions."""
+        for callback in self.callbacks:
+            getattr(callback, event)(trainer)
+        for fn in self.functions[event]:
+            fn(trainer)
+
+    def adjust(self, adjuster: str, trainer: Any, value: Any) -> Any:
+        """Pass ``value`` through every callback's adjuster.
+
+        Raises:
+            TypeError: an adjuster returned nothing.
+        """
+        for callback in self.callbacks:
+            value = getattr(callback, adjuster)(trainer, value)
+            if value is None:
+                raise TypeError(f"{type(callback).__name__}.{adjuster}() returned None; return the value, changed or not.")
+        return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of all callbacks, keyed by class name and order."""
+        return {f"{i}.{type(c).__name__}": c.state_dict() for i, c in enumerate(self.callbacks)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Give every callback its state back; callbacks are matched by class and order.
+
+        Raises:
+            ValueError: the run was saved with other callbacks that had state.
+        """
+        mine = {f"{i}.{type(c).__name__}": c for i, c in enumerate(self.callbacks)}
+        lost = [key for key, value in state.items() if value and key not in mine]
+        if lost:
+            raise ValueError(f"the checkpoint holds state of callbacks that this run lacks: {', '.join(lost)}.")
+        for key, callback in mine.items():
+            if key in state:
+                callback.load_state_dict(state[key])

@@ -1,0 +1,300 @@
+"""The command line: `eyas COMMAND key=value ...`.
+
+It parses and reports, and leaves the work to `eyas.api`. Options are checked before anything heavy is imported, so a
+typing mistake is answered at once and nothing is started.
+
+Exit codes: 0 done, 1 the run failed for a reason its message tells, 2 wrong usage, 130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from eyas import __version__
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+HELP = f"""\
+Eyas {__version__}: train object detectors, with a trainer you can change.
+
+Usage: eyas COMMAND [key=value ...]
+
+Commands
+  train      train a detector          eyas train model=yolo26n data=digits imgsz=128 epochs=12
+  val        measure a trained model   eyas val model=runs/detect/train/weights/best.pt data=digits
+  predict    find objects in images    eyas predict model=runs/detect/train/weights/best.pt source=photos/
+  info       versions, devices and the size of a model       eyas info model=yolo26n
+  explain    what an option does; without a name, all of them       eyas explain lr0
+
+Every command shows its options with --help. Values are numbers, true/false, none, text, or lists as [0,1].
+  cfg=FILE   reads options from a YAML file; those on the command line win
+  --debug    shows the traceback of an error (also EYAS_DEBUG=1)
+  --version  prints the version
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+
+class UsageError(Exception):
+    """The command line cannot be understood. Its message is one line for a person."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("EYAS_DEBUG", "") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _dispatch(arguments)
+    except UsageError as error:
+        return _report(error, USAGE, debug)
+    except KeyboardInterrupt as interrupt:
+        print(interruption_message(interrupt), file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output is gone, as in `eyas explain | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (ValueError, OSError) as error:
+        return _report(error, USAGE if _is_option_error(error) else FAILED, debug)
+
+
+def interruption_message(interrupt: KeyboardInterrupt) -> str:
+    """What to say after Ctrl-C. The trainer raises `KeyboardInterrupt(path of last.pt)` once it has saved."""
+    if interrupt.args and interrupt.args[0]:
+        return f"Interrupted; the run is saved. Continue it with: eyas train resume={interrupt.args[0]}"
+    return "Interrupted."
+
+
+def parse_pairs(arguments: Sequence[str]) -> dict[str, str]:
+    """`["epochs=3", "data=x.yaml"]` as a dict. Raises UsageError for anything that is no key=value or comes twice."""
+    pairs: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise UsageError(f"cannot read {argument!r}: options are written key=value{_maybe_option(argument)}")
+        if name.startswith("-"):
+            raise UsageError(f"cannot read {argument!r}: write {name.lstrip('-').replace('-', '_')}={value}")
+        if name in pairs:
+            raise UsageError(f"{name} is given twice: {name}={pairs[name]} and {name}={value}")
+        pairs[name] = value
+    return pairs
+
+
+# ------------------------------------------------------------------------------------------------- commands
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(HELP, end="")
+        return OK if arguments else USAGE
+    if arguments[0] in ("--version", "-V"):
+        print(__version__)
+        return OK
+    name, rest = arguments[0], arguments[1:]
+    if name not in _COMMANDS:
+        raise UsageError(f"unknown command {name!r}{_nearest_command(name)}")
+    if "--help" in rest or "-h" in rest:
+        _print_command_help(name)
+        return OK
+    return _COMMANDS[name](rest)
+
+
+def _train(arguments: list[str]) -> int:
+    options = _checked_options(arguments, "train")
+    _require(options, "train", "model", "data", unless="resume")
+    from eyas import api
+
+    api.run_train(options)
+    return OK
+
+
+def _val(arguments: list[str]) -> int:
+    options = _checked_options(arguments, "val")
+    _require(options, "val", "model")
+    from eyas import api
+
+    api.run_val(options)
+    return OK
+
+
+def _predict(arguments: list[str]) -> int:
+    options = _checked_options(arguments, "predict", also=("source",))
+    _require(options, "predict", "model", "source")
+    from eyas import api
+
+    api.run_predict(options)
+    return OK
+
+
+def _info(arguments: list[str]) -> int:
+    pairs = parse_pairs(arguments)
+    unknown = [name for name in pairs if name != "model"]
+    if unknown:
+        raise UsageError(f"info knows no {unknown[0]!r}: usage is `eyas info [model=NAME]`")
+    from eyas.log import print_table
+
+    print_table("", ["what", "value"], [[*row] for row in _environment_rows() + _model_rows(pairs.get("model"))])
+    return OK
+
+
+def _explain(arguments: list[str]) -> int:
+    from eyas.config import GROUPS
+
+    if not arguments:
+        _print_options(None)
+        return OK
+    for name in arguments:
+        if name in GROUPS and name not in _option_names():
+            _print_options(None, group=name)
+        else:
+            print(explanation(name))
+    return OK
+
+
+def explanation(name: str) -> str:
+    """All there is to say about an option, as text. Raises UnknownOptionError naming the nearest options."""
+    from eyas.config import GROUPS, describe
+
+    info = describe(name)
+    allowed = f"{info.type}, {info.range}" if info.range else info.type
+    lines = [
+        f"{info.name}: {info.help}",
+        f"  type     {allowed}{' or none (auto)' if info.auto else ''}",
+        f"  default  {info.default}",
+        f"  group    {info.group} ({GROUPS[info.group]})",
+        f"  used by  {', '.join(info.commands)}",
+    ]
+    return "\n".join(lines)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "val": _val,
+    "predict": _predict,
+    "info": _info,
+    "explain": _explain,
+}
+
+
+# ------------------------------------------------------------------------------------------------- helpers
+
+
+def _checked_options(arguments: list[str], command: str, also: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The options as typed, after checking that they are valid; `also` names arguments that are no options."""
+    from eyas.config import resolve
+
+    pairs: dict[str, Any] = dict(parse_pairs(arguments))
+    extra = {name: pairs.pop(name) for name in also if name in pairs}
+    resolve(cli=pairs, command=command)
+    return pairs | extra
+
+
+def _require(options: dict[str, Any], command: str, *names: str, unless: str = "") -> None:
+    if "cfg" in options or (unless and unless in options):
+        return
+    missing = [name for name in names if name not in options]
+    if missing:
+        given = " ".join(f"{name}=..." for name in missing)
+        raise UsageError(f"{command} needs {given}; see `eyas {command} --help`")
+
+
+def _maybe_option(argument: str) -> str:
+    from eyas.config.errors import nearest
+
+    close = nearest(argument.lstrip("-"), _option_names(), n=1)
+    return f", as in {close[0]}=..." if close else ", as in epochs=50"
+
+
+def _option_names() -> list[str]:
+    from eyas.config import option_names
+
+    return option_names()
+
+
+def _nearest_command(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, _COMMANDS, n=1, cutoff=0.5)
+    return f": did you mean {close[0]}?" if close else f"; the commands are {', '.join(_COMMANDS)}"
+
+
+def _print_command_help(command: str) -> None:
+    usage = {
+        "train": "eyas train model=NAME data=DATA [key=value ...]",
+        "val": "eyas val model=CHECKPOINT [data=DATA] [key=value ...]",
+        "predict": "eyas predict model=CHECKPOINT source=FILES [key=value ...]",
+        "info": "eyas info [model=NAME]",
+        "explain": "eyas explain [OPTION or GROUP ...]",
+    }
+    print(f"Usage: {usage[command]}")
+    if command == "predict":
+        print("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
+    if command in ("train", "val", "predict"):
+        _print_options(command)
+
+
+def _print_options(command: str | None, group: str | None = None) -> None:
+    """Options by group, one a line: name, default, first sentence of the help."""
+    from eyas.config import GROUPS, describe, option_names
+
+    infos = [describe(name) for name in option_names(command)]
+    for key, title in GROUPS.items():
+        members = [info for info in infos if info.group == key]
+        if members and group in (None, key):
+            print(f"\n{title} ({key})")
+            for info in members:
+                default = "auto" if info.auto else info.default.strip("'")
+                print(f"  {info.name:<16} {default:<8} {_first_sentence(info.help)}")
+    print("\n`eyas explain OPTION` tells type, range and more.")
+
+
+def _first_sentence(text: str) -> str:
+    return text.split(". ")[0].rstrip(".")
+
+
+def _environment_rows() -> list[tuple[str, str]]:
+    import platform
+
+    import cv2
+    import numpy
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [
+        ("eyas", __version__),
+        ("python", platform.python_version()),
+        ("torch", torch.__version__),
+        ("opencv", cv2.__version__),
+        ("numpy", numpy.__version__),
+        ("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
+        ("GPU", ", ".join(gpus) or "none; training runs on the CPU"),
+    ]
+
+
+def _model_rows(model: str | None) -> list[tuple[str, str]]:
+    if model is None:
+        return []
+    from eyas.api import YOLO
+
+    network = YOLO(model).model
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    layers = sum(1 for _ in network.modules())
+    return [("model", model), ("layers", str(layers)), ("parameters", f"{parameters:,}"), ("classes", str(network.nc))]
+
+
+def _is_option_error(error: Exception) -> bool:
+    from eyas.config.errors import OptionError
+
+    return isinstance(error, OptionError)
+
+
+def _report(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    message = str(error) or type(error).__name__
+    print(f"eyas: {message}", file=sys.stderr)
+    return code

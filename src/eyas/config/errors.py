@@ -1,0 +1,175 @@
+"""What can be wrong with an option, told in one line: its name, what was given and where, what to write instead."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class OptionError(ValueError):
+    """Any mistake in the options. Its message has one line per mistake and is meant for people."""
+
+
+class UnknownOptionError(OptionError, AttributeError):
+    """An option of this name does not exist. Also an AttributeError, because `options.nmae` is an attribute access."""
+
+
+class UnsupportedOptionError(UnknownOptionError):
+    """A well-known option of other trainers that has no effect here, and is therefore refused, with the reason."""
+
+
+class OptionValueError(OptionError):
+    """The value given for an option has the wrong type, is out of range, or contradicts another option."""
+
+
+# Names that other tools use for the same thing; difflib would not find these.
+SYNONYMS = {
+    "lr": "lr0",
+    "learning_rate": "lr0",
+    "base_lr": "lr0",
+    "lr_final": "lrf",
+    "wd": "weight_decay",
+    "beta1": "momentum",
+    "batch_size": "batch",
+    "bs": "batch",
+    "img": "imgsz",
+    "img_size": "imgsz",
+    "image_size": "imgsz",
+    "imgsize": "imgsz",
+    "input_size": "imgsz",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "num_workers": "workers",
+    "gpu": "device",
+    "gpus": "device",
+    "dataset": "data",
+    "weights": "model",
+    "checkpoint": "model",
+    "grad_clip": "clip_grad_norm",
+    "clip_grad": "clip_grad_norm",
+    "max_norm": "clip_grad_norm",
+    "ema_momentum": "ema_decay",
+    "scheduler": "schedule",
+    "lr_scheduler": "schedule",
+    "early_stopping": "patience",
+    "output": "save_dir",
+    "output_dir": "save_dir",
+    "out": "save_dir",
+    "config": "cfg",
+    "threshold": "conf",
+    "confidence": "conf",
+    "iou_thres": "iou",
+    "conf_thres": "conf",
+    "precision": "amp",
+    "bf16": "amp",
+    "fp16": "amp",
+}
+
+_OTHER_TASK = "it belongs to another task; Eyas trains object detectors"
+_EXPORT = "it configures model export, which this release does not have"
+_SHOW = "it changes how predictions are displayed; use the result's .plot() and .save()"
+
+# Known options of other trainers that would have no effect here. Accepting them silently would be a lie.
+UNSUPPORTED = {
+    "task": "Eyas has one task, detection; leave it out",
+    "mode": "the mode is the command (`eyas train`, `eyas val`) or the method called; leave it out",
+    "source": "it belongs to prediction: `eyas predict source=...` or YOLO(...).predict(source)",
+    "rect": "training batches are square; validation already uses rectangular batches",
+    "compile": "torch.compile is not wired in yet; leave it out",
+    "freeze": "freezing layers is not in this release; set requires_grad in a get_model() override",
+    "copy_paste": "it needs segmentation masks; use mixup or cutmix",
+    "copy_paste_mode": "it needs segmentation masks; use mixup or cutmix",
+    "augmentations": "give a callable on (image, boxes, labels) to the dataset in a build_dataset() override",
+    "auto_augment": "it belongs to classification; use hsv_*, degrees, translate, scale, mosaic, mixup",
+    "erasing": "it belongs to classification; use cutmix",
+    "augment": "test-time augmentation is not supported",
+    "visualize": "feature pictures are not supported; use plots=True for validation pictures",
+    "profile": "it times exported models; see the scripts in benchmarks/ for training speed",
+    "distill_model": "distillation is not supported",
+    "dis": "distillation is not supported",
+    "quantize": "quantisation is not supported; for lower precision in training use amp",
+    "half": "use amp for lower precision in training",
+    "int8": "quantisation is not supported",
+    "dnn": "the OpenCV DNN backend is not supported",
+    "end2end": "use nms: nms=True is one-to-many + NMS, nms=False the end-to-end head",
+    "label_smoothing": "the detection loss uses soft targets from the assigner; there is nothing to smooth",
+    "save_hybrid": "it put ground truth into predictions and so made metrics meaningless",
+    "crop_fraction": _OTHER_TASK,
+    "keras": _EXPORT,
+    "overlap_mask": _OTHER_TASK,
+    "mask_ratio": _OTHER_TASK,
+    "retina_masks": _OTHER_TASK,
+    "dropout": _OTHER_TASK,
+    "pose": _OTHER_TASK,
+    "kobj": _OTHER_TASK,
+    "rle": _OTHER_TASK,
+    "angle": _OTHER_TASK,
+    "dlog": "it belongs to the loss of another task",
+    "dgrad": "it belongs to the loss of another task",
+    "dlam": "it belongs to the loss of another task",
+    "tracker": "tracking is not supported",
+    "vid_stride": "video input is not supported; predict on frames",
+    "stream_buffer": "video input is not supported; predict on frames",
+    "embed": "embeddings are not supported",
+    "show": _SHOW,
+    "save_frames": _SHOW,
+    "save_crop": _SHOW,
+    "show_labels": _SHOW,
+    "show_conf": _SHOW,
+    "show_boxes": _SHOW,
+    "line_width": _SHOW,
+    "format": _EXPORT,
+    "optimize": _EXPORT,
+    "dynamic": _EXPORT,
+    "simplify": _EXPORT,
+    "opset": _EXPORT,
+    "workspace": _EXPORT,
+}
+
+
+def nearest(name: str, names: Iterable[str], n: int = 3) -> list[str]:
+    """Real names that `name` was probably meant to be, best first. Case and `-` versus `_` do not count."""
+    plain = name.lower().replace("-", "_")
+    known = list(names)
+    synonym = SYNONYMS.get(plain)
+    if synonym in known:
+        return [synonym]
+    return get_close_matches(plain, known, n=n, cutoff=0.6)
+
+
+def unknown_option(name: object, names: Iterable[str], where: str = "") -> UnknownOptionError:
+    """The error for an option that does not exist: why it is refused if it is a known one, else the nearest names."""
+    text = str(name) if isinstance(name, str) else show(name)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    if text in UNSUPPORTED:
+        return UnsupportedOptionError(f"option {text!r}{_at(where)} is not supported by Eyas: {UNSUPPORTED[text]}")
+    close = nearest(text, names)
+    hint = f"did you mean {_or(close)}?" if close else "`eyas explain` lists all options"
+    return UnknownOptionError(f"unknown option {text!r}{_at(where)}: {hint}")
+
+
+def bad_value(name: str, value: object, expected: str, where: str = "", reason: str = "") -> OptionValueError:
+    """The error for a value of the wrong type or out of range."""
+    because = f" ({reason})" if reason else ""
+    return OptionValueError(f"{name}={show(value)}{_at(where)}: expected {expected}{because}")
+
+
+def show(value: object) -> str:
+    """A short one-line repr that cannot fail, whatever a user passed."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"<an integer of {value.bit_length()} bits>"
+    shorten = reprlib.Repr()
+    shorten.maxstring = shorten.maxother = 60
+    try:
+        return " ".join(shorten.repr(value).split())
+    except ValueError:  # a nested integer too long for Python to print
+        return f"<{type(value).__name__}>"
+
+
+def _at(where: str) -> str:
+    return f" ({where})" if where else ""
+
+
+def _or(names: list[str]) -> str:
+    return " or ".join(names)

@@ -1,0 +1,133 @@
+"""Merge options from all sources: default < recipe < file < call < command line. The last one that speaks wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from eyas.config.errors import OptionValueError, UnknownOptionError, bad_value, unknown_option
+from eyas.config.options import TrainOptions, check_command, describe, option_names, pair_schedule
+from eyas.config.yaml_text import parse_scalar, parse_value, read_mapping
+
+__all__ = ["check_effective", "parse_cli", "parse_value", "read_option_file", "resolve"]
+
+
+def resolve(
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    file: Path | str | None = None,
+    call: Mapping[str, Any] | None = None,
+    cli: Mapping[str, Any] | None = None,
+    command: str = "train",
+) -> TrainOptions:
+    """Options of a run, each with its source.
+
+    Args:
+        recipe: values chosen by the recipe of the model; they do not count as typed.
+        file: YAML file of options; the same as `cfg` in `call` or `cli`.
+        call: keyword arguments of a Python call.
+        cli: `key=value` arguments; texts are read as YAML scalars, other values are taken as they are.
+        command: "train", "val" or "predict". Options of `call` and `cli` that it would ignore are refused; a file
+            and a recipe may serve several commands, so their options for other commands are left aside.
+
+    Raises:
+        UnknownOptionError: a name does not exist, has no effect on `command`, or is not supported; one line per name.
+        OptionValueError: a value does not fit, two options contradict each other, or one makes another void.
+    """
+    call, cli = dict(call or {}), parse_cli(cli or {})
+    file_values, where = read_option_file(_option_file(file, call, cli))
+    layers = {"recipe": recipe or {}, "file": file_values, "call": call, "command line": cli}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    origin: dict[str, str] = {}
+    for source, layer in layers.items():
+        at = where if source == "file" else dict.fromkeys(layer, source)
+        _check_names(layer, command if source in ("call", "command line") else None, at)
+        layer = pair_schedule(layer)
+        values.update(layer)
+        sources.update(dict.fromkeys(layer, source))
+        origin.update({name: at.get(name, source) for name in layer})
+    options = TrainOptions.from_layers(values, sources, origin)
+    check_effective(options)
+    return options
+
+
+def read_option_file(path: Path | str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The options of a YAML file and "file:line" of each; both empty without a file. Raises OptionValueError."""
+    return ({}, {}) if path is None else read_mapping(Path(path))
+
+
+def parse_cli(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Command-line texts as values. An option that is a text stays one, so that `name=007` is the folder "007"."""
+    return {name: _parse_typed(name, value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _parse_typed(name: str, text: str) -> object:
+    if name in option_names() and describe(name).type in ("str", "str | mapping") and text.strip()[:1] != "{":
+        return None if parse_scalar(text) is None else text
+    try:
+        return parse_value(text)
+    except ValueError as error:
+        raise bad_value(name, text, "a value, [a, b] or {a: 1}", "command line", str(error)) from None
+
+
+def _option_file(file: Path | str | None, call: dict[str, Any], cli: dict[str, Any]) -> Path | str | None:
+    """The one option file; `cfg` is taken out of the layers, because its content is what counts."""
+    given = [path for path in (file, call.pop("cfg", None), cli.pop("cfg", None)) if path is not None]
+    for path in given:
+        if not isinstance(path, str | Path):
+            raise bad_value("cfg", path, describe("cfg").expected)
+    if len({str(path) for path in given}) > 1:
+        raise OptionValueError(f"cfg: only one option file can be used, got {' and '.join(map(str, given))}")
+    return given[0] if given else None
+
+
+def _check_names(layer: Mapping[Any, Any], command: str | None, where: Mapping[str, str]) -> None:
+    names = option_names()
+    errors = [unknown_option(name, names, where.get(name, "")) for name in layer if name not in names]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise UnknownOptionError("\n".join(str(error) for error in errors))
+    if command is not None:
+        check_command(layer, command, where)
+
+
+# ------------------------------------------------------------------------------- options that make others void
+
+Rule = tuple[tuple[str, ...], Callable[[TrainOptions], bool], str]
+
+# (options, when they have no effect, why). A person who set one of them to something else than its default is told.
+_VOID: tuple[Rule, ...] = (
+    (("epochs",), lambda o: o.time is not None, "time={o.time} replaces it"),
+    (("iou",), lambda o: o.nms is not True, "the end-to-end head uses no NMS; add nms=True"),
+    (("ema_decay", "ema_tau"), lambda o: not o.ema, "ema=False turns averaging off"),
+    (("val_every", "patience"), lambda o: not o.val, "val=False validates the last epoch only"),
+    (("save_conf",), lambda o: not o.save_txt, "scores are written into label files; add save_txt=True"),
+    (("save_period",), lambda o: not o.save, "save=False writes no checkpoints"),
+    (("project", "name"), lambda o: o.save_dir is not None, "save_dir={o.save_dir} replaces it"),
+    (
+        ("warmup_momentum", "warmup_bias_lr"),
+        lambda o: o.warmup_epochs == 0,
+        "warmup_epochs=0 turns the warm-up off",
+    ),
+    (
+        ("close_mosaic",),
+        lambda o: o.close_mosaic != 0 and o.mosaic == o.mixup == o.cutmix == 0,
+        "mosaic, mixup and cutmix are all 0",
+    ),
+)
+
+
+def check_effective(options: TrainOptions) -> None:
+    """Raise OptionValueError when a typed option is made void by another one (nothing is accepted and ignored)."""
+    defaults = TrainOptions()
+    lines = [
+        f"{name}={options.get(name)!r} ({options.source(name)}) has no effect: {why.format(o=options)}"
+        for names, is_void, why in _VOID
+        for name in names
+        if options.is_typed(name) and options.get(name) != defaults.get(name) and is_void(options)
+    ]
+    if lines:
+        raise OptionValueError("\n".join(lines))

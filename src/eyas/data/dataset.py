@@ -1,0 +1,317 @@
+"""Data sets: from keys to collated batches. A whole batch is built at once, inside the worker, in one buffer.
+
+Place of user transforms in the chain of a training image:
+    load -> mosaic, affine or perspective, flips (one warp) -> mixup, cutmix -> HSV -> user transforms -> normalised boxes
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from eyas.augment.apply_cv import render
+from eyas.augment.geometry import box_areas, clip_to
+from eyas.augment.labels import place_labels
+from eyas.augment.letterbox import letterbox_into
+from eyas.augment.params import SampleParams, sample_params
+from eyas.augment.random import Purpose, generator
+from eyas.augment.settings import AugmentSettings
+from eyas.data.index import ImageIndex
+from eyas.data.sampler import EvalKey, SampleKey
+from eyas.data.store import ImageStore
+
+Transform = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""(image (S, S, 3) uint8 RGB, boxes (n, 4) float32 xyxy in pixels, labels (n,) int64) -> the same three, changed or not."""
+
+Row = tuple[np.ndarray, np.ndarray]
+"""cls (n,) and boxes (n, 4) normalised cxcywh of one finished image."""
+
+
+class SampleError(ValueError):
+    """One sample could not be made. The message names the image; `detail` holds the traceback of the cause."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
+        return SampleError, (str(self), self.detail)
+
+
+class TrainDataset:
+    """Augmented training samples.
+
+    Args:
+        index: images and labels.
+        store: loads images; its `imgsz` must be `imgsz`.
+        imgsz: side of the square output in pixels.
+        settings: what augmentation may do.
+        seed: seed of the run.
+        transforms: callables (image, boxes, labels) -> (image, boxes, labels), see `Transform`; they run after all other augmentation.
+            The image keeps its size; returned boxes are clipped to it and empty ones dropped. Python's, NumPy's and PyTorch's CPU
+            random numbers are seeded for each sample while they run, so that results do not depend on the number of workers.
+    """
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        store: ImageStore,
+        *,
+        imgsz: int,
+        settings: AugmentSettings,
+        seed: int = 0,
+        transforms: Sequence[Transform] | None = None,
+    ) -> None:
+        _check_store(store, imgsz)
+        for transform in transforms or ():
+            if not callable(transform):
+                raise ValueError(f"transforms: {transform!r} is not callable; give functions (image, boxes, labels) -> (image, boxes, labels)")
+        self.index, self.store = index, store
+        self.imgsz, self.seed = imgsz, seed
+        self.settings, self.closed_settings = settings, settings.closed()
+        self.transforms = tuple(transforms or ())
+        self._held: dict[int, np.ndarray] = {}  # images of a window that goes on in the next batch; never changes a result
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def params(self, key: SampleKey) -> SampleParams:
+        """The augmentation parameters of one sample, without loading anything."""
+        return sample_params(
+            self.closed_settings if key.mosaic_closed else self.settings,
+            self.index.shapes,
+            size=self.imgsz,
+            seed=self.seed,
+            epoch=key.epoch,
+            position=key.position,
+            index=key.index,
+            partners=key.partners,
+            stretch=self.store.stretch,
+        )
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        """A batch of one sample."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> dict[str, Any]:
+        """One collated batch (see `eyas.types.Batch`); each source image is loaded once for all samples.
+
+        Raises:
+            SampleError: an image cannot be loaded or a user transform fails; names the image file.
+        """
+        buffer, images = _new_images(len(keys), (self.imgsz, self.imgsz))
+        cache = dict(self._held)
+        rows = [self._sample(key, cache, images[i]) for i, key in enumerate(keys)]
+        window = keys[-1].partners
+        self._held = {index: cache[index] for index in window if index in cache}
+        own = [key.index for key in keys]
+        originals = self.index.shapes[own].tolist()
+        batch = _collate(self.index, own, buffer, rows)
+        batch["ori_shape"] = [(h, w) for h, w in originals]
+        batch["resized_shape"] = [(self.imgsz, self.imgsz)] * len(keys)
+        batch["ratio_pad"] = [((self.imgsz / h, self.imgsz / w), (0.0, 0.0)) for h, w in originals]
+        return batch
+
+    def _sample(self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray) -> Row:
+        params = self.params(key)
+        placed = place_labels(params, self.index.labels)
+
+        def load(index: int) -> np.ndarray:
+            if index not in cache:
+                cache[index] = _load(self.index, self.store, index)
+            return cache[index]
+
+        render(params, placed.cut, load, out)
+        cls, boxes = placed.cls, placed.boxes
+        if self.transforms:
+            cls, boxes = self._apply_transforms(key, out, cls, boxes)
+        return cls, _normalise(boxes, self.imgsz, self.imgsz)
+
+    def _apply_transforms(self, key: SampleKey, out: np.ndarray, cls: np.ndarray, boxes: np.ndarray) -> Row:
+        image, labels = out, cls.astype(np.int64)
+        with _seeded(generator(Purpose.TRANSFORMS, seed=self.seed, epoch=key.epoch, position=key.position)):
+            for transform in self.transforms:
+                image, boxes, labels = _call_transform(transform, image, boxes, labels, self.index.path(key.index))
+        if image is not out:
+            out[:] = image
+        boxes = clip_to(boxes, (0, 0, self.imgsz, self.imgsz))
+        keep = box_areas(boxes) > 0
+        return labels[keep].astype(np.float32), boxes[keep]
+
+
+class EvalDataset:
+    """Letterboxed images in a fixed order, for validation.
+
+    Args:
+        index: images and labels.
+        store: loads images; its `imgsz` must be `imgsz`.
+        imgsz: long side in pixels.
+        stride: batch sides are multiples of this, in pixels.
+        rect: sort by aspect ratio and give each batch the smallest rectangle that holds its images (spec core E.7);
+            False: square batches in the order of the data set.
+        pad: added to each side of a rectangle, in strides. The default 0 evaluates square images at exactly `imgsz`, the size they
+            are trained at; the incumbent's 0.5 makes that 160 px of 128 (spec core I.30), a quarter of the work spent on padding.
+        batch: images in a batch, over all ranks equal; the last one may be smaller.
+
+    Attributes:
+        batches: list of (dataset indices, (H, W)), in order. Never depends on ranks or workers.
+    """
+
+    def __init__(
+        self, index: ImageIndex, store: ImageStore, *, imgsz: int, stride: int = 32, rect: bool = True, pad: float = 0.0, batch: int = 16
+    ) -> None:
+        _check_store(store, imgsz)
+        self.index, self.store, self.imgsz, self.batch = index, store, imgsz, batch
+        self.rect = rect and not store.stretch  # stretched images are square already
+        order = np.arange(len(index))
+        if self.rect:
+            aspects = index.shapes[:, 0] / np.maximum(index.shapes[:, 1], 1)
+            order = np.argsort(aspects, kind="stable")
+        groups = [order[start : start + batch] for start in range(0, len(order), batch)]
+        square = math.ceil(imgsz / stride) * stride
+        self.batches = [(group, rect_shape(aspects[group], imgsz, stride, pad) if self.rect else (square, square)) for group in groups]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: EvalKey) -> dict[str, Any]:
+        """A batch of one image."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[EvalKey]) -> dict[str, Any]:
+        """One collated batch (see `eyas.types.Batch`); all keys carry the same shape.
+
+        Raises:
+            SampleError: an image cannot be loaded; names the image file.
+        """
+        height, width = keys[0].shape
+        buffer, images = _new_images(len(keys), (height, width))
+        own = [key.index for key in keys]
+        originals = [(h, w) for h, w in self.index.shapes[own].tolist()]
+        rows, ratio_pads = [], []
+        for i, (index, (h, w)) in enumerate(zip(own, originals, strict=True)):
+            fit = letterbox_into(_load(self.index, self.store, index), images[i])
+            cls, boxes = self.index.labels(index)
+            scale = np.array((fit.width, fit.height, fit.width, fit.height), np.float64)
+            boxes = (boxes * scale + (fit.left, fit.top, 0, 0)) / (width, height, width, height)
+            rows.append((cls, boxes))
+            ratio_pads.append(((fit.height / h, fit.width / w), (float(fit.left), float(fit.top))))
+        batch = _collate(self.index, own, buffer, rows)
+        batch["ori_shape"] = originals
+        batch["resized_shape"] = [(height, width)] * len(keys)
+        batch["ratio_pad"] = ratio_pads
+        return batch
+
+
+def rect_shape(aspects: np.ndarray, imgsz: int, stride: int, pad: float) -> tuple[int, int]:
+    """(H, W) in pixels of a batch of images with these aspect ratios h / w (spec core E.7)."""
+    height, width = 1.0, 1.0
+    if aspects.max() < 1:
+        height = float(aspects.max())
+    elif aspects.min() > 1:
+        width = 1.0 / float(aspects.min())
+    # The images themselves have whole pixels: round up to one first, so that 32.000001 px do not cost a stride.
+    sides = (math.ceil(round(side * imgsz, 6)) / stride + pad for side in (height, width))
+    first, second = (math.ceil(side) * stride for side in sides)
+    return first, second
+
+
+def _check_store(store: ImageStore, imgsz: int) -> None:
+    if store.imgsz != imgsz:
+        raise ValueError(f"the image store loads at imgsz={store.imgsz}, the data set asks for imgsz={imgsz}; give both the same size")
+
+
+def _load(index: ImageIndex, store: ImageStore, i: int) -> np.ndarray:
+    try:
+        return store.load(i)
+    except (OSError, ValueError, cv2.error) as error:
+        path = index.path(i)
+        message = str(error) if path in str(error) else f"cannot load image {path}: {error}"
+        raise SampleError(message, traceback.format_exc()) from error
+
+
+def _new_images(count: int, shape: tuple[int, int]) -> tuple[torch.Tensor, np.ndarray]:
+    """A uint8 image buffer as (B, 3, H, W) tensor and as (B, H, W, 3) array of the same memory.
+
+    The tensor is channels_last without any copy, the layout in which convolutions are fastest on CPU and GPU. In a worker it lies in shared memory
+    from the start, so that handing it to the training process copies nothing either.
+    """
+    buffer = torch.empty((count, *shape, 3), dtype=torch.uint8)
+    if torch.utils.data.get_worker_info() is not None:
+        buffer.share_memory_()
+    return buffer.permute(0, 3, 1, 2), buffer.numpy()
+
+
+def _normalise(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(n, 4) xyxy pixels -> (n, 4) float64 cxcywh in units of the image."""
+    low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    return np.concatenate(((low + high) / 2, high - low), axis=1) / (width, height, width, height)
+
+
+def _collate(index: ImageIndex, own: list[int], images: torch.Tensor, rows: list[Row]) -> dict[str, Any]:
+    """The parts of a batch that training and evaluation share. `max_objects` is known on the host, so a loss needs no device sync to size its tensors."""
+    counts = [len(cls) for cls, _ in rows]
+    cls = np.concatenate([cls for cls, _ in rows]).astype(np.float32).reshape(-1, 1)
+    boxes = np.concatenate([boxes for _, boxes in rows]).astype(np.float32).reshape(-1, 4)
+    return {
+        "img": images,
+        "cls": torch.from_numpy(cls),
+        "bboxes": torch.from_numpy(boxes),
+        "batch_idx": torch.from_numpy(np.repeat(np.arange(len(rows), dtype=np.float32), counts)),
+        "index": torch.from_numpy(np.asarray(own, dtype=np.int64)),
+        "max_objects": max(counts),
+        "im_file": [index.path(i) for i in own],
+    }
+
+
+@contextmanager
+def _seeded(rng: np.random.Generator) -> Iterator[None]:
+    """Seed the global CPU generators that user transforms may draw from, and put them back afterwards."""
+    seeds = rng.integers(0, 2**32, size=3).tolist()
+    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    random.seed(seeds[0])
+    np.random.seed(seeds[1])
+    torch.default_generator.manual_seed(seeds[2])
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.default_generator.set_state(before[2])
+
+
+def _call_transform(
+    transform: Transform, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, path: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Call one user transform and check what it returns."""
+    name = getattr(transform, "__qualname__", type(transform).__qualname__)
+    where = f"transform {name!r} on {path}"
+    try:
+        result = transform(image, boxes, labels)
+    except Exception as error:  # the user's own code: anything may come, and the image's name belongs to it
+        raise SampleError(f"{where} failed: {type(error).__name__}: {error}", traceback.format_exc()) from error
+    if not isinstance(result, (tuple, list)) or len(result) != 3:
+        raise SampleError(f"{where} returned {type(result).__name__}; it must return (image, boxes, labels)")
+    new_image, new_boxes, new_labels = result[0], np.asarray(result[1]), np.asarray(result[2])
+    if not isinstance(new_image, np.ndarray) or new_image.dtype != np.uint8 or new_image.shape != image.shape:
+        got = f"{new_image.dtype} {new_image.shape}" if isinstance(new_image, np.ndarray) else type(new_image).__name__
+        raise SampleError(f"{where} returned an image {got}; it must be a uint8 array of shape {image.shape}")
+    if new_boxes.size == 0:
+        new_boxes = new_boxes.reshape(0, 4)
+    if new_boxes.ndim != 2 or new_boxes.shape[1] != 4 or new_boxes.dtype.kind not in "fiu":
+        raise SampleError(f"{where} returned boxes {new_boxes.dtype} {new_boxes.shape}; they must be numbers of shape (n, 4), xyxy in pixels")
+    if not np.isfinite(new_boxes).all():
+        raise SampleError(f"{where} returned boxes with NaN or infinity")
+    if new_labels.shape != (len(new_boxes),):
+        raise SampleError(f"{where} returned {len(new_boxes)} boxes and labels of shape {new_labels.shape}; there must be one label for each box")
+    if new_labels.size and (new_labels.dtype.kind not in "fiu" or (new_labels != np.floor(new_labels)).any() or new_labels.min() < 0):
+        raise SampleError(f"{where} returned labels that are not class numbers 0, 1, 2, ...")
+    return new_image, new_boxes.astype(np.float32), new_labels.astype(np.int64)

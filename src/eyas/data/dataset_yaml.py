@@ -1,0 +1,289 @@
+"""Data set description: YAML (or a mapping) in, checked paths and class names out (spec core E.1).
+
+Relative paths are relative to the YAML file, never to the working directory or to a hidden global folder. Nothing in a
+YAML is ever executed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eyas.data.cache import cache_root
+from eyas.log import LOGGER
+
+EMBEDDED = {"digits": "default", "digits-tiny": "tiny"}
+SPLITS = ("train", "val", "test")
+_ALIASES = {"validation": "val", "valid": "val"}
+_YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def check_dataset(
+    data: str | Path | Mapping[str, Any],
+    *,
+    splits: Sequence[str] = ("train", "val"),
+    cache_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Read and check a data set description.
+
+    Args:
+        data: a YAML file (the suffix may be left out), a folder holding one YAML file, "digits" or "digits-tiny" for
+            the embedded set, an http(s) address of an archive, or a mapping with the same keys as the YAML.
+        splits: the splits that must be there.
+        cache_dir: see `eyas.data.cache.cache_root`; where the embedded set and downloads are kept.
+
+    Returns:
+        path (Path of the root), train, val, test (list of existing Paths: folders, `.txt` lists or images; empty when
+        not given), names {int: str}, nc, channels, keypoints ((points, values) or None), yaml_file (Path or None).
+
+    Raises:
+        ValueError: anything missing or contradictory; names the file, the key, what was tried, the nearest real name.
+    """
+    if isinstance(data, Mapping):
+        return _check(dict(data), None, splits, cache_dir)
+    file = _find_yaml(str(data), cache_dir)
+    return _check(_read_yaml(file), file, splits, cache_dir)
+
+
+def _find_yaml(data: str, cache_dir: str | Path | None) -> Path:
+    if data in EMBEDDED:
+        from eyas.data.digits import ensure_digits
+
+        return ensure_digits(EMBEDDED[data], cache_dir=cache_dir)
+    if "://" in data:
+        from eyas.data.download import download_archive
+
+        return _only_yaml(download_archive(data, cache_root(cache_dir) / "datasets"))
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return _only_yaml(path)
+    candidates = [path]
+    if path.suffix.lower() not in _YAML_SUFFIXES:
+        candidates += [Path(f"{path}{suffix}") for suffix in _YAML_SUFFIXES]
+    for candidate in candidates:
+        if candidate.is_file():
+            if candidate.suffix.lower() not in _YAML_SUFFIXES:
+                raise ValueError(f"data={data}: a data set is described by a .yaml file, not by a {path.suffix} file.")
+            return candidate
+    raise ValueError(_no_such_data(data, path, candidates))
+
+
+def _only_yaml(folder: Path) -> Path:
+    """The YAML of a folder: directly inside it, else one level deeper."""
+    for pattern in ("*", "*/*"):
+        found = sorted(file for file in folder.glob(pattern) if file.suffix.lower() in _YAML_SUFFIXES)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(file.name for file in found)
+            raise ValueError(f"{folder} holds several YAML files ({names}); name the one that describes the data set.")
+    raise ValueError(f"{folder} holds no YAML file that describes a data set (keys train, val, names).")
+
+
+def _no_such_data(data: str, path: Path, tried: list[Path]) -> str:
+    files = path.parent.iterdir() if path.parent.is_dir() else []
+    beside = [file.name for file in files if file.suffix.lower() in _YAML_SUFFIXES]
+    near = _nearest(path.name, [*beside, *EMBEDDED]) or _nearest(path.stem, EMBEDDED)
+    tried_text = ", ".join(str(candidate.absolute()) for candidate in tried)
+    return f"data={data}: no such file. Tried {tried_text}.{_did_you_mean(near)} Embedded: {', '.join(EMBEDDED)}."
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text (byte {error.start}).") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{file}{line}: no valid YAML: {getattr(error, 'problem', None) or error}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}; expected keys train, val and names.")
+    return content
+
+
+def _check(
+    content: dict[str, Any], file: Path | None, splits: Sequence[str], cache_dir: str | Path | None
+) -> dict[str, Any]:
+    where = str(file) if file else "data"
+    for alias, key in _ALIASES.items():
+        if alias in content and key not in content:
+            LOGGER.warning("%s: key %r is read as %r.", where, alias, key)
+            content[key] = content.pop(alias)
+    for split in splits:
+        if not content.get(split):
+            near = _nearest(split, [key for key in map(str, content) if key not in (*SPLITS, "names", "nc", "path")])
+            raise ValueError(f"{where}: key {split!r} (a folder of images) is missing.{_did_you_mean(near)}")
+    names = _check_names(content, where)
+    channels = content.get("channels", 3)
+    if channels != 3:
+        raise ValueError(f"{where}: channels={channels!r} is not supported; images are read as 3 channels.")
+    root, tried_roots = _root(content, file, where)
+    checked: dict[str, Any] = {"path": root}
+    for split in SPLITS:
+        checked[split] = _paths(content, split, root, where)
+    if any(None in checked[split] for split in splits) and content.get("download"):
+        root = _download(content, root, where, cache_dir)
+        for split in SPLITS:
+            checked[split] = _paths(content, split, root, where)
+        checked["path"] = root
+    for split in SPLITS:
+        if None in checked[split]:
+            if split in splits:
+                raise ValueError(_missing_source(content, split, root, tried_roots, where))
+            checked[split] = [path for path in checked[split] if path is not None]
+    return checked | {
+        "names": names,
+        "nc": len(names),
+        "channels": channels,
+        "keypoints": _check_keypoints(content, where),
+        "yaml_file": file,
+    }
+
+
+def _check_names(content: dict[str, Any], where: str) -> dict[int, str]:
+    names, nc = content.get("names"), content.get("nc")
+    if nc is not None and (isinstance(nc, bool) or not str(nc).isdigit() or int(nc) < 1):
+        raise ValueError(f"{where}: nc={nc!r} must be a whole number of classes, at least 1.")
+    if names is None:
+        if nc is None:
+            near = _nearest("names", [str(key) for key in content if key not in SPLITS])
+            raise ValueError(f"{where}: key 'names' (list of class names) is missing.{_did_you_mean(near)}")
+        return {i: f"class_{i}" for i in range(int(nc))}
+    if isinstance(names, list | tuple):
+        names = dict(enumerate(names))
+    if not isinstance(names, Mapping) or not names:
+        raise ValueError(f"{where}: names={names!r} must be a list like [cat, dog], or a mapping {{0: cat, 1: dog}}.")
+    checked: dict[int, str] = {}
+    for key, name in names.items():
+        if isinstance(key, bool) or not str(key).isdigit():
+            raise ValueError(f"{where}: names has the key {key!r}; keys are class ids 0, 1, 2, ...")
+        if name is None or isinstance(name, bool | list | Mapping):
+            raise ValueError(f'{where}: the name of class {key} is read as {name!r}; put it in quotes, such as "yes".')
+        checked[int(key)] = str(name)
+    if sorted(checked) != list(range(len(names))):
+        missing = min(set(range(len(names))) - set(checked))
+        raise ValueError(
+            f"{where}: names has {len(names)} classes with ids up to {max(checked)}, but no id {missing}. "
+            f"Ids must go from 0 to {len(names) - 1} without a gap."
+        )
+    if nc is not None and int(nc) != len(checked):
+        raise ValueError(f"{where}: nc={nc}, but names lists {len(checked)} classes. Remove nc or correct names.")
+    return dict(sorted(checked.items()))
+
+
+def _check_keypoints(content: dict[str, Any], where: str) -> tuple[int, int] | None:
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return None
+    if not (isinstance(shape, list | tuple) and len(shape) == 2 and all(isinstance(v, int) and v > 0 for v in shape)):
+        raise ValueError(f"{where}: kpt_shape={shape!r} must be two whole numbers, such as [17, 3].")
+    return int(shape[0]), int(shape[1])
+
+
+def _root(content: dict[str, Any], file: Path | None, where: str) -> tuple[Path, list[Path]]:
+    """The data set's root and what was tried. Exports often name their own folder in `path`; that is understood."""
+    base = file.absolute().parent if file else Path.cwd()
+    given = content.get("path")
+    if given is None or given == "":
+        return base, [base]
+    if not isinstance(given, str | Path):
+        raise ValueError(f"{where}: path={given!r} must be a folder.")
+    path = Path(given).expanduser()
+    tried = [base / path]
+    if not path.is_absolute() and base.name == path.name:
+        tried.append(base)
+    root = next((candidate for candidate in tried if candidate.is_dir()), tried[0])
+    return root.resolve(), tried
+
+
+def _paths(content: dict[str, Any], split: str, root: Path, where: str) -> list[Path | None]:
+    """Existing sources of a split; None stands for one that is missing."""
+    given = content.get(split)
+    if not given:
+        return []
+    entries = given if isinstance(given, list | tuple) else [given]
+    for entry in entries:
+        if not isinstance(entry, str | Path):
+            raise ValueError(f"{where}: {split}={given!r} must be a folder, a .txt list of images, or a list of these.")
+    return [_existing(root, entry) for entry in entries]
+
+
+def _candidates(root: Path, entry: str | Path) -> list[Path]:
+    """`entry` below the root; `../x` is retried as `x`, which is what Roboflow's exports mean."""
+    path = Path(entry).expanduser()
+    candidates = [root / path]
+    if path.parts[:1] == ("..",):
+        candidates.append(root / Path(*path.parts[1:]))
+    return candidates
+
+
+def _existing(root: Path, entry: str | Path) -> Path | None:
+    return next((path.resolve() for path in _candidates(root, entry) if path.exists()), None)
+
+
+def _missing_source(content: dict[str, Any], split: str, root: Path, tried_roots: list[Path], where: str) -> str:
+    given = content[split]
+    entries = given if isinstance(given, list | tuple) else [given]
+    entry = next(entry for entry in entries if _existing(root, entry) is None)
+    if not root.is_dir():
+        tried = ", ".join(map(str, tried_roots))
+        near = _nearest_entry(root)
+        return (
+            f"{where}: the data set's folder path={content.get('path')} does not exist. Tried {tried}. "
+            f"A relative path starts at the folder of the YAML file.{_did_you_mean(near)}"
+        )
+    candidates = _candidates(root, entry)
+    tried = ", ".join(str(path) for path in candidates)
+    near = _nearest_entry(candidates[0])
+    return f"{where}: {split}: {entry} does not exist. Tried {tried}.{_contents(candidates[0])}{_did_you_mean(near)}"
+
+
+def _first_missing(path: Path) -> Path:
+    while not path.parent.exists():
+        path = path.parent
+    return path
+
+
+def _nearest_entry(path: Path) -> str | None:
+    """The existing name nearest to the first missing part of a path."""
+    missing = _first_missing(path)
+    if not missing.parent.is_dir():
+        return None
+    near = _nearest(missing.name, [entry.name for entry in missing.parent.iterdir()])
+    return str(missing.parent / near) if near else None
+
+
+def _contents(path: Path) -> str:
+    folder = _first_missing(path).parent
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    listing = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f" {folder} holds {listing or 'nothing'}."
+
+
+def _download(content: dict[str, Any], root: Path, where: str, cache_dir: str | Path | None) -> Path:
+    """Fetch a missing data set from the archive its YAML names."""
+    address = str(content["download"]).strip()
+    if not address.lower().startswith(("http://", "https://")) or "\n" in address:
+        raise ValueError(
+            f"{where}: the images are missing ({root}) and `download` is a script. Eyas never runs code from a data "
+            "set; fetch the data yourself, or put the http(s) address of a .zip or .tar archive there."
+        )
+    from eyas.data.download import download_archive
+
+    folder = download_archive(address, cache_root(cache_dir) / "datasets")
+    inner = folder / root.name
+    return inner if inner.is_dir() else folder
+
+
+def _nearest(name: str, names: Any) -> str | None:
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def _did_you_mean(name: str | None) -> str:
+    return f" Did you mean {name}?" if name else ""

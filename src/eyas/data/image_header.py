@@ -1,0 +1,113 @@
+"""What can be known of an image without decoding it: size, orientation, and whether the file is whole."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+NOT_AN_IMAGE = "not an image"
+UNSUPPORTED = "unsupported image format"
+TRUNCATED = "truncated image"
+TOO_SMALL = "image too small"
+TOO_LARGE = "image too large"
+NO_END_MARKER = "JPEG without end marker"  # kept
+
+MIN_SIDE = 10  # px, spec E.3
+FORMATS = frozenset(("AVIF", "BMP", "DNG", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP"))
+_ORIENTATION = 274  # EXIF tag
+_JPEG_END = b"\xff\xd9"
+
+
+class ImageHeader(NamedTuple):
+    """height and width in px as a viewer shows the image, i.e. after its EXIF orientation (1..8, 1 = upright)."""
+
+    height: int
+    width: int
+    orientation: int
+
+
+class ImageProblem(NamedTuple):
+    """Why an image is dropped (or, for `NO_END_MARKER`, only noted)."""
+
+    kind: str
+    message: str
+
+
+def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
+    """Header of an image file, or None and why it is unusable. Never raises for any file content."""
+    try:
+        with Image.open(path) as image:
+            return _check(path, image)
+    except UnidentifiedImageError:
+        return None, ImageProblem(NOT_AN_IMAGE, _first_bytes(path))
+    except Image.DecompressionBombError as error:
+        return None, ImageProblem(TOO_LARGE, str(error))
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
+        # What Pillow's readers raise for broken headers; see tests/unit/data/test_index.py.
+        return None, ImageProblem(NOT_AN_IMAGE, f"{type(error).__name__}: {error}")
+
+
+def _check(path: str, image: Image.Image) -> tuple[ImageHeader | None, ImageProblem | None]:
+    if image.format not in FORMATS:
+        return None, ImageProblem(UNSUPPORTED, f"the file holds {image.format} data; convert it to JPEG or PNG")
+    orientation = _orientation(image)
+    width, height = image.size if orientation < 5 else image.size[::-1]
+    if min(width, height) < MIN_SIDE:
+        return None, ImageProblem(TOO_SMALL, f"{width} x {height} px; both sides must be at least {MIN_SIDE}")
+    problem = None
+    if image.format in ("JPEG", "MPO"):
+        problem = _check_jpeg_end(path)
+    elif image.format == "PNG" and b"IEND" not in _tail(path, 4096):
+        problem = ImageProblem(TRUNCATED, "the PNG has no end; copy or save it again")
+    if problem and problem.kind == TRUNCATED:
+        return None, problem
+    return ImageHeader(height, width, orientation), problem
+
+
+def _orientation(image: Image.Image) -> int:
+    # Pillow decodes the whole picture when asked for the EXIF data of a PNG that has none in its header.
+    if image.format != "TIFF" and "exif" not in image.info:
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        return 1  # damaged EXIF data do not make the picture unusable
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _tail(path: str, count: int) -> bytes:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - count))
+        return file.read()
+
+
+def _first_bytes(path: str) -> str:
+    with open(path, "rb") as file:
+        start = file.read(12)
+    return f"the file starts with {start!r}" if start else "the file is empty"
+
+
+def _check_jpeg_end(path: str) -> ImageProblem | None:
+    """Only a file whose end looks wrong is decoded."""
+    if _JPEG_END in _tail(path, 4096):
+        return None
+    import cv2
+
+    data = np.fromfile(path, np.uint8)
+    if cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None and _JPEG_END in data.tobytes():
+        return None  # something long follows the picture, e.g. the film of a motion photo
+    image = cv2.imdecode(close_jpeg(data), cv2.IMREAD_GRAYSCALE)
+    # Where data are missing the decoder repeats one value; a real picture's last rows hold at least noise.
+    if image is None or np.ptp(image[-8:, image.shape[1] // 2 :]) == 0:
+        return ImageProblem(TRUNCATED, "the JPEG breaks off; copy or save it again")
+    return ImageProblem(NO_END_MARKER, "kept; the picture itself is complete")
+
+
+def close_jpeg(data: np.ndarray) -> np.ndarray:
+    """The bytes (n,) uint8 with an end marker appended, in memory only."""
+    return np.append(data, np.frombuffer(_JPEG_END, np.uint8))

@@ -1,0 +1,406 @@
+"""The index of a data set split: every image's path, shape and labels in a few flat arrays.
+
+One million images cost about 80 bytes each plus 20 bytes per box. No Python object is kept per image, so worker
+processes share the arrays: after a fork by copy-on-write, after a spawn through torch shared memory.
+
+The index is cached outside the data folder as plain arrays (never a pickle). Names, sizes and modification times of all
+files, the settings and the class names must be unchanged for it to be used again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from eyas.data.cache import cache_root, write_atomic
+from eyas.data.files import ABSENT, FileStat, label_path, list_images, stat_labels
+from eyas.data.image_header import read_header
+from eyas.data.report import DatasetReport, Problem
+from eyas.data.yolo_labels import UNREADABLE, LabelProblem, Labels, no_labels, parse_labels
+from eyas.log import LOGGER
+
+CACHE_VERSION = 1  # raise it when the meaning of the arrays or of a rule changes
+MISSING_IMAGE = "missing image"
+_CHUNK = 256  # images per task of the pool
+_ARRAYS = ("path_bytes", "path_offsets", "shapes", "orientations", "label_offsets", "cls", "boxes")
+
+
+class ImageIndex:
+    """One split in flat arrays; N images, T boxes.
+
+    Attributes:
+        shapes: (N, 2) int32, height and width in px after EXIF orientation.
+        orientations: (N,) uint8 EXIF orientation, 1 = upright.
+        label_offsets: (N+1,) int64; boxes of image i are rows label_offsets[i] : label_offsets[i+1].
+        cls: (T,) float32 class ids.
+        boxes: (T, 4) float32 cxcywh, normalised by the image size.
+        names: {class id: name}.
+        report: what was found and what was wrong.
+        cache_key: hash that covers absolute paths, file sizes and times on this machine.
+    """
+
+    path_bytes: np.ndarray
+    path_offsets: np.ndarray
+    shapes: np.ndarray
+    orientations: np.ndarray
+    label_offsets: np.ndarray
+    cls: np.ndarray
+    boxes: np.ndarray
+
+    def __init__(
+        self, arrays: Mapping[str, np.ndarray], *, names: Mapping[int, str], report: DatasetReport, cache_key: str = ""
+    ) -> None:
+        for name in _ARRAYS:
+            setattr(self, name, arrays[name])
+        self.names = dict(names)
+        self.report = report
+        self.cache_key = cache_key
+        self._shared: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __repr__(self) -> str:
+        return f"ImageIndex({self.report.summary()})"
+
+    def path(self, i: int) -> str:
+        """Absolute path of image i."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        return os.fsdecode(self.path_bytes[self.path_offsets[i] : self.path_offsets[i + 1]].tobytes())
+
+    def labels(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """cls (n,) float32 and boxes (n, 4) float32 normalised cxcywh of image i: views, not to be written to."""
+        rows = slice(self.label_offsets[i], self.label_offsets[i + 1])
+        return self.cls[rows], self.boxes[rows]
+
+    def instances(self, nc: int | None = None) -> np.ndarray:
+        """Boxes per class, (nc,) int64."""
+        return np.bincount(self.cls.astype(np.int64), minlength=len(self.names) if nc is None else nc)
+
+    def objects(self) -> np.ndarray:
+        """Boxes per image, (N,) int64."""
+        return np.diff(self.label_offsets)
+
+    def max_objects(self) -> int:
+        """The most boxes any image has."""
+        return int(self.objects().max(initial=0))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the content: relative paths, shapes, labels, names. Equal for equal data on any machine."""
+        paths = [self.path(i) for i in range(len(self))]
+        root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+        digest = hashlib.sha256(json.dumps(self.names).encode())
+        for path in paths:
+            digest.update(os.fsencode(path[len(root) :]) + b"\0")
+        for name in _ARRAYS[2:]:
+            digest.update(np.ascontiguousarray(getattr(self, name)).data)
+        return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State with torch tensors in shared memory, so that worker processes started by spawn get no copy."""
+        if self._shared is None:
+            import torch
+
+            tensors = {name: torch.from_numpy(np.array(getattr(self, name))).share_memory_() for name in _ARRAYS}
+            for name, tensor in tensors.items():
+                setattr(self, name, tensor.numpy())
+            self._shared = tensors
+        return {key: value for key, value in self.__dict__.items() if key not in _ARRAYS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name in _ARRAYS:
+            setattr(self, name, state["_shared"][name].numpy())
+
+
+class _Chunk(NamedTuple):
+    """Scan of some images: the kept ones' positions, headers and labels, and all problems."""
+
+    kept: list[int]
+    headers: np.ndarray  # (k, 3) int32
+    counts: np.ndarray  # (k,) int64 boxes per image
+    cls: np.ndarray
+    boxes: np.ndarray
+    problems: list[Problem]
+
+
+def build_index(
+    sources: Sequence[str | Path],
+    *,
+    names: Mapping[int, str],
+    single_cls: bool = False,
+    classes: Sequence[int] | None = None,
+    fraction: float = 1.0,
+    keypoints: tuple[int, int] | None = None,
+    workers: int | None = None,
+    cache_dir: str | Path | None = None,
+    split: str = "train",
+) -> ImageIndex:
+    """Scan images and label files, or load the cached result of the same scan.
+
+    Args:
+        sources: folders, `.txt` lists and images, as `check_dataset` resolves them.
+        names: {class id: name}.
+        single_cls: every object becomes class 0.
+        classes: keep only boxes of these class ids (ids are not renumbered); images stay.
+        fraction: in (0, 1]: that share of the images; an integer > 1: that many. Chosen at random with a fixed seed,
+            never the first ones of the alphabet, which may all show one class; a smaller share lies within a larger.
+        keypoints: (points, values) of a pose data set, see `parse_labels`.
+        workers: threads; default min(8, CPU cores).
+        cache_dir: see `eyas.data.cache.cache_root`.
+        split: for messages, and "train" must have labels.
+
+    User files are only read. Images that cannot be used are dropped and reported.
+
+    Raises:
+        ValueError: no image found, none usable, or a training split without a single box. The message says why.
+    """
+    if not (0 < fraction <= 1 or (fraction > 1 and fraction == int(fraction))):
+        raise ValueError(f"fraction={fraction} must be in (0, 1], or a whole number of images.")
+    _check_classes(classes, names)
+    found = list_images(sources)
+    if not found:
+        raise ValueError(f"No images for {split} in {_join(sources)}. {_what_is_there(sources)}")
+    found = _choose(found, fraction)
+    images = [path for path, _ in found]
+    label_stats = stat_labels(images)
+    if split == "train" and all(stat == ABSENT for stat in label_stats):
+        raise ValueError(_no_label_files(images))
+
+    settings = {
+        "version": CACHE_VERSION,
+        "names": {int(key): value for key, value in names.items()},
+        "single_cls": single_cls,
+        "classes": sorted(classes) if classes is not None else None,
+        "keypoints": keypoints,
+        "split": split,
+    }
+    key = _cache_key(settings, found, label_stats)
+    file = _cache_file(sources, settings, fraction, cache_dir)
+    index = _load(file, key, split, names)
+    if index is None:
+        index = _scan(found, label_stats, settings, key, workers)
+        if len(index):
+            _save(file, index)
+    _check_usable(index, split, classes)
+    return index
+
+
+def _check_classes(classes: Sequence[int] | None, names: Mapping[int, str]) -> None:
+    unknown = [c for c in classes or () if c not in names]
+    if unknown:
+        raise ValueError(f"classes={list(classes or ())}: no class {unknown[0]}; ids go from 0 to {len(names) - 1}.")
+
+
+def _choose(found: list[tuple[str, FileStat]], fraction: float) -> list[tuple[str, FileStat]]:
+    if fraction == 1:
+        return found
+    count = round(len(found) * fraction) if fraction < 1 else int(fraction)
+    order = np.random.default_rng(0).permutation(len(found))
+    return [found[i] for i in sorted(order[: max(count, 1)])]
+
+
+def _join(sources: Iterable[str | Path]) -> str:
+    return ", ".join(map(str, sources))
+
+
+def _what_is_there(sources: Sequence[str | Path]) -> str:
+    """What an image folder holds instead of images."""
+    for source in map(Path, sources):
+        if source.is_dir():
+            names = sorted(entry.name for entry in itertools.islice(source.iterdir(), 1000))
+            listing = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            return f"The folder holds {listing}." if names else "The folder is empty."
+    return "The list is empty."
+
+
+def _no_label_files(images: list[str]) -> str:
+    example = label_path(images[0])
+    return (
+        f"None of the {len(images):,} training images has a label file. Expected for example {example} "
+        f"for {images[0]}. Label files stand in a folder `labels` beside `images`, or beside the images when no folder is named `images`."
+    )
+
+
+def _scan(
+    found: list[tuple[str, FileStat]],
+    label_stats: list[FileStat],
+    settings: dict[str, Any],
+    key: str,
+    workers: int | None,
+) -> ImageIndex:
+    names: dict[int, str] = settings["names"]
+    tasks = [
+        [(i, found[i][0], found[i][1], label_stats[i]) for i in range(start, min(start + _CHUNK, len(found)))]
+        for start in range(0, len(found), _CHUNK)
+    ]
+    count = workers if workers else min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(count) as pool:
+        results = pool.map(lambda task: _scan_chunk(task, settings), tasks)
+        chunks = list(_with_progress(results, len(found), settings["split"]))
+
+    report = DatasetReport(split=settings["split"])
+    for chunk in chunks:
+        report.add(chunk.problems)
+    arrays = _assemble(chunks, [path for path, _ in found])
+    counts = np.diff(arrays["label_offsets"])
+    report.images, report.background, report.boxes = len(counts), int((counts == 0).sum()), len(arrays["cls"])
+    instances = np.bincount(arrays["cls"].astype(np.int64), minlength=len(names))
+    report.instances = {name: int(instances[i]) for i, name in names.items()}
+    return ImageIndex(arrays, names=names, report=report, cache_key=key)
+
+
+def _scan_chunk(task: list[tuple[int, str, FileStat, FileStat]], settings: dict[str, Any]) -> _Chunk:
+    kept: list[int] = []
+    headers: list[tuple[int, int, int]] = []
+    rows: list[Labels] = []
+    problems: list[Problem] = []
+    for i, image, image_stat, label_stat in task:
+        if image_stat == ABSENT:
+            problems.append(Problem(image, 0, MISSING_IMAGE, "listed but not there"))
+            continue
+        header, trouble = read_header(image)
+        if trouble:
+            problems.append(Problem(image, 0, *trouble))
+        if header is None:
+            continue
+        labels = _read_labels(label_path(image), label_stat, settings)
+        problems += [Problem(label_path(image), *problem) for problem in labels.problems]
+        kept.append(i)
+        headers.append(header)
+        rows.append(labels)
+    return _Chunk(
+        kept,
+        np.array(headers, np.int32).reshape(-1, 3),
+        np.array([len(labels.cls) for labels in rows], np.int64),
+        np.concatenate([labels.cls for labels in rows] or [np.zeros(0, np.float32)]),
+        np.concatenate([labels.boxes for labels in rows] or [np.zeros((0, 4), np.float32)]),
+        problems,
+    )
+
+
+def _read_labels(path: str, stat: FileStat, settings: dict[str, Any]) -> Labels:
+    if stat.size <= 0:
+        return no_labels()
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        return no_labels([LabelProblem(0, UNREADABLE, error.strerror or str(error))])
+    labels = parse_labels(
+        data, num_classes=len(settings["names"]), single_cls=settings["single_cls"], keypoints=settings["keypoints"]
+    )
+    if settings["classes"] is None:
+        return labels
+    keep = np.isin(labels.cls, settings["classes"])
+    return Labels(labels.cls[keep], labels.boxes[keep], labels.problems)
+
+
+def _assemble(chunks: list[_Chunk], paths: list[str]) -> dict[str, np.ndarray]:
+    encoded = [os.fsencode(paths[i]) for chunk in chunks for i in chunk.kept]
+    headers = np.concatenate([chunk.headers for chunk in chunks])
+    return {
+        "path_bytes": np.frombuffer(b"".join(encoded), np.uint8),
+        "path_offsets": _offsets([len(path) for path in encoded]),
+        "shapes": np.ascontiguousarray(headers[:, :2]),
+        "orientations": headers[:, 2].astype(np.uint8),
+        "label_offsets": _offsets(np.concatenate([chunk.counts for chunk in chunks])),
+        "cls": np.concatenate([chunk.cls for chunk in chunks]),
+        "boxes": np.concatenate([chunk.boxes for chunk in chunks]),
+    }
+
+
+def _offsets(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+
+
+def _with_progress(chunks: Iterable[_Chunk], total: int, split: str) -> Iterator[_Chunk]:
+    """Pass chunks on; draw a bar once the scan has taken longer than a second and the output is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from eyas.log import console
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    progress = Progress(*columns, console=console(), transient=True)
+    start, done, task = time.monotonic(), 0, None
+    try:
+        for chunk in chunks:
+            yield chunk
+            done = min(done + _CHUNK, total)
+            if task is None and time.monotonic() - start > 1 and console().is_terminal:
+                progress.start()
+                task = progress.add_task(f"Scanning {split} images", total=total)
+            if task is not None:
+                progress.update(task, completed=done)
+    finally:
+        progress.stop()
+
+
+def _cache_key(settings: dict[str, Any], found: list[tuple[str, FileStat]], label_stats: list[FileStat]) -> str:
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for (path, stat), label in zip(found, label_stats, strict=True):
+        digest.update(os.fsencode(path))
+        digest.update(b"\0%d %d %d %d\n" % (*stat, *label))
+    return digest.hexdigest()
+
+
+def _cache_file(
+    sources: Sequence[str | Path], settings: dict[str, Any], fraction: float, cache_dir: str | Path | None
+) -> Path:
+    """One file per sources and settings, replaced when their content changes, so that old ones do not pile up."""
+    places = [str(Path(source).absolute()) for source in sources]
+    settings = {key: value for key, value in settings.items() if key != "names"}
+    name = hashlib.sha256(json.dumps([places, settings, fraction]).encode()).hexdigest()[:24]
+    return cache_root(cache_dir) / "index" / f"{name}.npz"
+
+
+def _load(file: Path, key: str, split: str, names: Mapping[int, str]) -> ImageIndex | None:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if str(stored["key"]) != key:
+                return None
+            arrays = {name: stored[name] for name in _ARRAYS}
+            report = DatasetReport.from_dict(split, json.loads(stored["report"].tobytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        LOGGER.warning("Ignoring the damaged index cache %s (%s).", file, error)
+        return None
+    return ImageIndex(arrays, names=names, report=report, cache_key=key)
+
+
+def _save(file: Path, index: ImageIndex) -> None:
+    arrays = {name: getattr(index, name) for name in _ARRAYS}
+    report = np.frombuffer(json.dumps(index.report.to_dict()).encode(), np.uint8)
+
+    def write(handle: BinaryIO) -> None:
+        np.savez(handle, key=np.array(index.cache_key), report=report, **arrays)
+
+    try:
+        write_atomic(file, write)
+    except OSError as error:
+        LOGGER.warning("The index is not cached: %s (%s). Set EYAS_CACHE to a writable folder.", file, error)
+
+
+def _check_usable(index: ImageIndex, split: str, classes: Sequence[int] | None) -> None:
+    report = index.report
+    reasons = "".join(f"\n  {line}" for line in report.lines(limit=10))
+    if not len(index):
+        raise ValueError(f"None of the images for {split} can be used:{reasons}")
+    if split == "train" and report.boxes == 0:
+        chosen = f" of classes {list(classes)}" if classes is not None else ""
+        reasons = f" Problems found:{reasons}" if report.counts else ""
+        raise ValueError(f"The {report.images:,} training images have no box{chosen}; nothing can be learnt.{reasons}")

@@ -1,0 +1,224 @@
+"""Loaders: batches from worker processes that live as long as the loader."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from eyas.data.dataset import EvalDataset, SampleError, TrainDataset
+from eyas.data.sampler import EpochOrder, EvalBatchSampler, TrainBatchSampler
+from eyas.log import warn
+
+# Fork on Linux: workers start in milliseconds (spawn imports torch again, 2-4 s each), share the index without copying it, and take
+# transforms that cannot be pickled, such as lambdas and functions of a notebook. The known danger, a lock held by another thread at the
+# moment of the fork, is kept small: workers start when the loader is built, before training uses thread pools, and call only
+# NumPy and OpenCV on one thread. Elsewhere fork is missing or unsafe with the system's own libraries, hence spawn.
+START_METHOD = "fork" if sys.platform.startswith("linux") else "spawn"
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class EpochLoader:
+    """Yields the batches of one epoch for each `iter()`.
+
+    Order and augmentation are a pure function of (seed, epoch, position): the number of workers changes nothing but speed.
+
+    Args:
+        dataset: makes whole batches from lists of keys.
+        sampler: yields the lists of keys.
+        workers: worker processes; 0 loads in the calling process. At most one for each batch of an epoch.
+        prefetch: batches that each worker prepares ahead.
+        pin_memory: page-locked batches, for copies to a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset: TrainDataset | EvalDataset,
+        sampler: TrainBatchSampler | EvalBatchSampler,
+        *,
+        workers: int,
+        prefetch: int = 4,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        self.workers = max(min(workers, len(sampler)), 0)
+        self._loader: DataLoader[Any] | None = DataLoader(
+            _Guarded(dataset),  # type: ignore[arg-type]  # only __getitems__ is used
+            batch_sampler=sampler,  # type: ignore[arg-type]  # yields lists of keys, not of ints
+            collate_fn=_identity,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            prefetch_factor=prefetch if self.workers else None,
+            multiprocessing_context=START_METHOD if self.workers else None,
+            worker_init_fn=_init_worker,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # its own: the loader never draws from the global one
+        )
+        if self.workers:
+            self._start_workers()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next `iter()` yields."""
+        return self.sampler.epoch if isinstance(self.sampler, TrainBatchSampler) else 0
+
+    def __len__(self) -> int:
+        """Batches in an epoch, of this rank."""
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:
+        """Choose the epoch that the next `iter()` yields.
+
+        Args:
+            epoch: 0-based.
+            mosaic_closed: without mosaic, mixup and cutmix (`close_mosaic`).
+            first_batch: batches of the epoch to leave out, for a run resumed inside it.
+        """
+        if isinstance(self.sampler, TrainBatchSampler):
+            self.sampler.epoch, self.sampler.mosaic_closed = epoch, mosaic_closed
+            self.sampler.first_batch = first_batch
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The batches of the chosen epoch.
+
+        Raises:
+            SampleError: a sample could not be made; the message names the image file.
+            RuntimeError: the loader was closed.
+        """
+        if self._loader is None:
+            raise RuntimeError("this loader is closed")
+        for packed in self._loader:
+            if packed.error is not None:
+                if packed.error.detail:
+                    packed.error.add_note(packed.error.detail)
+                raise packed.error
+            yield packed.batch
+
+    def close(self) -> None:
+        """End the worker processes. May be called twice."""
+        loader, self._loader = self._loader, None
+        iterator = loader._iterator if loader is not None else None
+        if iterator is not None:
+            # Waiting for the garbage collector would leave workers alive as long as someone holds an exception's traceback.
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+    def __enter__(self) -> EpochLoader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _start_workers(self) -> None:
+        """Fork now, with an empty epoch, not at the first batch: by then thread pools may run."""
+        self.sampler.paused = True
+        with warnings.catch_warnings():
+            # Python 3.12 warns of any fork beside other threads; see START_METHOD for why it is right here.
+            warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+            iter(self._loader)  # type: ignore[arg-type]
+        self.sampler.paused = False
+
+
+def build_train_loader(
+    dataset: TrainDataset,
+    *,
+    batch: int,
+    workers: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+    shuffle: bool = True,
+) -> EpochLoader:
+    """Loader of augmented training batches.
+
+    Args:
+        dataset: the training data.
+        batch: global batch, over all ranks; at most the size of the data set is used. The last batch may be smaller.
+        workers: worker processes of this rank.
+        seed: seed of the order.
+        rank, world_size: this rank takes a contiguous share of every global batch.
+        pin_memory: page-locked batches, for copies to a GPU.
+        shuffle: False keeps the order of the data set.
+    """
+    sampler = TrainBatchSampler(EpochOrder(len(dataset), seed, shuffle), batch=batch, rank=rank, world_size=world_size)
+    prefetch = _prefetch(4, workers, 3 * -(-sampler.batch // world_size) * dataset.imgsz**2)
+    return EpochLoader(dataset, sampler, workers=workers, prefetch=prefetch, pin_memory=pin_memory)
+
+
+def build_eval_loader(dataset: EvalDataset, *, batch: int, workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False) -> EpochLoader:
+    """Loader of letterboxed batches, as `dataset.batches` lists them.
+
+    Args:
+        dataset: the evaluation data.
+        batch: must be what the data set was made with, because batch shapes follow from it.
+        workers: worker processes of this rank.
+        rank, world_size: this rank takes a contiguous run of whole batches.
+        pin_memory: page-locked batches, for copies to a GPU.
+    """
+    if dataset.batch != batch:
+        raise ValueError(f"batch={batch}, but this EvalDataset was made with batch={dataset.batch}; give both the same")
+    sampler = EvalBatchSampler(dataset.batches, rank=rank, world_size=world_size)
+    largest = max((3 * len(indices) * shape[0] * shape[1] for indices, shape in sampler.batches), default=0)
+    return EpochLoader(dataset, sampler, workers=workers, prefetch=_prefetch(2, workers, largest), pin_memory=pin_memory)
+
+
+class _Packed:
+    """What travels from a worker: a batch or the error in its place. Only tensors are pinned, lists stay as they are."""
+
+    def __init__(self, batch: dict[str, Any] | None, error: SampleError | None) -> None:
+        self.batch, self.error = batch, error
+
+    def pin_memory(self) -> _Packed:
+        if self.batch is not None:
+            self.batch = {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in self.batch.items()}
+        return self
+
+
+class _Guarded:
+    """Hands errors over as values. Raised in a worker, they would arrive as a traceback inside a message."""
+
+    def __init__(self, dataset: TrainDataset | EvalDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, keys: Sequence[Any]) -> _Packed:
+        try:
+            return _Packed(self.dataset.__getitems__(keys), None)
+        except SampleError as error:
+            return _Packed(None, SampleError(str(error), error.detail))
+
+
+def _identity(packed: _Packed) -> _Packed:
+    return packed
+
+
+def _init_worker(_: int) -> None:
+    """One thread each: workers are the parallelism. Ctrl-C is the training process's business, which then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _prefetch(wanted: int, workers: int, batch_bytes: int) -> int:
+    """Batches to prepare ahead: fewer when shared memory is small (64 MB in a container by default), where too many end in a bus error."""
+    if not workers or not batch_bytes or not SHARED_MEMORY.is_dir():
+        return wanted
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    # One batch more than prefetched is alive in the training process, and one is being built in each worker.
+    fitting = int(0.8 * free / batch_bytes / workers) - 2
+    if fitting < 1:
+        warn(
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free, which may be too little for {workers} workers with batches of "
+            f"{batch_bytes / 2**20:.0f} MB; if the run ends in a bus error, use workers=0 or give the container more (--shm-size)"
+        )
+    return max(min(wanted, fitting), 1)

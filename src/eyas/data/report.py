@@ -1,0 +1,117 @@
+"""What was found in a data set, and what was wrong with it: counts and flat rows, for a table and for a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eyas.data.cache import write_atomic
+
+# Rows kept in full. One systematic mistake in a million images must not fill the memory; counts stay exact.
+MAX_ROWS = 10_000
+
+
+class Problem(NamedTuple):
+    """One finding: file, 1-based line in a label file (0 = whole file), kind, and a sentence for people."""
+
+    file: str
+    line: int
+    kind: str
+    message: str
+
+
+@dataclass
+class DatasetReport:
+    """Counts of one split and its problems.
+
+    Attributes:
+        split: "train", "val" or "test".
+        images: images kept, background images included.
+        background: kept images without any box.
+        boxes: boxes kept.
+        instances: {class name: boxes}.
+        problems: the first `MAX_ROWS` problems.
+        counts: {kind: number of problems}, exact.
+    """
+
+    split: str = "train"
+    images: int = 0
+    background: int = 0
+    boxes: int = 0
+    instances: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, problems: Iterable[Problem]) -> None:
+        """Record problems, keeping at most `MAX_ROWS` rows."""
+        for problem in problems:
+            self.counts[problem.kind] += 1
+            if len(self.problems) < MAX_ROWS:
+                self.problems.append(problem)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as written to JSON."""
+        return {
+            "images": self.images,
+            "background": self.background,
+            "boxes": self.boxes,
+            "instances": self.instances,
+            "problem_counts": dict(self.counts),
+            "problems": [problem._asdict() for problem in self.problems],
+            "problems_not_listed": sum(self.counts.values()) - len(self.problems),
+        }
+
+    @classmethod
+    def from_dict(cls, split: str, values: dict[str, Any]) -> DatasetReport:
+        """The inverse of `to_dict`."""
+        return cls(
+            split=split,
+            images=values["images"],
+            background=values["background"],
+            boxes=values["boxes"],
+            instances=dict(values["instances"]),
+            problems=[Problem(**row) for row in values["problems"]],
+            counts=Counter(values["problem_counts"]),
+        )
+
+    def summary(self) -> str:
+        """One line: "train: 205 images (3 background), 4,887 boxes, 2 problems (zero size 2)"."""
+        text = f"{self.split}: {self.images:,} images ({self.background:,} background), {self.boxes:,} boxes"
+        if self.counts:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.counts.most_common())
+            total = sum(self.counts.values())
+            text += f", {total:,} problem{'s' if total > 1 else ''} ({kinds})"
+        return text
+
+    def lines(self, limit: int = 20) -> list[str]:
+        """The first problems as plain text lines `file:line: kind: message`."""
+        rows = [
+            f"{row.file}{f':{row.line}' if row.line else ''}: {row.kind}{f': {row.message}' if row.message else ''}"
+            for row in self.problems[:limit]
+        ]
+        rest = sum(self.counts.values()) - len(rows)
+        return rows + ([f"... and {rest:,} more"] if rest else [])
+
+    def print_table(self, limit: int = 20) -> None:
+        """Print the summary line and, if there are problems, a table of the first `limit` and the count per kind."""
+        from eyas.log import LOGGER, print_table
+
+        LOGGER.info(self.summary())
+        if not self.counts:
+            return
+        rows: list[list[object]] = [[row.file, row.line or "", row.kind, row.message] for row in self.problems[:limit]]
+        rest = sum(self.counts.values()) - len(rows)
+        if rest:
+            rows.append([f"... and {rest:,} more in dataset_report.json", "", "", ""])
+        print_table(f"Problems in {self.split} data", ["file", "line", "kind", "what"], rows)
+
+    def write(self, path: str | Path, *others: DatasetReport) -> None:
+        """Write this report, and those of other splits, to one JSON file: {"splits": {name: counts and problems}}."""
+        content = {"splits": {report.split: report.to_dict() for report in (self, *others)}}
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        # Paths from the file system may hold lone surrogates (names that are not UTF-8).
+        write_atomic(Path(path), lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))

@@ -1,0 +1,219 @@
+"""Prediction on files, folders, globs, arrays and PIL images, one `Results` per image in the order given."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eyas.augment.letterbox import letterbox_into
+from eyas.boxes import unletterbox
+from eyas.data.decode import read_image
+from eyas.data.files import IMAGE_SUFFIXES, list_images
+from eyas.evaluate.inference import StageClock, inference_state
+from eyas.evaluate.results import Results
+from eyas.models.postprocess import postprocess
+from eyas.optim.ema import unwrap_model
+
+if TYPE_CHECKING:
+    from eyas.models import DetectionModel
+
+Located = tuple[str, "str | NDArray[np.uint8]"]
+"""Name of an image, and its file or its pixels."""
+
+
+class Predictor:
+    """Finds objects in images.
+
+    Args:
+        model: a detection model; it stays in the mode and on the branch it came with, but moves to `device`.
+        imgsz: length of the longer side of the network's input in pixels, rounded up to a multiple of the stride.
+        conf: lowest score that is returned, in [0, 1).
+        iou: NMS threshold of the one-to-many branch.
+        max_det: most detections per image.
+        nms: None uses the branch the model would use; True the one-to-many branch with NMS, False the one-to-one branch.
+        agnostic_nms: suppression (or the choice of the best class per anchor) across classes.
+        classes: only these class ids; None for all.
+        device: where to run; None where the model is.
+        batch: images per forward pass. Images of one shape are padded no more than the stride asks for; mixed shapes
+            share a square.
+        amp_dtype: autocast type, or None for full precision.
+    """
+
+    def __init__(
+        self,
+        model: DetectionModel,
+        *,
+        imgsz: int = 640,
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        nms: bool | None = None,
+        agnostic_nms: bool = False,
+        classes: Sequence[int] | None = None,
+        device: torch.device | str | None = None,
+        batch: int = 1,
+        amp_dtype: torch.dtype | None = None,
+    ) -> None:
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, not {batch}")
+        self.model = unwrap_model(model)
+        self.stride = int(max(self.model.stride))
+        self.imgsz = math.ceil(imgsz / self.stride) * self.stride
+        self.conf = conf
+        self.iou = iou
+        self.max_det = max_det
+        self.nms = nms
+        self.agnostic_nms = agnostic_nms
+        self.classes = classes
+        self.device = torch.device(device) if device is not None else next(self.model.parameters()).device
+        self.batch = batch
+        self.amp_dtype = amp_dtype
+
+    def __call__(self, source: Any, stream: bool = False) -> list[Results] | Iterator[Results]:
+        """Predict every image of `source`.
+
+        Args:
+            source: an image file, a folder (searched through, hidden files skipped), a glob such as `shots/*.png`, an
+                array (h, w, 3) uint8 BGR or (h, w) grey, a PIL image, or a list of any of these.
+            stream: give the results one by one as a generator, so that a long list needs no memory.
+
+        Raises:
+            FileNotFoundError: a file or folder does not exist, or a glob finds nothing.
+            ValueError: a folder without images, a file that is no image, an array of another shape or type.
+        """
+        found = locate(source)
+        results = self._stream(found)
+        return results if stream else list(results)
+
+    def _stream(self, found: Sequence[Located]) -> Iterator[Results]:
+        self.model.to(self.device)
+        for first in range(0, len(found), self.batch):
+            group = found[first : first + self.batch]
+            clock = StageClock(self.device)
+            names = [name for name, _ in group]
+            with clock("preprocess"):
+                images = [read_image(item) if isinstance(item, str) else item for _, item in group]
+                inputs, ratio_pads = self._inputs(images)
+            rows = self._detect(inputs, clock)
+            speed = clock.per_image(len(images))
+            speed.pop("loss")
+            for name, image, ratio_pad, found_rows in zip(names, images, ratio_pads, rows, strict=True):
+                boxes = unletterbox(found_rows[:, :4], ratio_pad, image.shape[:2])
+                yield Results(image, name, self.model.names, torch.cat([boxes, found_rows[:, 4:]], dim=1), speed)
+
+    @torch.no_grad()
+    def _detect(self, inputs: torch.Tensor, clock: StageClock) -> list[torch.Tensor]:
+        """Rows (n, 6) of each image in pixels of the input, on the CPU. No state is held between two batches of a
+        stream: whoever reads it may train the model in between."""
+        with inference_state(self.model, nms=self.nms, max_det=self.max_det, agnostic=self.agnostic_nms):
+            with clock("inference"):
+                images = inputs.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+                with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+                    preds = self.model(images.float() / 255)[0].float()
+            with clock("postprocess"):
+                rows = postprocess(
+                    preds,
+                    end2end=self.model.end2end,
+                    conf=self.conf,
+                    iou=self.iou,
+                    max_det=self.max_det,
+                    agnostic=self.agnostic_nms,
+                    multi_label=False,
+                    classes=self.classes,
+                )
+                return [row.cpu() for row in rows]
+
+    def _inputs(self, images: Sequence[NDArray[np.uint8]]) -> tuple[torch.Tensor, list[Any]]:
+        """Letterbox to one (B, 3, H, W) uint8 RGB tensor; with each image's ((gain_h, gain_w), (left, top))."""
+        height, width = self._input_shape([image.shape[:2] for image in images])
+        out = np.empty((len(images), height, width, 3), dtype=np.uint8)
+        ratio_pads = []
+        for image, target in zip(images, out, strict=True):
+            fit = letterbox_into(image, target, scale_up=True)
+            h, w = image.shape[:2]
+            ratio_pads.append(((fit.height / h, fit.width / w), (fit.left, fit.top)))
+        return torch.from_numpy(out).permute(0, 3, 1, 2), ratio_pads
+
+    def _input_shape(self, shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """(H, W): the smallest multiple of the stride that holds images of one shape, else a square."""
+        if len(set(shapes)) > 1:
+            return self.imgsz, self.imgsz
+        h, w = shapes[0]
+        ratio = self.imgsz / max(h, w)
+        height, width = (math.ceil(max(round(side * ratio), 1) / self.stride) * self.stride for side in (h, w))
+        return height, width
+
+
+def locate(source: Any) -> list[Located]:
+    """Name and file or pixels of every image of a source; see `Predictor.__call__` for what it may be and what is raised.
+
+    Files are looked for here and opened later, one batch at a time.
+    """
+    if isinstance(source, str | os.PathLike):
+        return [(path, path) for path in _files(os.fspath(source))]
+    if isinstance(source, list | tuple):
+        if not source:
+            raise ValueError("the list of images is empty: give at least one file, array or PIL image")
+        found: list[Located] = []
+        for item in source:
+            if isinstance(item, str | os.PathLike):
+                found += locate(item)
+            else:
+                found.append((f"image{len(found)}", _pixels(item, f"item {len(found)} of the list")))
+        return found
+    if isinstance(source, np.ndarray) and source.ndim == 4:
+        raise ValueError(f"an array of shape {source.shape} holds several images: give list(array) instead")
+    return [("image0", _pixels(source, "the array"))]
+
+
+def _files(path: str) -> list[str]:
+    """Image files that a path names, sorted."""
+    if os.path.isdir(path):
+        files = [file for file, _ in list_images([path])]
+        if not files:
+            raise ValueError(f"there is no image in the folder {path}: known are {', '.join(sorted(IMAGE_SUFFIXES))}")
+        return files
+    if os.path.isfile(path):
+        return [path]
+    if "://" in path:
+        raise ValueError(f"{path} is an address: download the image first and give its file")
+    if glob.has_magic(path):
+        found = glob.glob(path, recursive=True)
+        files = sorted(file for file in found if Path(file).suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(file))
+        if not files:
+            raise FileNotFoundError(f"the pattern {path} finds no image")
+        return files
+    raise FileNotFoundError(f"there is no file or folder {path} (looked in {os.getcwd()})")
+
+
+def _pixels(image: Any, what: str) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 BGR of an array or PIL image."""
+    if not isinstance(image, np.ndarray):
+        image = _from_pil(image, what)
+    if image.dtype != np.uint8:
+        raise ValueError(f"{what} has values of type {image.dtype}: give uint8 values 0..255")
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+        hint = ": transpose(1, 2, 0) puts channels last" if image.ndim == 3 and image.shape[0] in (1, 3) else ""
+        raise ValueError(f"{what} has shape {image.shape}, an image has (height, width, 3) in BGR order or (height, width){hint}")
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else np.ascontiguousarray(image)
+
+
+def _from_pil(image: Any, what: str) -> NDArray[np.uint8]:
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        kind = type(image).__name__
+        raise ValueError(f"{what} is a {kind}: give a file name, an array (height, width, 3) uint8 BGR or a PIL image")  # noqa: TRY004
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    return np.ascontiguousarray(np.asarray(upright)[:, :, ::-1])

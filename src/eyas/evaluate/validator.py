@@ -1,0 +1,425 @@
+"""The one validator: in training with the EMA's weights and losses, or alone with any model.
+
+Legend: B images, n detections of a batch, m ground-truth boxes of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eyas import dist
+from eyas.evaluate.inference import StageClock, inference_state
+from eyas.log import LOGGER, console, print_table
+from eyas.metrics.detection import DetMetrics, shortest_unique_names
+from eyas.metrics.matching import match_detections
+from eyas.models.postprocess import postprocess
+from eyas.optim.ema import unwrap_model
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PICTURED_BATCHES = 3
+PICTURED_CONF = 0.25
+
+
+@dataclass(frozen=True)
+class BoxList:
+    """Boxes of a batch in flat arrays: xyxy (n, 4) float32, cls (n,) int64, image (n,) index in the batch, score (n,)."""
+
+    boxes: NDArray[np.float32]
+    cls: NDArray[np.int64]
+    image: NDArray[np.int64]
+    score: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def with_boxes(self, boxes: NDArray[np.float32]) -> BoxList:
+        return BoxList(boxes, self.cls, self.image, self.score)
+
+    def where(self, keep: NDArray[np.bool_]) -> BoxList:
+        return BoxList(self.boxes[keep], self.cls[keep], self.image[keep], self.score[keep])
+
+
+class DetectionValidator:
+    """Runs a model over a loader and measures it (spec core F).
+
+    The validator knows nothing of options, callbacks or other processes. One object may be called any number of times;
+    each call starts from zero.
+
+    Args:
+        dataloader: yields `Batch` dicts of uint8 images with their labels, `im_file`, `ori_shape` and `ratio_pad`.
+        names: class names by id, as a dict or a list.
+        save_dir: folder for pictures and files; without one, nothing is written.
+        conf: only scores above it count; low on purpose, since average precision looks at the whole curve.
+        iou: NMS threshold of the one-to-many branch.
+        max_det: most detections per image.
+        nms: None uses the branch the model would use; True the one-to-many branch with NMS, False the one-to-one branch.
+        agnostic_nms: suppression (or the choice of the best class per anchor) across classes.
+        single_cls: ignore classes in labels and predictions.
+        classes: only these class ids, in labels and predictions; None for all.
+        plots: write curves, confusion matrices and pictures of the first batches.
+        save_json: write `predictions.json` in COCO's results layout.
+        save_txt: write one text file per image, `labels/<image>.txt`: class cx cy w h, normalised.
+        save_conf: append the score to each of those rows.
+        coco: also compute COCO's twelve numbers (needs faster-coco-eval), as `coco/AP` and so on.
+        verbose: print the table of results.
+        device: where to run when called with a model; None where the model is.
+        amp_dtype: autocast type when called with a model; None for full precision.
+
+    Attributes:
+        metrics: `DetMetrics` of the last call.
+        names: {id: name}.
+        speed: milliseconds per image of preprocess, inference, loss, postprocess.
+    """
+
+    def __init__(
+        self,
+        dataloader: Iterable[Any],
+        *,
+        names: Mapping[int, str] | Sequence[str],
+        save_dir: str | Path | None = None,
+        conf: float = 0.001,
+        iou: float = 0.7,
+        max_det: int = 300,
+        nms: bool | None = None,
+        agnostic_nms: bool = False,
+        single_cls: bool = False,
+        classes: Sequence[int] | None = None,
+        plots: bool = False,
+        save_json: bool = False,
+        save_txt: bool = False,
+        save_conf: bool = False,
+        coco: bool = False,
+        verbose: bool = True,
+        device: torch.device | str | None = None,
+        amp_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.dataloader = dataloader
+        self.names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+        self.save_dir = Path(save_dir) if save_dir is not None else None
+        if (save_json or save_txt) and self.save_dir is None:
+            raise ValueError("save_json and save_txt need a folder to write to: give save_dir")
+        self.conf = conf
+        self.iou = iou
+        self.max_det = max_det
+        self.nms = nms
+        self.agnostic_nms = agnostic_nms or single_cls
+        self.single_cls = single_cls
+        self.classes = None if classes is None else sorted(set(classes))
+        self.plots = plots
+        self.save_json = save_json
+        self.save_txt = save_txt
+        self.save_conf = save_conf
+        self.coco = coco
+        self.verbose = verbose
+        self.device = torch.device(device) if device is not None else None
+        self.amp_dtype = amp_dtype
+        self.training = False
+        self.metrics = DetMetrics(self.names, save_dir=self.save_dir)
+        self.speed = self.metrics.speed
+
+    def __call__(self, trainer: Any = None, *, model: nn.Module | None = None) -> dict[str, float]:
+        """Validate the trainer's averaged weights, with losses, or a model, without.
+
+        Args:
+            trainer: gives `ema` (or None, then its `model`), `device` and `amp_dtype`.
+            model: a detection model; it is left in the mode and on the branch it came with, but moved to `device`.
+
+        Returns:
+            The four metrics, with a trainer `val/<loss>` for each loss item (mean over images), and `fitness`.
+
+        Raises:
+            ValueError: not exactly one of trainer and model, or the model's classes are not the data's.
+        """
+        if (trainer is None) == (model is None):
+            raise ValueError("give the validator either a trainer or model=, not both and not neither")
+        self.training = trainer is not None
+        if self.training:
+            network = unwrap_model(trainer.ema.ema if trainer.ema is not None else trainer.model)
+            device, amp_dtype = trainer.device, trainer.amp_dtype
+        else:
+            network = unwrap_model(model)
+            device, amp_dtype = self.device or next(network.parameters()).device, self.amp_dtype
+            self._check_classes(network)
+            network.to(device)
+        self.start(device)
+        # no_grad and not inference_mode: a tensor that a user's model caches here may be needed by backward later.
+        with torch.no_grad(), inference_state(
+            network, nms=self.nms, max_det=self.max_det, agnostic=self.agnostic_nms
+        ):
+            for step, raw_batch in enumerate(self._with_progress(self.dataloader)):
+                with self.clock("preprocess"):
+                    batch = self.preprocess(raw_batch, device)
+                with self.clock("inference"):
+                    preds = self.infer(network, batch, amp_dtype)
+                with self.clock("loss"):
+                    if self.training:
+                        self.add_losses(network, batch, preds, amp_dtype)
+                with self.clock("postprocess"):
+                    detections = self.postprocess(preds, end2end=network.end2end)
+                self.update(raw_batch, detections, step)
+        self.gather()
+        return self.results()
+
+    # ---- the steps, in the order they run -------------------------------------------------------------------------
+
+    def start(self, device: torch.device) -> None:
+        """Forget the previous run."""
+        self.clock = StageClock(device)
+        self.metrics = DetMetrics(self.names, confusion=self.plots, save_dir=self.save_dir)
+        self._loss_sums: dict[str, Tensor] = {}
+        self._kept: list[tuple[BoxList, BoxList, NDArray[np.int64]]] = []  # original pixels, for files and COCO
+
+    def preprocess(self, batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+        """Move the tensors to the device; images to float in [0, 1], channels last."""
+        moved = {
+            key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()
+        }
+        image = moved["img"].contiguous(memory_format=torch.channels_last)
+        moved["img"] = image.float() / 255 if image.dtype == torch.uint8 else image
+        return moved
+
+    def infer(self, model: nn.Module, batch: Mapping[str, Any], amp_dtype: torch.dtype | None) -> Any:
+        """Return (decoded, raw) of the model in eval mode."""
+        with _autocast(batch["img"].device, amp_dtype):
+            return model(batch["img"])
+
+    def add_losses(self, model: nn.Module, batch: Mapping[str, Any], preds: Any, amp_dtype: torch.dtype | None) -> None:
+        """Add each loss item times B, on the device; the mean over images does not depend on how they were batched."""
+        with _autocast(batch["img"].device, amp_dtype):
+            _, items = model.loss(batch, preds)
+        for name, value in items.items():
+            self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value.detach().float() * len(batch["img"])
+
+    def postprocess(self, preds: Any, *, end2end: bool) -> list[Tensor]:
+        """Return one (n, 6) per image: xyxy in pixels of the network's input, score, class; best score first."""
+        return postprocess(
+            preds[0].float(),
+            end2end=end2end,
+            conf=self.conf,
+            iou=self.iou,
+            max_det=self.max_det,
+            agnostic=self.agnostic_nms,
+            classes=self.classes,
+        )
+
+    def update(self, batch: Mapping[str, Any], detections: Sequence[Tensor], step: int) -> None:
+        """Match one batch with its labels, in pixels of the original images. `batch` is as the loader made it."""
+        predicted, truth = self._predicted(detections), self._truth(batch)
+        if self.plots and step < PICTURED_BATCHES and self._writes():
+            self._plot_batch(batch, predicted, truth, step)
+        frame = _Frame(batch)
+        predicted = predicted.with_boxes(frame.to_original(predicted))
+        truth = truth.with_boxes(frame.to_original(truth))
+        boxes = predicted.boxes, predicted.score, predicted.cls, predicted.image, truth.boxes, truth.cls, truth.image
+        self.metrics.update(
+            tp=match_detections(*boxes) >= 0,
+            conf=predicted.score,
+            pred_cls=predicted.cls,
+            pred_img=predicted.image,
+            target_cls=truth.cls,
+            target_img=truth.image,
+            image_files=batch["im_file"],
+        )
+        if self.metrics.confusion_matrix is not None:
+            self.metrics.confusion_matrix.update(*boxes)
+        if self.save_json or self.save_txt or self.coco:
+            self._kept.append((predicted, truth, frame.size.astype(np.int64)))
+
+    def gather(self) -> None:
+        """The one place where the parts of several processes come together.
+
+        Each process that calls the validator sees the whole loader, so there is nothing to gather. Once loaders are
+        sharded, `metrics`, `_loss_sums` and `_kept` of all processes are merged here, and nowhere else.
+        """
+
+    def results(self) -> dict[str, float]:
+        """Compute, print and write everything; returns the dict of floats."""
+        values = self.metrics.process()
+        images = len(self.metrics.image_files)
+        self.speed = self.metrics.speed = self.clock.per_image(images)
+        losses = {f"val/{name}": float(value) / images for name, value in self._loss_sums.items()}
+        result = {**{key: values[key] for key in self.metrics.keys}, **losses, "fitness": values["fitness"]}
+        if self.coco:
+            result |= {f"coco/{name}": value for name, value in self._coco_numbers().items()}
+        if self._writes():
+            self._write_files()
+        if self.verbose and dist.is_main():
+            self.print_results()
+        return result
+
+    def print_results(self) -> None:
+        """Print one row for all classes and, alone and with several classes, one row per class."""
+        metrics = self.metrics
+        header = ["Class", "Images", "Instances", "Box(P", "R", "mAP50", "mAP50-95)"]
+        means = [round(value, 3) for value in metrics.mean_results()]
+        rows: list[list[Any]] = [["all", len(metrics.image_files), int(metrics.nt_per_class.sum()), *means]]
+        if not self.training and metrics.nc > 1:
+            columns = ("Class", "Images", "Instances", "Box-P", "Box-R", "mAP50", "mAP50-95")
+            rows += [[row[column] for column in columns] for row in metrics.summary(decimals=3)]
+        print_table("", header, rows)
+        if not self.training:
+            LOGGER.info("Speed: %s ms per image", ", ".join(f"{ms:.1f} {stage}" for stage, ms in self.speed.items()))
+            if metrics.nt_per_class.sum() == 0:
+                LOGGER.warning("Warning: no labels in this split, so every metric is 0")
+
+    # ---- helpers --------------------------------------------------------------------------------------------------
+
+    def _check_classes(self, model: nn.Module) -> None:
+        if not self.single_cls and model.nc != len(self.names):
+            raise ValueError(
+                f"the model predicts {model.nc} classes and the data has {len(self.names)} ({', '.join(self.names.values())})"
+                ": validate on the data it was trained for, or train it on this data first"
+            )
+
+    def _predicted(self, detections: Sequence[Tensor]) -> BoxList:
+        """One transfer to the host for the whole batch: the only wait for the device that the metrics need."""
+        rows = torch.cat(list(detections)).cpu().numpy()
+        image = np.repeat(np.arange(len(detections)), [len(d) for d in detections])
+        cls = rows[:, 5].astype(np.int64)
+        return BoxList(rows[:, :4], np.zeros_like(cls) if self.single_cls else cls, image, rows[:, 4])
+
+    def _truth(self, batch: Mapping[str, Any]) -> BoxList:
+        """Labels in pixels of the network's input."""
+        height, width = batch["img"].shape[-2:]
+        center_size = batch["bboxes"].cpu().numpy().reshape(-1, 4) * np.array([width, height, width, height], np.float32)
+        center, half = center_size[:, :2], center_size[:, 2:] / 2
+        cls = batch["cls"].cpu().numpy().reshape(-1).astype(np.int64)
+        truth = BoxList(
+            np.concatenate([center - half, center + half], axis=1),
+            np.zeros_like(cls) if self.single_cls else cls,
+            batch["batch_idx"].cpu().numpy().astype(np.int64),
+            np.ones(len(cls), np.float32),
+        )
+        return truth if self.classes is None else truth.where(np.isin(cls, self.classes))
+
+    def _writes(self) -> bool:
+        return self.save_dir is not None and dist.is_main()
+
+    def _with_progress(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """Show a line on a terminal once the run has taken longer than a second, and remove it at the end."""
+        live = self.verbose and dist.is_main() and console().is_terminal
+        total, begin, shown = len(loader), time.monotonic(), 0.0  # type: ignore[arg-type]
+        for step, batch in enumerate(loader):
+            yield batch
+            now = time.monotonic()
+            if live and now - begin > 1 and now - shown > 0.2:
+                console().file.write(f"\r  validating {step + 1}/{total} batches, {now - begin:.0f} s\x1b[K")
+                console().file.flush()
+                shown = now
+        if shown:
+            console().file.write("\r\x1b[K")
+            console().file.flush()
+
+    def _plot_batch(self, batch: Mapping[str, Any], predicted: BoxList, truth: BoxList, step: int) -> None:
+        from eyas.plot.images import save_batch_picture
+
+        seen = predicted.where(predicted.score > PICTURED_CONF)
+        for kind, boxes, score in (("labels", truth, None), ("pred", seen, seen.score)):
+            save_batch_picture(
+                self.save_dir / f"val_batch{step}_{kind}.jpg",
+                batch["img"].cpu().numpy(),
+                boxes=boxes.boxes,
+                cls=boxes.cls,
+                image=boxes.image,
+                score=score,
+                names=self.names,
+                titles=batch["im_file"],
+            )
+
+    def _write_files(self) -> None:
+        self.save_dir.mkdir(parents=True, exist_ok=True)
+        if self.plots:
+            from eyas.plot.confusion import save_confusion_matrices
+            from eyas.plot.curves import save_curves
+
+            save_curves(self.metrics.box, self.names, self.save_dir)
+            save_confusion_matrices(self.metrics.confusion_matrix, self.save_dir)
+        if self.save_json:
+            self._write_json()
+        if self.save_txt:
+            self._write_txt()
+
+    def _write_json(self) -> None:
+        """COCO results: image_id (a number where every file name is one), file_name, category_id (class id), bbox, score."""
+        files = [Path(file) for file in self.metrics.image_files]
+        numbered = all(file.stem.isdecimal() for file in files)
+        predicted, image, _ = self._collected(0)
+        rows = [
+            {
+                "image_id": int(files[i].stem) if numbered else files[i].stem,
+                "file_name": files[i].name,
+                "category_id": cls,
+                "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(score, 5),
+            }
+            for i, cls, (x1, y1, x2, y2), score in zip(
+                image.tolist(), predicted.cls.tolist(), predicted.boxes.tolist(), predicted.score.tolist(), strict=True
+            )
+        ]
+        (self.save_dir / "predictions.json").write_text(json.dumps(rows), encoding="utf-8")
+
+    def _write_txt(self) -> None:
+        predicted, image, size = self._collected(0)
+        scale = np.concatenate([size, size], axis=1)[image]
+        x1, y1, x2, y2 = (predicted.boxes / np.maximum(scale, 1)).T
+        rows = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, predicted.score], axis=1)
+        rows = rows if self.save_conf else rows[:, :4]
+        lines: list[list[str]] = [[] for _ in self.metrics.image_files]
+        for i, cls, values in zip(image.tolist(), predicted.cls.tolist(), rows.tolist(), strict=True):
+            lines[i].append(" ".join([str(cls), *(f"{v:.6g}" for v in values)]))
+        for name, text in zip(shortest_unique_names(self.metrics.image_files), lines, strict=True):
+            path = (self.save_dir / "labels" / name.lstrip("/")).with_suffix(".txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(line + "\n" for line in text), encoding="utf-8")
+
+    def _coco_numbers(self) -> dict[str, float]:
+        from eyas.metrics.coco import coco_dataset, coco_detections, coco_numbers
+
+        predicted, det_image, size = self._collected(0)
+        truth, gt_image, _ = self._collected(1)
+        names = {0: "object"} if self.single_cls else self.names
+        dataset = coco_dataset(truth.boxes, truth.cls, gt_image, num_images=len(size), names=names)
+        return coco_numbers(dataset, coco_detections(predicted.boxes, predicted.score, predicted.cls, det_image))
+
+    def _collected(self, which: int) -> tuple[BoxList, NDArray[np.int64], NDArray[np.int64]]:
+        """All kept boxes (0 predicted, 1 truth), the image of each in the whole split, and each image's (w, h)."""
+        empty = BoxList(np.zeros((0, 4), np.float32), *(np.zeros(0, t) for t in (np.int64, np.int64, np.float32)))
+        parts = [kept[which] for kept in self._kept] or [empty]
+        sizes = [kept[2] for kept in self._kept]
+        first = np.cumsum([0, *(len(size) for size in sizes)])
+        image = np.concatenate([part.image + offset for part, offset in zip(parts, first, strict=False)])
+        merged = BoxList(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("boxes", "cls", "image", "score")))
+        return merged, image, np.concatenate(sizes) if sizes else np.zeros((0, 2), np.int64)
+
+
+class _Frame:
+    """Where the images of a batch lie in the network's input: gain, pad, size, each (B, 2) in x, y order."""
+
+    def __init__(self, batch: Mapping[str, Any]) -> None:
+        self.gain = np.array([gain[::-1] for gain, _ in batch["ratio_pad"]], np.float32).reshape(-1, 2)
+        self.pad = np.array([pad for _, pad in batch["ratio_pad"]], np.float32).reshape(-1, 2)
+        self.size = np.array([shape[::-1] for shape in batch["ori_shape"]], np.float32).reshape(-1, 2)
+
+    def to_original(self, found: BoxList) -> NDArray[np.float32]:
+        """Boxes (n, 4) in pixels of the original images, clipped to them; `eyas.boxes.unletterbox` for many images."""
+        corners = found.boxes.reshape(-1, 2, 2)
+        i = found.image
+        corners = (corners - self.pad[i, None]) / self.gain[i, None]
+        return np.clip(corners, 0, self.size[i, None]).reshape(-1, 4).astype(np.float32)
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

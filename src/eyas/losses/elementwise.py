@@ -1,0 +1,50 @@
+"""Losses of single elements: no reduction, no weights, no knowledge of who is compared with whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from eyas.boxes import elementwise_ciou
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return binary cross-entropy (...) of logits with soft targets in [0, 1], both (...)."""
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def ciou_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - CIoU (...), at least 0, of corner boxes (..., 4)."""
+    return 1 - elementwise_ciou(pred, target)
+
+
+def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Return the mean absolute difference (...) over the last dimension."""
+    return (pred - target).abs().mean(-1)
+
+
+def dfl_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the distribution focal loss (..., 4) (Li et al., 2020).
+
+    ``logits`` (..., 4, R) over the distances 0..R-1, ``target`` (..., 4) in cells: cross-entropy on the two
+    neighbouring distances, weighted by closeness. Targets beyond the last distance are limited to just below it.
+    """
+    bins = logits.shape[-1]
+    target = target.clamp(0, bins - 1 - 0.01)
+    left = target.floor().long()
+    weight_right = target - left
+    logp = logits.log_softmax(-1)
+    at_left = logp.gather(-1, left[..., None]).squeeze(-1)
+    at_right = logp.gather(-1, left[..., None] + 1).squeeze(-1)
+    return -(at_left * (1 - weight_right) + at_right * weight_right)
+
+
+def dfl_expectation(logits: Tensor) -> Tensor:
+    """Return the expected distance (..., 4) of logits (..., 4, R) over the distances 0..R-1."""
+    bins = torch.arange(logits.shape[-1], device=logits.device, dtype=logits.dtype)
+    return logits.softmax(-1) @ bins

@@ -1,0 +1,209 @@
+"""Building a model from a table of rows ``[from, repeats, layer, args]`` (spec core C.0, C.1, C.7).
+
+``from`` is the index of the row that feeds this one (-1: the row before) or a list of them. ``layer`` is a name of
+the closed dictionary `LAYERS`; nothing in a table is ever evaluated. ``repeats`` is scaled by depth, output channels
+of scaled layers by width.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from eyas.models.heads import Detect
+from eyas.nn import C2PSA, SPPF, C3k2, Concat, Conv, DWConv, Upsample
+
+Row = Sequence[Any]
+
+
+class ModelTableError(ValueError):
+    """A table of layers cannot be built; the message names the row and what to do."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Size of a model family's member: repeats times ``depth``, channels times ``width``, at most ``max_channels``."""
+
+    depth: float = 1.0
+    width: float = 1.0
+    max_channels: float = math.inf
+    c3k_everywhere: bool = False
+
+    def channels(self, c: int) -> int:
+        """Return the scaled number of channels, a multiple of 8."""
+        return math.ceil(min(c, self.max_channels) * self.width / 8) * 8
+
+    def repeats(self, n: int) -> int:
+        """Return the scaled number of repeats; 1 is never changed."""
+        return max(round(n * self.depth), 1) if n > 1 else n
+
+
+@dataclass(frozen=True)
+class LayerContext:
+    """What one row's builder may know: channels coming in, scaled repeats, the model's scale and its head settings."""
+
+    inputs: tuple[int, ...]
+    repeats: int
+    scale: Scale
+    nc: int
+    reg_max: int
+    end2end: bool
+
+
+Built = tuple[nn.Module, int]
+Builder = Callable[..., Built]
+
+
+def _conv(ctx: LayerContext, c2: int, *args: Any) -> Built:
+    c2 = ctx.scale.channels(c2)
+    return _chain(ctx, c2, lambda c1: Conv(c1, c2, *args))
+
+
+def _dwconv(ctx: LayerContext, c2: int, *args: Any) -> Built:
+    c2 = ctx.scale.channels(c2)
+    return _chain(ctx, c2, lambda c1: DWConv(c1, c2, *args))
+
+
+def _c3k2(ctx: LayerContext, c2: int, c3k: bool = False, *args: Any) -> Built:
+    c2 = ctx.scale.channels(c2)
+    return C3k2(ctx.inputs[0], c2, ctx.repeats, c3k or ctx.scale.c3k_everywhere, *args), c2
+
+
+def _c2psa(ctx: LayerContext, c2: int, *args: Any) -> Built:
+    c2 = ctx.scale.channels(c2)
+    return C2PSA(ctx.inputs[0], c2, ctx.repeats, *args), c2
+
+
+def _sppf(ctx: LayerContext, c2: int, *args: Any) -> Built:
+    c2 = ctx.scale.channels(c2)
+    older_family = len(args) < 2  # rows [c2, k] come from families whose first convolution is activated
+    return _chain(ctx, c2, lambda c1: SPPF(c1, c2, *args, act=older_family))
+
+
+def _upsample(ctx: LayerContext, size: None | str, factor: float, mode: str = "nearest") -> Built:
+    if size not in (None, "None"):
+        raise ValueError(f"Upsample takes a factor, not a fixed size: write [null, 2, nearest], not {size!r} first")
+    return Upsample(factor, mode), ctx.inputs[0]
+
+
+def _concat(ctx: LayerContext, dim: int = 1) -> Built:
+    return Concat(dim), sum(ctx.inputs)
+
+
+def _detect(ctx: LayerContext, nc: int | str = "nc", reg_max: int | None = None, end2end: bool | None = None) -> Built:
+    """The head's settings live in the table's header; a row may only repeat them."""
+    classes = ctx.nc if nc == "nc" else nc
+    if classes != ctx.nc:
+        raise ValueError(f"Detect is asked for {classes} classes and the model for {ctx.nc}: write nc instead of a number")
+    head = Detect(
+        ctx.inputs,
+        nc=ctx.nc,
+        reg_max=ctx.reg_max if reg_max in (None, "reg_max") else reg_max,
+        end2end=ctx.end2end if end2end in (None, "end2end") else end2end,
+    )
+    return head, 0
+
+
+def _chain(ctx: LayerContext, c2: int, make: Callable[[int], nn.Module]) -> Built:
+    """Return one layer, or a chain of ``ctx.repeats`` of them, each after the first ``c2`` wide on both sides."""
+    if ctx.repeats == 1:
+        return make(ctx.inputs[0]), c2
+    return nn.Sequential(make(ctx.inputs[0]), *(make(c2) for _ in range(ctx.repeats - 1))), c2
+
+
+LAYERS: Mapping[str, Builder] = MappingProxyType(
+    {
+        "Conv": _conv,
+        "DWConv": _dwconv,
+        "C3k2": _c3k2,
+        "C2PSA": _c2psa,
+        "SPPF": _sppf,
+        "Upsample": _upsample,
+        "nn.Upsample": _upsample,
+        "Concat": _concat,
+        "Detect": _detect,
+    }
+)
+SEVERAL_INPUTS = frozenset({"Concat", "Detect"})
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Layers in order, where each takes its input from, and which outputs must be kept for later rows."""
+
+    layers: tuple[nn.Module, ...]
+    sources: tuple[tuple[int, ...], ...]
+    save: tuple[int, ...]
+
+
+def build_graph(
+    rows: Sequence[Row], *, ch: int, nc: int, scale: Scale, reg_max: int = 1, end2end: bool = True
+) -> Graph:
+    """Build the layers of a table.
+
+    Raises:
+        ModelTableError: a row is malformed, names an unknown layer or row, or its arguments do not fit the layer.
+    """
+    layers: list[nn.Module] = []
+    widths: list[int] = []
+    sources: list[tuple[int, ...]] = []
+    context = LayerContext(inputs=(), repeats=1, scale=scale, nc=nc, reg_max=reg_max, end2end=end2end)
+    for i, row in enumerate(rows):
+        where = f"row {i} of the model table, {list(row) if isinstance(row, Sequence) else row!r}"
+        origin, repeats, name, args = _split_row(row, where)
+        absolute = _absolute_sources(origin, i, where)
+        if len(absolute) > 1 and name not in SEVERAL_INPUTS:
+            raise ModelTableError(f"{where}: {name} takes one input, not {len(absolute)}")
+        inputs = tuple(ch if j < 0 else widths[j] for j in absolute)
+        ctx = replace(context, inputs=inputs, repeats=scale.repeats(repeats))
+        try:
+            layer, width = LAYERS[name](ctx, *args)
+        except (TypeError, ValueError) as error:
+            raise ModelTableError(f"{where}: {name} cannot be built: {error}") from error
+        layers.append(layer)
+        widths.append(width)
+        sources.append(absolute)
+    save = sorted({j for i, s in enumerate(sources) for j in s if 0 <= j != i - 1})
+    return Graph(tuple(layers), tuple(sources), tuple(save))
+
+
+def _split_row(row: Row, where: str) -> tuple[int | list[int], int, str, list[Any]]:
+    """Return the four checked cells of a row."""
+    if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 4:
+        raise ModelTableError(f"{where}: a row has four cells, [from, repeats, layer, args]")
+    origin, repeats, name, args = row
+    if not _is_int(repeats) or repeats < 1:
+        raise ModelTableError(f"{where}: repeats is {repeats!r}, and must be a whole number of at least 1")
+    if name not in LAYERS:
+        near = difflib.get_close_matches(str(name), LAYERS, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ModelTableError(f"{where}: no layer is called {name!r}{hint} Known layers: {', '.join(sorted(LAYERS))}")
+    if not isinstance(args, (list, tuple)):
+        raise ModelTableError(f"{where}: args is {args!r}, and must be a list")
+    return origin, repeats, name, list(args)
+
+
+def _absolute_sources(origin: int | list[int], i: int, where: str) -> tuple[int, ...]:
+    """Return the row indices that feed row ``i``; -1 stands for the image."""
+    listed = list(origin) if isinstance(origin, (list, tuple)) else [origin]
+    absolute = []
+    for j in listed:
+        if not _is_int(j):
+            raise ModelTableError(f"{where}: from is {j!r}, and must be a whole number or a list of them")
+        index = i + j if j < 0 else j
+        if not -1 <= index < i or (index == -1 and i > 0):
+            raise ModelTableError(f"{where}: from names row {j}, and only rows 0 to {i - 1} exist before this one")
+        absolute.append(index)
+    if not absolute:
+        raise ModelTableError(f"{where}: from is empty")
+    return tuple(absolute)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

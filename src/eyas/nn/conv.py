@@ -1,0 +1,104 @@
+"""Convolution blocks (spec core C.0). Sub-module names are state-dict keys: renaming one breaks every checkpoint.
+
+Legend: ``B`` images, ``C`` channels, ``H`` x ``W`` positions; ``c1`` channels in, ``c2`` channels out, ``k`` kernel,
+``s`` stride, ``p`` padding, ``g`` groups, ``d`` dilation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+def same_padding(k: int, d: int = 1) -> int:
+    """Return the padding that keeps the size at stride 1 for an odd kernel ``k`` with dilation ``d``."""
+    return (d * (k - 1) + 1) // 2
+
+
+class Conv(nn.Module):
+    """Convolution, batch normalisation, activation: (B, c1, H, W) -> (B, c2, H/s, W/s).
+
+    ``act``: True gives SiLU, a module is used as it is, False gives the identity.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 1,
+        s: int = 1,
+        p: int | None = None,
+        g: int = 1,
+        d: int = 1,
+        act: bool | nn.Module = True,
+    ) -> None:
+        super().__init__()
+        padding = same_padding(k, d) if p is None else p
+        self.conv = nn.Conv2d(c1, c2, k, s, padding, groups=g, dilation=d, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(c2)
+        # Not in place: autograd would have to clone the input of an in-place SiLU, which costs more than it saves.
+        self.act = act if isinstance(act, nn.Module) else nn.SiLU() if act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, c1, H, W) to (B, c2, H/s, W/s)."""
+        return self.act(self.bn(self.conv(x)))
+
+    def fuse(self) -> None:
+        """Fold the normalisation into the convolution, for inference only; does nothing the second time."""
+        if isinstance(self.bn, nn.modules.batchnorm._BatchNorm):
+            self.conv = fuse_conv_bn(self.conv, self.bn)
+            self.bn = nn.Identity()
+
+
+class DWConv(Conv):
+    """Depthwise `Conv`: as many groups as ``c1`` and ``c2`` share."""
+
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, d: int = 1, act: bool | nn.Module = True) -> None:
+        super().__init__(c1, c2, k, s, g=math.gcd(c1, c2), d=d, act=act)
+
+
+class Concat(nn.Module):
+    """Join feature maps of one size along ``dim`` (channels by default)."""
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Map [(B, Ci, H, W), ...] to (B, sum Ci, H, W)."""
+        return torch.cat(tuple(maps), self.dim)
+
+
+class Upsample(nn.Module):
+    """Enlarge a map by ``factor`` with ``mode`` (nearest by default); no parameters."""
+
+    def __init__(self, factor: float = 2, mode: str = "nearest") -> None:
+        super().__init__()
+        self.factor = float(factor)
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, factor H, factor W)."""
+        return F.interpolate(x, scale_factor=self.factor, mode=self.mode)
+
+
+@torch.no_grad()
+def fuse_conv_bn(conv: nn.Conv2d, bn: nn.Module) -> nn.Conv2d:
+    """Return one convolution with bias that equals ``bn(conv(x))`` in eval mode."""
+    scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+    fused = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
+    ).to(conv.weight.device, conv.weight.dtype)
+    fused.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
+    bias = torch.zeros_like(bn.bias) if conv.bias is None else conv.bias
+    fused.bias.copy_((bias - bn.running_mean) * scale + bn.bias)  # type: ignore[union-attr]
+    return fused.requires_grad_(False)

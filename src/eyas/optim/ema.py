@@ -1,0 +1,68 @@
+"""Exponential moving average of a model's weights and statistics."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """Return the model inside ``torch.compile`` and data-parallel wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+class ModelEMA:
+    """A copy of the model that follows it slowly: ``ema += (1 - d(updates)) (model - ema)`` (spec core B.9).
+
+    ``d(u) = decay (1 - exp(-u / tau))`` lets the copy follow closely at first. torch's ``AveragedModel`` is not used
+    because it asks the device for its counter in every step, which stops a GPU's queue.
+
+    Args:
+        model: the live model; wrappers are looked through.
+        decay: final decay, in [0, 1).
+        tau: updates over which the decay ramps up; fit it to the run (a tau of 2000 in a run of 1000 updates averages
+            almost nothing).
+        updates: updates already made, when resuming.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.9999, tau: float = 2000.0, updates: int = 0) -> None:
+        self.ema = copy.deepcopy(unwrap_model(model)).eval().requires_grad_(False)
+        self.updates = updates
+        self.tau = tau
+        self.decay_limit = decay
+        self.enabled = True
+        self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
+        self._source: nn.Module | None = None
+
+    def decay(self, updates: int) -> float:
+        """Return the decay after so many updates."""
+        return self.decay_limit * (1 - math.exp(-updates / self.tau))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move one step towards ``model``; parameters and floating buffers alike."""
+        if not self.enabled:
+            return
+        self.updates += 1
+        averaged, live = self._tensors(unwrap_model(model))
+        torch._foreach_lerp_(averaged, live, 1 - self.decay(self.updates))
+
+    def _tensors(self, source: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        """Pair up floating tensors once: walking a thousand names in every step costs more than averaging them."""
+        if self._pairs is None or self._source is not source:
+            mine, theirs = self.ema.state_dict(), source.state_dict()
+            keys = [k for k, v in mine.items() if v.is_floating_point()]
+            self._pairs = [mine[k] for k in keys], [theirs[k] for k in keys]
+            self._source = source
+        return self._pairs
+
+    def forget_pairs(self) -> None:
+        """Look tensors up again at the next update, after weights were replaced instead of copied into."""
+        self._pairs = None

@@ -1,0 +1,69 @@
+"""Sort a model's parameters into named groups; every parameter ends in exactly one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+# Every normalisation layer of torch, by class: their scales take no weight decay (spec core B.5).
+NORMS = tuple(v for k, v in vars(nn).items() if isinstance(v, type) and "Norm" in k)
+
+
+def parameter_kind(name: str, module: nn.Module, ndim: int, muon: bool) -> str:
+    """Return ``"muon"``, ``"bias"``, ``"bn"`` or ``"weight"`` for a parameter; the first rule that fits wins.
+
+    Args:
+        name: the parameter's own name inside its module.
+        module: the module that owns it.
+        ndim: its number of dimensions.
+        muon: whether matrices and filters take orthogonalised steps.
+    """
+    if muon and ndim in (2, 4):
+        return "muon"
+    if name.endswith("bias"):
+        return "bias"
+    if isinstance(module, NORMS) or name == "logit_scale":
+        return "bn"
+    return "weight"
+
+
+def parameter_groups(
+    model: nn.Module, *, lr: float, decay: float, muon: bool = False, boost: tuple[str, ...] = (), boost_factor: float = 3.0
+) -> list[dict[str, Any]]:
+    """Return optimizer groups ``weight, bn, bias`` (and ``muon``); only ``weight`` and ``muon`` decay.
+
+    Frozen parameters are included, so that unfreezing needs no change of the optimizer (architecture trap 4).
+
+    Args:
+        model: the unwrapped model.
+        lr: base learning rate, stored in every group.
+        decay: weight decay of the decaying groups.
+        muon: put matrices and filters into groups labelled ``muon``.
+        boost: name parts whose parameters learn ``boost_factor`` times faster (MuSGD: the class branches).
+        boost_factor: that factor.
+
+    Returns:
+        Groups with keys ``params, lr, weight_decay, param_group`` (kind) and ``name``; empty groups are left out.
+    """
+    sorted_params: dict[str, list[nn.Parameter]] = {}
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            kind = parameter_kind(name, module, parameter.ndim, muon)
+            boosted = any(part in f"{module_name}." for part in boost)
+            sorted_params.setdefault(f"{kind}.boosted" if boosted else kind, []).append(parameter)
+    groups = []
+    for kind in ("weight", "bn", "bias", "muon"):
+        for key, factor in ((kind, 1.0), (f"{kind}.boosted", boost_factor)):
+            if key in sorted_params:
+                decays = decay if kind in ("weight", "muon") else 0.0
+                groups.append(
+                    {
+                        "params": sorted_params[key],
+                        "lr": lr * factor,
+                        "weight_decay": decays,
+                        "param_group": kind,
+                        "name": key,
+                    }
+                )
+    return groups

@@ -1,0 +1,7 @@
+"""THE loop, what is set up before it, what it saves, and the trainers built on it."""
+
+from eyas.train.detection import DetectionTrainer
+from eyas.train.result import TrainResult
+from eyas.train.trainer import BaseTrainer
+
+__all__ = ["BaseTrainer", "DetectionTrainer", "TrainResult"]

@@ -1,0 +1,131 @@
+"""Checkpoints: tensors and plain values only, written so that a crash or a full disk leaves the previous one intact."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or is not what was asked for."""
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; the previous file is untouched."""
+
+
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that ``path`` holds either its old content or all of the new one (temp, fsync, rename).
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; ``path`` is untouched.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; folders cannot be opened for this on Windows."""
+    if os.name == "posix":
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def serialise(checkpoint: dict[str, Any]) -> memoryview:
+    """Return a checkpoint as bytes; built in memory first so that a full disk is an ``OSError``, not a torch error.
+
+    Raises:
+        CheckpointError: the checkpoint holds something other than tensors and plain values.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    data = buffer.getbuffer()
+    return data
+
+
+def check_plain(value: Any, where: str = "checkpoint") -> None:
+    """Refuse anything that ``torch.load(weights_only=True)`` would not open.
+
+    Raises:
+        CheckpointError: names the place and the type.
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_plain(key, where)
+            check_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            check_plain(item, f"{where}[{i}]")
+    elif type(value) not in (str, int, float, bool, type(None)) and not isinstance(value, torch.Tensor):
+        raise CheckpointError(f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values only.")
+
+
+def save_checkpoint(checkpoint: dict[str, Any], *paths: Path) -> None:
+    """Write one checkpoint to one or several files, each atomically.
+
+    Raises:
+        CheckpointError: it holds something that is neither a tensor nor a plain value.
+        SaveError: a file could not be written; what was there before is untouched.
+    """
+    check_plain(checkpoint)
+    data = serialise(checkpoint)
+    for path in paths:
+        try:
+            write_atomic(path, data)
+        except OSError as error:
+            kept = "the previous file is untouched" if path.exists() else "nothing was written"
+            raise SaveError(
+                f"cannot write {path} ({len(data) / 2**20:.0f} MiB): {error.strerror or error}; {kept}. "
+                f"Free some space and continue with resume={path.parent / 'last.pt'}."
+            ) from error
+
+
+def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint without running any code that it may contain.
+
+    Returns:
+        The dictionary written by ``save_checkpoint``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint, not one of Eyas, or from a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}.")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} holds code, not just tensors, and was not opened: {_first_line(error)}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+    if not isinstance(checkpoint, dict) or "eyas" not in checkpoint or "model" not in checkpoint:
+        raise CheckpointError(f"{path} is not a checkpoint of Eyas (no 'eyas' and 'model' entries).")
+    if checkpoint["eyas"]["format"] > FORMAT:
+        raise CheckpointError(f"{path} was written by a newer Eyas ({checkpoint['eyas']['version']}); please update.")
+    return checkpoint
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,228 @@
+"""What people look at while a model trains: the plan, a live line, one table row per epoch, the end.
+
+On a terminal the running epoch is one line that is redrawn; anywhere else (a file, a pipe, a CI log) there are only
+plain lines: one per epoch, and one about every ten seconds inside a long epoch. No thread is used: the line is
+redrawn from `batch()`, because a drawing thread that holds a lock while worker processes are forked can block them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from eyas.log import console, format_table
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+    from rich.live import Live
+
+LIVE_PERIOD = 0.25  # seconds between redraws; each one reads the losses, which waits for the device
+PLAIN_PERIOD = 10.0  # seconds between lines of a long epoch when the output is no terminal
+_HEADER_EVERY = 25  # rows after which the names of the columns are repeated
+
+_SHORT = {
+    "metrics/precision(B)": "P",
+    "metrics/recall(B)": "R",
+    "metrics/mAP50(B)": "mAP50",
+    "metrics/mAP50-95(B)": "mAP50-95",
+    "lr/pg0": "lr",
+}
+
+
+class RunConsole:
+    """Prints a run. All methods do nothing when `enabled` is False (other ranks, verbose=False).
+
+    Args:
+        device: the device whose memory is shown; None or the CPU shows the memory of this process.
+        enabled: False prints nothing.
+        out: rich console to print on; the library's own by default.
+        clock: seconds, monotonic; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device | None = None,
+        *,
+        enabled: bool = True,
+        out: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.device = device
+        self.enabled = enabled
+        self._out = out
+        self._clock = clock
+        self._live: Live | None = None
+        self._columns: list[str] = []
+        self._rows_since_header = 0
+        self._epoch, self._epochs, self._batches = 0, 1, 1
+        self._epoch_began = self._last_batch = self._last_shown = clock()
+        self._images = 0
+        self._epoch_seconds: list[float] = []
+
+    @property
+    def out(self) -> Console:
+        """The rich console printed on."""
+        return self._out if self._out is not None else console()
+
+    def start(self, plan_rows: Sequence[tuple[str, str, str]], header: str) -> None:
+        """Print what is about to run: one line, then the plan as rows (name, value, why or where from)."""
+        self.message(header)
+        if plan_rows:
+            for line in format_table(("plan", "value", "why"), plan_rows):
+                self.message("  " + line)
+        self.message("")
+
+    def epoch_start(self, epoch: int, epochs: int, batches: int) -> None:
+        """Begin a 0-based epoch of `batches` batches."""
+        self._epoch, self._epochs, self._batches = epoch, epochs, max(batches, 1)
+        self._epoch_began = self._last_batch = self._last_shown = self._clock()
+        self._images = 0
+
+    def batch(self, step: int, losses: Callable[[], dict[str, float]], images: int, boxes: int) -> None:
+        """After batch `step` (0-based) of the epoch. `losses()` is called only when something is drawn."""
+        now = self._last_batch = self._clock()
+        self._images += images
+        if not self.enabled:
+            return
+        terminal = self.out.is_terminal
+        if now - self._last_shown < (LIVE_PERIOD if terminal else PLAIN_PERIOD):
+            return
+        self._last_shown = now
+        line = self._progress_line(step, losses(), boxes, now)
+        if terminal:
+            self._draw(line)
+        else:
+            self.message(line)
+
+    def epoch_end(self, row: Mapping[str, float]) -> None:
+        """Print the row of an epoch. Keys are those of results.csv; unknown ones are left out.
+
+        Time (of the whole epoch) and speed (of its training part) are measured here. A metric that is missing or NaN
+        was not measured in this epoch and is shown as a dash.
+        """
+        self._erase()
+        seconds = self._clock() - self._epoch_began
+        self._epoch_seconds.append(seconds)
+        if not self.enabled:
+            return
+        cells = self._cells(row, seconds)
+        missing = [name for name in cells if name not in self._columns]
+        if missing or self._rows_since_header >= _HEADER_EVERY:
+            self._columns = _ordered([*self._columns, *missing])
+            self._print_row({name: name for name in self._columns}, bold=True)
+            self._rows_since_header = 0
+        self._print_row(cells)
+        self._rows_since_header += 1
+
+    def message(self, text: str) -> None:
+        """Print a line; a live line stays below it."""
+        if self.enabled:
+            self.out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def finish(self, lines: Sequence[str]) -> None:
+        """Print the end of the run: best epoch, where the files are."""
+        self._erase()
+        self.message("")
+        for line in lines:
+            self.message(line)
+
+    def close(self) -> None:
+        """Give the terminal back. Safe to call at any time and more than once."""
+        self._erase()
+
+    # ------------------------------------------------------------------------------------------ parts
+
+    def _progress_line(self, step: int, losses: Mapping[str, float], boxes: int, now: float) -> str:
+        elapsed = max(now - self._epoch_began, 1e-9)
+        done = min(step + 1, self._batches)
+        left = elapsed / done * (self._batches - done)
+        mean_epoch = sum(self._epoch_seconds) / len(self._epoch_seconds) if self._epoch_seconds else elapsed + left
+        run_left = left + mean_epoch * (self._epochs - self._epoch - 1)
+        parts = [
+            f"epoch {self._epoch + 1}/{self._epochs}",
+            f"{done}/{self._batches}",
+            *(f"{_short(name)} {value:.4g}" for name, value in losses.items()),
+            f"boxes {boxes}",
+            f"{self._images / elapsed:.1f} img/s",
+            f"{peak_memory(self.device) / 2**30:.1f} GB",
+            f"ETA {duration(left)}, run {duration(run_left)}",
+        ]
+        return "  ".join(parts)
+
+    def _draw(self, line: str) -> None:
+        from rich.live import Live
+        from rich.text import Text
+
+        text = Text(line, no_wrap=True, overflow="ellipsis")
+        if self._live is None:
+            self._live = Live(text, console=self.out, auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(text, refresh=True)
+
+    def _erase(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _cells(self, row: Mapping[str, float], seconds: float) -> dict[str, str]:
+        """The row by column name, formatted."""
+        cells = {"epoch": f"{self._epoch + 1}/{self._epochs}"}
+        for key, value in row.items():
+            if key.startswith(("train/", "metrics/")) or key == "lr/pg0":
+                cells[_short(key)] = _number(key, value)
+        cells["img/s"] = f"{self._images / max(self._last_batch - self._epoch_began, 1e-9):.1f}"
+        cells["time"] = duration(seconds)
+        return cells
+
+    def _print_row(self, cells: Mapping[str, str], bold: bool = False) -> None:
+        text = " ".join(cells.get(name, "-").rjust(max(9, len(name))) for name in self._columns)
+        style = "bold" if bold else None
+        self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def peak_memory(device: str | torch.device | None) -> int:
+    """Largest memory used so far, in bytes: reserved by torch on a GPU, else resident in this process.
+
+    Returns 0 where the system does not tell (Windows).
+    """
+    if device is not None and str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def duration(seconds: float) -> str:
+    """`0:07`, `12:34` or `1:02:03`."""
+    total = max(round(seconds), 0)
+    hours, minutes = divmod(total // 60, 60)
+    return f"{hours}:{minutes:02d}:{total % 60:02d}" if hours else f"{minutes}:{total % 60:02d}"
+
+
+def _short(key: str) -> str:
+    """`train/box_loss` as `box`, `metrics/mAP50(B)` as `mAP50`."""
+    if key in _SHORT:
+        return _SHORT[key]
+    return key.rpartition("/")[2].removesuffix("(B)").removesuffix("_loss")
+
+
+def _number(key: str, value: float | None) -> str:
+    if value is None or value != value:  # NaN: not measured
+        return "-"
+    if key.startswith("metrics/"):
+        return f"{value:.4f}"
+    return f"{value:.3g}" if key.startswith("lr/") else f"{value:.4g}"
+
+
+def _ordered(columns: Sequence[str]) -> list[str]:
+    """Columns that came later go before lr, img/s and time, which close the row."""
+    tail = ("lr", "img/s", "time")
+    return [name for name in columns if name not in tail] + [name for name in tail if name in columns]

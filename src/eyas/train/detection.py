@@ -1,0 +1,183 @@
+"""The trainer of detectors: what model, data, batches and validation are for boxes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from eyas import dist
+from eyas.augment.multiscale import batch_size_px
+from eyas.augment.settings import AugmentSettings
+from eyas.data.dataset import EvalDataset, TrainDataset
+from eyas.data.dataset_yaml import check_dataset
+from eyas.data.index import ImageIndex, build_index
+from eyas.data.loader import EpochLoader, build_eval_loader, build_train_loader
+from eyas.data.store import ImageStore
+from eyas.evaluate.validator import DetectionValidator
+from eyas.models import DetectionModel
+from eyas.optim.ema import unwrap_model
+from eyas.train.trainer import BaseTrainer
+from eyas.types import Batch
+
+STRIDE = 32
+
+
+class DetectionTrainer(BaseTrainer):
+    """Trains YOLO-style detectors. Override any method; each is short and may be built on with ``super()``.
+
+    Attributes:
+        transforms: callables ``(image, boxes, labels)`` applied to training images after colour augmentation.
+    """
+
+    transforms: tuple[Any, ...] = ()
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Return the checked data description (``eyas.data.check_dataset``); one class under ``single_cls``."""
+        if self.args.data is None:
+            raise ValueError("no data was given; for example data=my.yaml, or data=digits for the embedded set.")
+        data = check_dataset(self.args.data, splits=("train", "val"))
+        if self.args.single_cls:
+            data = data | {"names": {0: "item"}, "nc": 1}
+        return data
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+        """Return a ``DetectionModel`` for the data's classes, with ``weights`` loaded if given."""
+        model = DetectionModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=verbose)
+        if weights:
+            model.load(weights, remap=self.args.cls_remap)
+        return model
+
+    def set_model_attributes(self) -> None:
+        """Give the model its classes, the options, its head's settings and the class weights."""
+        model = unwrap_model(self.model)
+        model.nc = self.data["nc"]
+        model.names = self.data["names"]
+        model.args = self.args
+        model.set_head_attr(max_det=self.args.max_det, agnostic_nms=self.args.agnostic_nms, end2end=not self.args.nms)
+
+    def imgsz(self) -> int:
+        """Network input side in pixels: ``imgsz`` rounded up to a multiple of 32."""
+        return -(-self.args.imgsz // STRIDE) * STRIDE
+
+    def augment_settings(self) -> AugmentSettings:
+        """Return what augmentation may do, from the options."""
+        return AugmentSettings(**{name: getattr(self.args, name) for name in AugmentSettings.__dataclass_fields__})
+
+    def build_index(self, img_path: Any, mode: str) -> ImageIndex:
+        """Return images and labels of a split as flat arrays."""
+        return build_index(
+            img_path,
+            names=self.data["names"],
+            single_cls=self.args.single_cls,
+            classes=self.args.classes,
+            fraction=self.args.fraction if mode == "train" else 1.0,
+            split=mode,
+        )
+
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> TrainDataset | EvalDataset:
+        """Return the data set of a split: augmented for ``"train"``, letterboxed for ``"val"``."""
+        index = self.build_index(img_path, mode)
+        store = ImageStore(index, imgsz=self.imgsz(), cache=self.args.cache)
+        if mode == "train":
+            return TrainDataset(
+                index,
+                store,
+                imgsz=self.imgsz(),
+                settings=self.augment_settings(),
+                seed=self.args.seed,
+                transforms=self.transforms,
+            )
+        return EvalDataset(index, store, imgsz=self.imgsz(), stride=STRIDE, batch=batch or 16)
+
+    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> EpochLoader:
+        """Return the loader of a split."""
+        if mode not in ("train", "val"):
+            raise ValueError(f"mode={mode!r} must be 'train' or 'val'.")
+        dataset = self.build_dataset(dataset_path, mode, batch_size)
+        settings: dict[str, Any] = {
+            "batch": batch_size,
+            "workers": default_workers(self.args.workers, self.device),
+            "rank": rank,
+            "world_size": dist.world_size(),
+            "pin_memory": self.device.type == "cuda",
+        }
+        if isinstance(dataset, TrainDataset):
+            return build_train_loader(dataset, seed=self.args.seed, **settings)
+        return build_eval_loader(dataset, **settings)
+
+    def setup_loaders(self) -> None:
+        """Build both loaders, and report what is wrong with the data before anything is trained."""
+        super().setup_loaders()
+        reports = [loader.dataset.index.report for loader in (self.train_loader, self.test_loader) if ours(loader)]
+        if reports and dist.is_main():
+            for report in reports:
+                report.print_table()
+            reports[0].write(self.save_dir / "dataset_report.json", *reports[1:])
+        if self.args.cls_pw and ours(self.train_loader):
+            counts = self.train_loader.dataset.index.instances(self.data["nc"])
+            unwrap_model(self.model).class_weights = class_weights(counts, self.args.cls_pw)
+
+    def get_validator(self) -> DetectionValidator:
+        """Return the validator of the validation split."""
+        return DetectionValidator(
+            self.test_loader,
+            names=self.data["names"],
+            save_dir=self.save_dir,
+            conf=self.args.conf if self.args.conf is not None else 0.001,
+            iou=self.args.iou,
+            max_det=self.args.max_det,
+            nms=self.args.nms,
+            agnostic_nms=self.args.agnostic_nms,
+            single_cls=self.args.single_cls,
+            classes=self.args.classes,
+            save_json=self.args.save_json,
+            save_txt=self.args.save_txt,
+            save_conf=self.args.save_conf,
+            verbose=False,  # each epoch has its row already; the table comes with the final evaluation
+            device=self.device,
+            amp_dtype=self.amp_dtype,
+        )
+
+    def preprocess_batch(self, batch: Batch) -> Batch:
+        """Return the batch on the device, images float in [0, 1], at this batch's size under ``multi_scale``."""
+        moved: Any = {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()
+        }
+        moved["img"] = moved["img"].float().div_(255)
+        if self.args.multi_scale:
+            moved["img"] = self.rescale(moved["img"])
+        return moved
+
+    def rescale(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize (B, 3, H, W) to the size that (seed, epoch, step) draws; normalised boxes stay true."""
+        size = batch_size_px(self.imgsz(), self.args.multi_scale, STRIDE, self.args.seed, self.epoch, self.step)
+        if size == images.shape[-1]:
+            return images
+        return interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def ours(loader: Any) -> bool:
+    """Whether a loader reads our own data sets, whose index can be asked."""
+    return isinstance(loader, EpochLoader)
+
+
+def class_weights(counts: Any, power: float) -> torch.Tensor:
+    """Return factors ``count ** -power`` with mean 1 (nc,); classes without objects get the mean (spec core E.11)."""
+    count = torch.as_tensor(counts, dtype=torch.float64)
+    weights = count.clamp(min=1) ** -power
+    present = count > 0
+    weights[~present] = weights[present].mean() if present.any() else 1.0
+    return (weights / weights.mean()).float()
+
+
+def default_workers(workers: int | None, device: torch.device) -> int:
+    """Return worker processes: as typed, else up to 8 for a GPU and 1 per two cores where the CPU also trains."""
+    if workers is not None:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores) if device.type == "cuda" else max(1, min(4, cores // 2))

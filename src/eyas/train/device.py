@@ -1,0 +1,68 @@
+"""Choose where to train, in what precision and how reproducibly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def select_device(device: object = None) -> torch.device:
+    """Return the device to use.
+
+    Args:
+        device: ``None`` (a GPU if there is one, else the CPU), ``"cpu"``, ``"mps"``, an index such as ``0`` or ``"0"``, or
+            ``"cuda:0"``.
+
+    Raises:
+        ValueError: no such device here, or several were asked for.
+    """
+    if device is None or device == "":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(device, (list, tuple)) or "," in str(device):
+        raise ValueError(f"device={device!r} names several devices; this release trains on one. Pick one of them.")
+    text = str(device).lower()
+    text = f"cuda:{text}" if text.isdigit() else text
+    try:
+        chosen = torch.device(text)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not a device; use cpu, mps, 0, 1, ... or cuda:0.") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={device!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs.")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device='mps' is not available on this machine.")
+    return chosen
+
+
+def amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
+    """Return the type for autocast, or ``None`` for full precision.
+
+    ``True`` means bfloat16 where the GPU has it, float16 elsewhere; a CPU always trains in float32, because
+    autocast there costs more in casts than its kernels gain on these small convolutions.
+    """
+    if device.type == "cpu" or amp in (False, "fp32"):
+        return None
+    if amp == "fp16":
+        return torch.float16
+    if amp == "bf16":
+        return torch.bfloat16
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bf16 else torch.float16
+
+
+@contextmanager
+def reproducible(deterministic: bool, device: torch.device) -> Iterator[None]:
+    """Use deterministic GPU kernels inside the block, where asked for; a CPU is deterministic as it is."""
+    if device.type != "cuda" or not deterministic:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.deterministic
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.deterministic = cudnn

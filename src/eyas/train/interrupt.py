@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM as a request that the loop answers between two batches, so that nothing is torn."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and saved itself; the message says how to go on."""
+
+
+class InterruptFlag:
+    """Set by the first signal; a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def __bool__(self) -> bool:
+        return self.raised
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.raised:
+            raise KeyboardInterrupt
+        self.raised = True
+
+
+@contextmanager
+def catch_interrupts() -> Iterator[InterruptFlag]:
+    """Turn SIGINT and SIGTERM into a flag inside the block; only the main thread may do so, others get a dead flag."""
+    flag = InterruptFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = {number: signal.signal(number, flag.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,193 @@
+"""What the options mean for this run: derived once, frozen, printed and saved as ``plan.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from eyas.config import TrainOptions
+from eyas.optim.optimizers import optimizer_class
+from eyas.recipes import OptimizerChoice, Recipe
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One derived value and who decided it."""
+
+    name: str
+    value: object
+    by: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the loop needs that is not an option as typed.
+
+    Attributes:
+        epochs: length of the run.
+        images: training images per epoch.
+        batch: images per forward pass.
+        batches: forward passes per epoch.
+        accumulate: forward passes per optimizer step.
+        updates: optimizer steps in the whole run.
+        warmup_batches: forward passes until the rate has reached its schedule.
+        optimizer: class name.
+        lr0: base rate, before schedule and group factors.
+        lrf: share of ``lr0`` left at the end.
+        momentum: momentum, or the first beta.
+        weight_decay: decay per step, scaled to the real batch.
+        warmup_bias_lr: rate of biases at the first step.
+        schedule: name of the learning-rate curve.
+        ema_decay: final decay of the weight average.
+        ema_tau: updates over which that decay ramps up.
+        close_mosaic: last epochs without mosaic and mixing.
+        decisions: all of it with reasons, for people.
+    """
+
+    epochs: int
+    images: int
+    batch: int
+    batches: int
+    accumulate: int
+    updates: int
+    warmup_batches: int
+    optimizer: str
+    lr0: float
+    lrf: float
+    momentum: float
+    weight_decay: float
+    warmup_bias_lr: float
+    schedule: str
+    ema_decay: float
+    ema_tau: float
+    close_mosaic: int
+    decisions: tuple[Decision, ...] = ()
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, value and reason of every decision, as text."""
+        return [(d.name, f"{d.value:g}" if isinstance(d.value, float) else str(d.value), d.by) for d in self.decisions]
+
+    def write(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+
+
+class _Choices:
+    """Takes the user's value where one was typed, else the automatic one, and remembers who won."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+        self.decisions: list[Decision] = []
+
+    def take(self, name: str, automatic: object, why: str) -> object:
+        typed = self.options.is_typed(name) and self.options.get(name) is not None
+        value = self.options.get(name) if typed else automatic
+        self.note(name, value, self.options.source(name) if typed else why)
+        return value
+
+    def note(self, name: str, value: object, why: str) -> None:
+        self.decisions.append(Decision(name, value, why))
+
+
+def automatic_epochs(recipe: Recipe, images: int, imgsz: int, on_cpu: bool) -> tuple[int, str]:
+    """Return a run length and its reason: the recipe's on an accelerator, what a work budget allows on a CPU."""
+    if not on_cpu:
+        return recipe.epochs, "recipe"
+    megapixels = images * imgsz * imgsz / 1e6
+    affordable = math.floor(recipe.cpu_megapixels / megapixels)
+    epochs = min(max(affordable, recipe.min_epochs), recipe.epochs)
+    return epochs, f"auto: about {recipe.cpu_megapixels:g} megapixels of training suit a CPU"
+
+
+def accumulation(options: TrainOptions, recipe: Recipe, batch: int, batches: int) -> tuple[int, str]:
+    """Return passes per optimizer step; a short run is not starved of steps to reach ``nbs`` (spec core I.1)."""
+    nominal = max(round((options.nbs or recipe.nbs) / batch), 1)
+    if options.is_typed("nbs"):
+        return nominal, f"nbs={options.nbs} ({options.source('nbs')})"
+    allowed = min(max(batches // recipe.min_updates, 1), nominal)
+    if allowed < nominal:
+        return allowed, f"auto: {nominal} would leave only {batches // nominal} steps in the run"
+    return nominal, f"auto: towards {recipe.nbs} images per step"
+
+
+def choose_optimizer(options: TrainOptions, recipe: Recipe, updates: int) -> tuple[OptimizerChoice, str]:
+    """Return the optimizer to use and why; for a named one, the rate that suits its kind."""
+    if options.optimizer.lower() == "auto":
+        is_long = updates > recipe.long_after
+        choice = recipe.long if is_long else recipe.short
+        return choice, f"auto: {updates} steps, {'more' if is_long else 'not more'} than {recipe.long_after}"
+    name = optimizer_class(options.optimizer).__name__
+    sgd_like = name in ("SGD", "MuSGD", "ASGD")
+    base = recipe.long if sgd_like else recipe.short
+    warm_bias = 0.1 if name == "SGD" else base.warmup_bias_lr
+    return OptimizerChoice(name, base.lr0, 0.937 if name == "SGD" else base.momentum, warm_bias), options.source("optimizer")
+
+
+def make_plan(options: TrainOptions, recipe: Recipe, *, images: int, batch: int, batches: int, on_cpu: bool) -> Plan:
+    """Derive the plan of a run.
+
+    Args:
+        options: as resolved; typed values always win.
+        recipe: automatic choices of the model family.
+        images: images of the training split.
+        batch: images in a full batch, over all processes.
+        batches: batches in one epoch.
+        on_cpu: whether training runs on a CPU.
+
+    Raises:
+        ValueError: unknown optimizer.
+    """
+    choices = _Choices(options)
+    epochs, why = automatic_epochs(recipe, images, options.imgsz, on_cpu)
+    epochs = int(choices.take("epochs", epochs, why))  # type: ignore[call-overload]
+    total = epochs * batches
+    choices.note("steps", f"{batches} batches of {batch} per epoch, {total} in all", f"{images} images")
+
+    accumulate, why = accumulation(options, recipe, batch, total)
+    choices.note("accumulate", accumulate, why)
+    updates = epochs * math.ceil(batches / accumulate)
+
+    choice, why = choose_optimizer(options, recipe, updates)
+    choices.note("optimizer", choice.name, why)
+    lr0 = float(choices.take("lr0", choice.lr0, f"rate of the recipe for {choice.name}"))  # type: ignore[arg-type]
+    lrf = float(choices.take("lrf", options.lrf, options.source("lrf")))  # type: ignore[arg-type]
+    momentum = float(choices.take("momentum", choice.momentum, f"for {choice.name}"))  # type: ignore[arg-type]
+    schedule = "cosine" if options.cos_lr else options.schedule
+    choices.note("schedule", schedule, options.source("cos_lr" if options.cos_lr else "schedule"))
+    bias_lr = float(choices.take("warmup_bias_lr", choice.warmup_bias_lr, f"for {choice.name}"))  # type: ignore[arg-type]
+
+    warm_epochs = min(recipe.warmup_epochs, recipe.warmup_share * epochs)
+    warm = choices.take("warmup_epochs", round(warm_epochs, 3), f"auto: at most {recipe.warmup_share:.0%} of the run")
+    # A typed warm-up is kept to the letter, but one that outlasts the run would never reach the rate asked for.
+    warmup_batches = min(round(float(warm) * batches), total // 2)  # type: ignore[arg-type]
+
+    nbs = options.nbs or recipe.nbs
+    decay = options.weight_decay * batch * accumulate / nbs
+    choices.note("weight_decay", decay, f"{options.weight_decay:g} x {batch * accumulate} images per step / {nbs}")
+
+    tau = min(recipe.ema_tau, max(updates * recipe.ema_share, 1.0))
+    tau = float(choices.take("ema_tau", tau, f"auto: at most {recipe.ema_share:.0%} of {updates} steps"))  # type: ignore[arg-type]
+    close = min(recipe.close_mosaic, round(epochs * recipe.close_share))
+    close = int(choices.take("close_mosaic", close, f"auto: at most {recipe.close_share:.0%} of the run"))  # type: ignore[call-overload]
+    return Plan(
+        epochs=epochs,
+        images=images,
+        batch=batch,
+        batches=batches,
+        accumulate=accumulate,
+        updates=updates,
+        warmup_batches=warmup_batches,
+        optimizer=choice.name,
+        lr0=lr0,
+        lrf=lrf,
+        momentum=momentum,
+        weight_decay=decay,
+        warmup_bias_lr=bias_lr,
+        schedule=schedule,
+        ema_decay=options.ema_decay,
+        ema_tau=tau,
+        close_mosaic=close,
+        decisions=tuple(choices.decisions),
+    )

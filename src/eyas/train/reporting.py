@@ -1,0 +1,68 @@
+"""What people look at while a run goes on: the console, as a callback like any other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from eyas.callbacks.base import Callback
+from eyas.train.console import RunConsole
+
+if TYPE_CHECKING:
+    from eyas.train.trainer import BaseTrainer
+
+
+class ConsoleReport(Callback):
+    """Prints the plan, a live line, a row per epoch, and where the results are."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.console = RunConsole(enabled=enabled)
+
+    def on_train_start(self, trainer: BaseTrainer) -> None:
+        self.console.device = trainer.device
+        self.console.start(trainer.plan.rows(), self.header(trainer))
+
+    def header(self, trainer: BaseTrainer) -> str:
+        """One line: what trains on what, where, into which folder."""
+        device = trainer.device.type
+        place = torch.cuda.get_device_name(trainer.device) if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+        verb = f"Resuming at epoch {trainer.start_epoch + 1}" if trainer.resume_from else "Training"
+        return (
+            f"{verb}: {trainer.args.model} on {trainer.args.data}, {trainer.plan.images} images at {trainer.args.imgsz} px, "
+            f"{place}, results in {trainer.save_dir}"
+        )
+
+    def on_train_epoch_start(self, trainer: BaseTrainer) -> None:
+        self.console.epoch_start(trainer.epoch, trainer.epochs, len(trainer.train_loader))
+
+    def on_train_batch_end(self, trainer: BaseTrainer) -> None:
+        images, boxes = len(trainer.batch["img"]), len(trainer.batch["cls"])
+        self.console.batch(trainer.step, trainer.running_losses, images, boxes)
+
+    def on_fit_epoch_end(self, trainer: BaseTrainer) -> None:
+        self.console.epoch_end({k: v for k, v in trainer.history.rows[-1].items() if k != "time"})
+
+    def on_train_end(self, trainer: BaseTrainer) -> None:
+        self.console.finish(self.ending(trainer))
+
+    def ending(self, trainer: BaseTrainer) -> list[str]:
+        """Lines that say what was reached and where it lies."""
+        minutes = trainer.elapsed() / 60
+        lines = [f"{trainer.epoch + 1} epochs in {minutes:.1f} minutes."]
+        if trainer.best_fitness is not None:
+            numbers = ", ".join(f"{k.removeprefix('metrics/').removesuffix('(B)')} {v:.4f}" for k, v in best_metrics(trainer).items())
+            lines.append(f"Best epoch {trainer.best_epoch}: {numbers}.")
+            lines.append(f"Best weights: {trainer.best}")
+        return [*lines, f"Everything else: {trainer.save_dir}"]
+
+    def on_exception(self, trainer: BaseTrainer) -> None:
+        self.console.close()
+
+    def teardown(self, trainer: BaseTrainer) -> None:
+        self.console.close()
+
+
+def best_metrics(trainer: BaseTrainer) -> dict[str, Any]:
+    """Return the metrics of the final evaluation that have the prefix ``metrics/``."""
+    return {key: value for key, value in trainer.metrics.items() if key.startswith("metrics/")}

@@ -1,0 +1,285 @@
+"""One-line steps of a trainer's set-up, as functions: options, folders, callbacks, where a model comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+import yaml
+from torch import nn
+from torch.optim import Optimizer
+
+from eyas import dist
+from eyas.callbacks import Callback, CallbackList, ClipGradNorm
+from eyas.config import TrainOptions, resolve
+from eyas.models.catalog import resolve_model
+from eyas.optim import SCHEDULES, build_optimizer, parameter_groups
+from eyas.optim.optimizers import optimizer_class
+from eyas.optim.schedules import Schedule
+from eyas.recipes import Recipe
+from eyas.train.checkpoint import CheckpointError, load_checkpoint
+from eyas.train.pictures import Pictures
+from eyas.train.plan import Plan, make_plan
+from eyas.train.reporting import ConsoleReport
+from eyas.types import Progress
+
+if TYPE_CHECKING:
+    from eyas.train.trainer import BaseTrainer
+
+# What may change when a run goes on: nothing that would make it another training.
+RESUMABLE = frozenset(
+    "epochs time patience device workers cache val_every val plots save_period verbose save resume model save_json "
+    "save_txt save_conf".split()
+)
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+def merge_options(
+    cfg: TrainOptions | Mapping[str, Any] | str | Path | None,
+    overrides: TrainOptions | Mapping[str, Any] | None,
+    recipe: Recipe,
+) -> TrainOptions:
+    """Return the options of a run: defaults < recipe < ``cfg`` < ``overrides``, each value with its source."""
+    if isinstance(overrides, TrainOptions):
+        return overrides
+    if isinstance(cfg, TrainOptions):
+        options = TrainOptions.from_dict(cfg.to_dict(), cfg.sources())
+        for key, value in (overrides or {}).items():
+            setattr(options, key, value)
+        return options
+    file = Path(cfg) if isinstance(cfg, (str, Path)) else None
+    call = {**(cfg if isinstance(cfg, Mapping) else {}), **(overrides or {})}
+    return resolve(recipe=recipe.options, file=file, call=call)
+
+
+def resume_options(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any]]:
+    """Return the options of the run to continue, with what may change taken over, and its checkpoint.
+
+    Raises:
+        CheckpointError: nothing to resume, or the run is finished.
+        ValueError: an option was typed that would make it another training.
+    """
+    path = find_checkpoint(options)
+    checkpoint = load_checkpoint(path)
+    if "state" not in checkpoint:
+        raise CheckpointError(f"{path} holds weights only; resume from the last.pt of the run.")
+    stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
+    changed = {
+        name: value
+        for name, value in options
+        if options.is_typed(name) and (name not in TrainOptions.model_fields or value != stored.get(name))
+    }
+    refused = sorted(set(changed) - RESUMABLE - {"project", "name", "save_dir", "exist_ok"})
+    if refused:
+        raise ValueError(
+            f"{', '.join(refused)} cannot change when a run is resumed: it would be another training. "
+            f"Leave it out, or start a new run with model={path}."
+        )
+    for name in sorted(set(changed) & RESUMABLE):
+        setattr(stored, name, changed[name])
+    if stored.epochs is None:
+        stored.epochs = checkpoint["state"]["epochs"]  # chosen once; another machine might choose otherwise
+    stored.resume = str(path)
+    stored.save_dir = str(path.parent.parent)
+    stored.model = str(path)
+    done, planned = checkpoint["epoch"] + 1, stored.epochs
+    if checkpoint["state"]["step"] == 0 and stored.time is None and done >= planned:
+        raise CheckpointError(f"{path} is finished: {done} of {planned} epochs. Give epochs={2 * planned} to train longer.")
+    return stored, checkpoint
+
+
+def find_checkpoint(options: TrainOptions) -> Path:
+    """Return the ``last.pt`` that ``resume`` means: a path, the one ``model`` names, or the newest under the project."""
+    if isinstance(options.resume, str):
+        return Path(options.resume)
+    if options.model and options.model.endswith(".pt"):
+        return Path(options.model)
+    runs = sorted(project_folder(options).glob("*/weights/last.pt"), key=lambda p: p.stat().st_mtime)
+    if not runs:
+        raise CheckpointError(f"resume=True found no weights/last.pt under {project_folder(options)}; give its path.")
+    return runs[-1]
+
+
+def project_folder(options: TrainOptions) -> Path:
+    """Folder that holds runs."""
+    return Path(options.project) if options.project else Path("runs") / "detect"
+
+
+def run_folder(options: TrainOptions, *, resuming: bool = False, default_name: str = "train") -> Path:
+    """Return the folder of this run; a number is added when the name is taken. Nothing is ever deleted."""
+    if options.save_dir:
+        return Path(options.save_dir)
+    base = project_folder(options) / (options.name or default_name)
+    if options.exist_ok or resuming or not base.exists():
+        return base
+    number = 2
+    while (folder := base.with_name(f"{base.name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+# -- callbacks ---------------------------------------------------------------------------------------------------------
+def collect_callbacks(given: Any, options: TrainOptions) -> CallbackList:
+    """Return the stock callbacks and the user's; one given by the user replaces the stock one of its class."""
+    if isinstance(given, CallbackList):
+        mine, functions = given.callbacks, given.functions
+    elif isinstance(given, Mapping):
+        mine, functions = [], dict(given)
+    else:
+        mine, functions = list(given or []), {}
+    replaced = tuple(type(c) for c in mine if isinstance(c, Callback))
+    stock = [c for c in stock_callbacks(options) if not isinstance(c, replaced)]
+    return CallbackList([*stock, *mine], functions)
+
+
+def stock_callbacks(options: TrainOptions) -> list[Callback]:
+    """Return the components that options ask for."""
+    found: list[Callback] = []
+    if options.clip_grad_norm > 0:
+        found.append(ClipGradNorm(options.clip_grad_norm))
+    if dist.is_main():
+        found.append(ConsoleReport(enabled=options.verbose))
+        if options.plots:
+            found.append(Pictures())
+    return found
+
+
+# -- model -------------------------------------------------------------------------------------------------------------
+def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> tuple[Any, Any]:
+    """Return ``(cfg, weights)`` for ``get_model``.
+
+    A name or YAML gives ``(path or name, None)``; a checkpoint gives its layer table and itself.
+
+    Raises:
+        ValueError: no model was named, or no such model; names the nearest one.
+    """
+    if resumed is not None:
+        return resumed["yaml"], resumed
+    if options.model is None:
+        raise ValueError("no model was given; for example model=yolo26n, a YAML of layers, or a .pt file.")
+    cfg: Any = options.model
+    weights = None
+    if str(cfg).endswith(".pt"):
+        weights = load_checkpoint(cfg)
+        cfg = weights["yaml"]
+    else:
+        cfg = resolve_model(cfg)
+    if isinstance(options.pretrained, str):
+        weights = load_checkpoint(options.pretrained)
+    return cfg, weights if options.pretrained else None
+
+
+def place_model(model: nn.Module, device: torch.device, channels_last: bool | None) -> nn.Module:
+    """Return the model on its device, channels last unless refused: depthwise convolutions on a CPU are several times
+    faster so, and tensor cores of a GPU want it too."""
+    if channels_last or (channels_last is None and device.type != "mps"):
+        return model.to(device, memory_format=torch.channels_last)
+    return model.to(device)
+
+
+# -- plan, groups, schedule --------------------------------------------------------------------------------------------
+def plan_for(trainer: BaseTrainer) -> Plan:
+    """Derive the plan from a trainer whose loaders are built."""
+    images = len(trainer.train_loader.dataset)
+    return make_plan(
+        trainer.args,
+        trainer.recipe,
+        images=images,
+        batch=min(trainer.batch_size, images),
+        batches=len(trainer.train_loader),
+        on_cpu=trainer.device.type == "cpu",
+    )
+
+
+def default_groups(model: nn.Module, name: str, lr: float, decay: float) -> list[dict[str, Any]]:
+    """Return the stock parameter groups; MuSGD orthogonalises matrices and speeds up the class branches (spec B.5)."""
+    if optimizer_class(name).__name__ == "MuSGD":
+        return parameter_groups(model, lr=lr, decay=decay, muon=True, boost=(".cv3.", ".one2one_cv3."))
+    return parameter_groups(model, lr=lr, decay=decay)
+
+
+def default_optimizer(name: str, groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
+    """Return the optimizer over ready groups."""
+    return build_optimizer(name, groups, lr=lr, momentum=momentum)
+
+
+def schedule(name: str) -> Schedule:
+    """Return the learning-rate curve called ``name``."""
+    return SCHEDULES[name]
+
+
+def epochs_within(hours: float, elapsed: float, done: int) -> int:
+    """Return how many epochs fit the budget, from the mean length of those done so far (spec core B.13)."""
+    return max(math.ceil(hours * 3600 / (elapsed / done)), done)
+
+
+# -- messages to loader and criterion ----------------------------------------------------------------------------------
+@runtime_checkable
+class FollowsEpoch(Protocol):
+    """A loader whose order and augmentation are a function of the epoch."""
+
+    def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None: ...
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class FollowsProgress(Protocol):
+    """A criterion that changes with progress."""
+
+    def set_progress(self, progress: Progress) -> None: ...
+
+
+def tell_loader(loader: Any, epoch: int, mosaic_closed: bool, first_batch: int) -> None:
+    """Send the epoch to our own loader; a user's plain loader has no such door and needs none."""
+    if isinstance(loader, FollowsEpoch):
+        loader.set_epoch(epoch, mosaic_closed=mosaic_closed, first_batch=first_batch)
+
+
+def tell_criterion(criterion: Any, progress: Progress) -> None:
+    """Send progress to a criterion that follows it."""
+    if isinstance(criterion, FollowsProgress):
+        criterion.set_progress(progress)
+
+
+def close_loader(loader: Any) -> None:
+    """End a loader's worker processes."""
+    if isinstance(loader, FollowsEpoch):
+        loader.close()
+
+
+# -- words and files ---------------------------------------------------------------------------------------------------
+def plain_floats(metrics: Mapping[str, Any] | None, source: str) -> dict[str, float]:
+    """Return metrics as Python floats, so that they can be logged, saved and compared.
+
+    Raises:
+        ValueError: a value is not a number.
+    """
+    plain = {}
+    for key, value in (metrics or {}).items():
+        try:
+            plain[str(key)] = float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{source} returned {key}={value!r}, which is not a number.") from error
+    return plain
+
+
+def describe_divergence(trainer: BaseTrainer, broken: list[str]) -> str:
+    """Say what became infinite, and what to do."""
+    kept = f"{trainer.last} holds the epoch before" if trainer.last.exists() else "no checkpoint was written yet"
+    lr = max(group["lr"] for group in trainer.optimizer.param_groups)
+    return (
+        f"{', '.join(broken)} became nan or infinite in epoch {trainer.epoch + 1}; {kept}. "
+        f"The learning rate was {lr:g}: try a smaller lr0, or amp=False."
+    )
+
+
+def write_description(trainer: BaseTrainer) -> None:
+    """Write ``options.yaml`` and ``plan.json`` into the run folder."""
+    if not dist.is_main():
+        return
+    options = yaml.safe_dump(trainer.args.to_dict(), sort_keys=False, allow_unicode=True)
+    (trainer.save_dir / "options.yaml").write_text(options, encoding="utf-8")
+    trainer.plan.write(trainer.save_dir / "plan.json")

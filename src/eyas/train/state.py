@@ -1,0 +1,80 @@
+"""What a checkpoint says about a run, and how a run takes it up again."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from eyas import __version__
+from eyas.optim.ema import unwrap_model
+from eyas.train.checkpoint import FORMAT
+
+if TYPE_CHECKING:
+    from eyas.train.trainer import BaseTrainer
+
+
+def describe_model(trainer: BaseTrainer) -> dict[str, Any]:
+    """Return the part of a checkpoint that inference needs: averaged weights, layer table, names, options, numbers."""
+    averaged = trainer.ema.ema if trainer.ema else unwrap_model(trainer.model)
+    return {
+        "eyas": {"format": FORMAT, "version": __version__, "torch": str(torch.__version__)},
+        "model": dict(averaged.state_dict()),
+        "yaml": averaged.yaml,
+        "nc": averaged.nc,
+        "names": dict(averaged.names),
+        "train_args": trainer.args.to_dict(),
+        "train_sources": trainer.args.sources(),
+        "train_metrics": dict(trainer.metrics),
+        "fitness": trainer.fitness,
+        "epoch": trainer.epoch,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def training_state(trainer: BaseTrainer, finished_epoch: bool) -> dict[str, Any]:
+    """Return what only a resume needs; ``step`` is the next batch of ``epoch``, 0 when the epoch is complete."""
+    state = {
+        "model": dict(unwrap_model(trainer.model).state_dict()),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "updates": trainer.ema.updates if trainer.ema else 0,
+        "epochs": trainer.epochs,
+        "step": 0 if finished_epoch else trainer.step + 1,
+        "meter": None if finished_epoch else trainer.meter.state_dict(),
+        "best_fitness": trainer.best_fitness,
+        "best_epoch": trainer.best_epoch,
+        "stopper": trainer.stopper.state_dict(),
+        "history": trainer.history.rows,
+        "elapsed": trainer.elapsed(),
+        "callbacks": trainer.callbacks.state_dict(),
+        "rng": torch.get_rng_state(),
+    }
+    if trainer.device.type == "cuda":
+        state["cuda_rng"] = torch.cuda.get_rng_state(trainer.device)
+    return state
+
+
+def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
+    """Put a run back exactly where ``training_state`` left it."""
+    state = checkpoint["state"]
+    unwrap_model(trainer.model).load_state_dict(state["model"])
+    if trainer.ema:
+        trainer.ema.ema.load_state_dict(checkpoint["model"])
+        trainer.ema.updates = state["updates"]
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    trainer.best_fitness, trainer.best_epoch = state["best_fitness"], state["best_epoch"]
+    trainer.stopper.load_state_dict(state["stopper"])
+    trainer.history.rows = list(state["history"])
+    trainer.callbacks.load_state_dict(state["callbacks"])
+    trainer.elapsed_before = state["elapsed"]
+    trainer.metrics, trainer.fitness = dict(checkpoint["train_metrics"]), checkpoint["fitness"]
+    trainer.start_step = state["step"]
+    trainer.start_epoch = checkpoint["epoch"] + (1 if state["step"] == 0 else 0)
+    if state["meter"] is not None:
+        trainer.meter.load_state_dict(state["meter"])
+    torch.set_rng_state(state["rng"])
+    if "cuda_rng" in state and trainer.device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)

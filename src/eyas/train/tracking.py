@@ -1,0 +1,97 @@
+"""What a run remembers from epoch to epoch: running losses, the history table, the best epoch, patience."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eyas.train.checkpoint import write_atomic
+
+
+class TrainingDiverged(ValueError):
+    """A loss became nan or infinite."""
+
+
+class LossMeter:
+    """Mean of each loss over an epoch; sums stay on the device until somebody asks."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.sums: Tensor | None = None
+        self.count = 0
+
+    def update(self, items: dict[str, Tensor]) -> None:
+        """Add one batch's items, scalars on the device."""
+        values = torch.stack([v.detach().float().reshape(()) for v in items.values()])
+        self.names = list(items)
+        self.sums = values if self.sums is None else self.sums + values
+        self.count += 1
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each loss so far; waits for the device."""
+        if self.sums is None:
+            return {}
+        return dict(zip(self.names, (self.sums / self.count).tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": self.names, "sums": self.sums, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.names, self.sums, self.count = list(state["names"]), state["sums"], state["count"]
+
+
+class History:
+    """One row of numbers per epoch; ``results.csv`` is always the whole of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+
+    def append(self, row: dict[str, float]) -> None:
+        """Add a row and rewrite the file; an epoch without validation leaves its cells empty."""
+        self.rows.append(row)
+        self.write()
+
+    def write(self) -> None:
+        """Write ``results.csv``; columns in the order in which they first appeared."""
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for row in self.rows:
+            writer.writerow([format_cell(row[c]) if c in row else "" for c in columns])
+        write_atomic(self.path, text.getvalue().encode())
+
+
+def format_cell(value: float) -> str:
+    """Six significant digits, whole numbers without a point."""
+    return f"{value:.6g}"
+
+
+class EarlyStopping:
+    """Says when a run has gone ``patience`` epochs without a better fitness; 0 never stops."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience or math.inf
+        self.best_fitness: float | None = None
+        self.best_epoch = 0
+
+    def __call__(self, epoch: int, fitness: float | None) -> bool:
+        """Take the fitness of an epoch (``None``: not validated); returns whether to stop. Ties keep the earlier."""
+        if fitness is None:
+            return False
+        if self.best_fitness is None or fitness > self.best_fitness or self.best_fitness == 0:
+            self.best_fitness, self.best_epoch = fitness, epoch
+        return epoch - self.best_epoch >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_fitness": self.best_fitness, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_fitness, self.best_epoch = state["best_fitness"], state["best_epoch"]

@@ -1,0 +1,461 @@
+"""THE loop. It fits one screen and speaks in verbs; every verb is a method or a hook (see ``eyas.callbacks.base``)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from eyas import dist
+from eyas.callbacks import Callback, CallbackList
+from eyas.config import TrainOptions
+from eyas.optim import ModelEMA, apply_schedule, check_groups
+from eyas.optim.ema import unwrap_model
+from eyas.recipes import YOLO26, Recipe
+from eyas.train import setup, state
+from eyas.train.checkpoint import load_checkpoint, save_checkpoint
+from eyas.train.device import amp_dtype, reproducible, select_device
+from eyas.train.interrupt import Interrupted, catch_interrupts
+from eyas.train.plan import Plan
+from eyas.train.result import TrainResult
+from eyas.train.tracking import EarlyStopping, History, LossMeter, TrainingDiverged
+from eyas.types import Batch, Progress
+
+
+class BaseTrainer:
+    """Trains a model; subclass it to change what it does, or hang callbacks into it to change or watch how.
+
+    Args:
+        cfg: base options: ``TrainOptions``, a mapping, the path of a YAML file, or nothing.
+        overrides: options over those.
+        _callbacks: ``Callback`` instances, a mapping of events to functions, or a ready ``CallbackList``.
+
+    Attributes:
+        args: the options; assigning an unknown name is an error.
+        model: what ``get_model`` returned, later possibly replaced or wrapped; use this, not a copy.
+        epoch, step: where the run stands, 0-based.
+        best_fitness, fitness, metrics: of the best epoch, of the latest validation, and its numbers.
+    """
+
+    recipe: Recipe = YOLO26
+
+    def __init__(
+        self,
+        cfg: TrainOptions | Mapping[str, Any] | str | Path | None = None,
+        overrides: TrainOptions | Mapping[str, Any] | None = None,
+        _callbacks: CallbackList | Mapping[str, list[Any]] | list[Callback] | None = None,
+    ) -> None:
+        self.args = setup.merge_options(cfg, overrides, self.recipe)
+        self.resume_from: dict[str, Any] | None = None
+        if self.args.resume:
+            self.args, self.resume_from = setup.resume_options(self.args)
+        self.callbacks = setup.collect_callbacks(_callbacks, self.args)
+        self.device = select_device(self.args.device)
+        self.amp_dtype = amp_dtype(self.args.amp, self.device)
+        self.amp = self.amp_dtype is not None
+        self.world_size = dist.world_size() if dist.world_size() > 1 else 0
+        self.save_dir = setup.run_folder(self.args, resuming=self.resume_from is not None)
+        self.wdir = self.save_dir / "weights"
+        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+        self.csv = self.save_dir / "results.csv"
+        self.model: Any = self.args.model
+        self.train_loader: Any = None
+        self.test_loader: Any = None
+        self.data: dict[str, Any] = {}
+        self.ema: ModelEMA | None = None
+        self.validator: Any = None
+        self.history = History(self.csv)
+        self.meter = LossMeter()
+        self.stopper = EarlyStopping(self.args.patience)
+        self.epoch = self.step = self.start_epoch = self.start_step = 0
+        self.epochs = 0
+        self.best_fitness: float | None = None
+        self.best_epoch = 0
+        self.fitness: float | None = None
+        self.metrics: dict[str, float] = {}
+        self.loss_items: dict[str, Tensor] = {}
+        self.loss_names: tuple[str, ...] = ()
+        self.stop = False
+        self.elapsed_before = 0.0
+        self.exception: BaseException | None = None
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+    def train(self) -> TrainResult:
+        """Run the training and return its outcome; whatever happens, ``teardown`` fires last."""
+        with reproducible(self.args.deterministic, self.device), catch_interrupts() as self.interrupted:
+            try:
+                self.fit()
+            except BaseException as error:
+                self.exception = error
+                self.run_callbacks("on_exception")
+                raise
+            finally:
+                self.close_loaders()
+                self.run_callbacks("teardown")
+        return self.result()
+
+    def fit(self) -> None:
+        """Set up, run the epochs, evaluate the best weights."""
+        self.run_callbacks("on_pretrain_routine_start")
+        self.setup()
+        self.run_callbacks("on_pretrain_routine_end")
+        self.started = time.monotonic()
+        self.run_callbacks("on_train_start")
+        self.epoch = self.start_epoch
+        while True:
+            self.train_epoch()
+            if self.validation_due():
+                self.validate_epoch()
+            self.stop = self.should_stop()
+            self.log_epoch()
+            if self.args.save or self.stop:
+                self.save_model()
+                self.run_callbacks("on_model_save")
+            self.run_callbacks("on_fit_epoch_end")
+            if self.stop:
+                break
+            self.epoch += 1
+        self.final_eval()
+        self.run_callbacks("on_train_end")
+
+    def train_epoch(self) -> None:
+        """Train on every batch once."""
+        self.run_callbacks("on_train_epoch_start")
+        self.send_progress()
+        self.model.train()
+        for self.step, batch in enumerate(self.train_loader, self.start_step):
+            self.train_batch(batch)
+            if self.out_of_time():
+                break
+            if self.interrupted and self.step_due():
+                self.save_and_leave()
+        self.start_step = 0
+        self.run_callbacks("on_train_epoch_end")
+
+    def train_batch(self, batch: Batch) -> None:
+        """One forward and backward pass, and the optimizer's step when due; never waits for the device."""
+        self.run_callbacks("on_train_batch_start")
+        self.set_rates()
+        self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
+        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
+            loss, self.loss_items = self.model(self.batch)
+        self.loss = self.adjust("adjust_loss", loss.sum())
+        self.scaler.scale(self.loss).backward()
+        if self.step_due():
+            self.optimizer_step()
+        self.meter.update(self.loss_items)
+        self.run_callbacks("on_train_batch_end")
+
+    # -- what the loop says --------------------------------------------------------------------------------------------
+    def setup(self) -> None:
+        """Build everything, in the order that is the contract."""
+        torch.manual_seed(self.args.seed)
+        self.wdir.mkdir(parents=True, exist_ok=True)
+        self.data = self.get_dataset()
+        self.setup_model()
+        self.model = setup.place_model(self.model, self.device, self.args.channels_last)
+        self.set_model_attributes()
+        self.model = self.adjust("adjust_model", self.model)
+        self.setup_loaders()
+        self.plan = self.make_plan()
+        self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
+        self.setup_optimizer()
+        if self.args.ema:
+            self.ema = ModelEMA(self.model, decay=self.plan.ema_decay, tau=self.plan.ema_tau)
+        self.validator = self.get_validator()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
+        self.setup_criterion()
+        if self.resume_from is not None:
+            self.resume_training(self.resume_from)
+        setup.write_description(self)
+
+    def setup_model(self) -> None:
+        """Turn ``self.model`` from a name, path or checkpoint into a module; a module stays what it is."""
+        if not isinstance(self.model, nn.Module):
+            cfg, weights = setup.model_source(self.args, self.resume_from)
+            self.model = self.get_model(cfg=cfg, weights=weights, verbose=self.args.verbose and dist.is_main())
+
+    def setup_loaders(self) -> None:
+        """Build both loaders; a batch is never larger than the data set."""
+        self.batch_size = self.args.batch
+        self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
+        self.test_loader = self.get_dataloader(self.data["val"], 2 * self.batch_size, rank=dist.rank(), mode="val")
+
+    def setup_optimizer(self) -> None:
+        """Build the optimizer from the plan and remember every group's own base rate."""
+        plan = self.plan
+        self.optimizer = self.build_optimizer(
+            model=self.model,
+            name=plan.optimizer,
+            lr=plan.lr0,
+            momentum=plan.momentum,
+            decay=plan.weight_decay,
+            iterations=plan.updates,
+        )
+        check_groups(unwrap_model(self.model), self.optimizer)
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.optimizer.zero_grad()
+
+    def setup_criterion(self) -> None:
+        """Build the criterion now, so that progress can reach it before the first batch."""
+        model = unwrap_model(self.model)
+        model.criterion = model.init_criterion()
+
+    def make_plan(self) -> Plan:
+        """Derive the run's plan from options, recipe and data."""
+        return setup.plan_for(self)
+
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return Progress(self.epoch, self.epochs, self.step, len(self.train_loader))
+
+    def send_progress(self) -> None:
+        """Tell loader and criterion where the run stands; the only message against the flow of data."""
+        if self.start_step == 0:  # a run resumed inside an epoch goes on counting
+            self.meter = LossMeter()
+        mosaic_closed = self.epoch >= self.epochs - self.plan.close_mosaic
+        setup.tell_loader(self.train_loader, self.epoch, mosaic_closed, self.start_step)
+        setup.tell_criterion(unwrap_model(self.model).criterion, Progress(self.epoch, self.epochs))
+
+    def set_rates(self) -> None:
+        """Set learning rates and momenta of this batch, as a function of progress alone."""
+        plan, progress = self.plan, self.progress()
+        warm = (progress.batches + 1) / plan.warmup_batches if progress.batches < plan.warmup_batches else 1.0
+        apply_schedule(
+            self.optimizer,
+            multiplier=self.lf(progress.fraction),
+            warm=warm,
+            bias_lr=self.args.warmup_bias_lr if self.args.warmup_bias_lr is not None else plan.warmup_bias_lr,
+            warm_momentum=self.args.warmup_momentum,
+            momentum=plan.momentum,
+        )
+
+    def lf(self, fraction: float) -> float:
+        """Multiplier of all rates after this share of the run, in (0, 1]."""
+        return setup.schedule(self.plan.schedule)(fraction, self.plan.lrf)
+
+    def step_due(self) -> bool:
+        """Whether the optimizer steps after this batch: every ``accumulate`` batches, and at the end of an epoch."""
+        return (self.step + 1) % self.accumulate == 0 or self.step + 1 == len(self.train_loader)
+
+    def validation_due(self) -> bool:
+        """Whether this epoch ends with a validation; the last one always does."""
+        last = self.epoch + 1 >= self.epochs or self.out_of_time()
+        return last or (self.args.val and (self.epoch + 1) % self.args.val_every == 0)
+
+    def validate_epoch(self) -> None:
+        """Validate, and decide whether this epoch is the best; ties keep the earlier."""
+        self.run_callbacks("on_val_start")
+        best_before = self.best_fitness  # an override of validate() may write best_fitness itself (architecture trap 3)
+        metrics, self.fitness = self.validate()
+        self.metrics = setup.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
+        self.fitness = None if self.fitness is None else float(self.fitness)
+        self.improved = self.fitness is not None and (best_before is None or self.fitness > best_before)
+        if self.improved:
+            self.best_epoch = self.epoch + 1
+        self.best_fitness = self.fitness if self.improved else best_before
+        self.run_callbacks("on_val_end")
+
+    def should_stop(self) -> bool:
+        """Whether this was the last epoch: planned end, patience, or no time left."""
+        if self.args.time is not None:
+            self.epochs = setup.epochs_within(self.args.time, self.elapsed(), self.epoch + 1)
+        patience_over = self.stopper(self.epoch + 1, self.fitness if self.validated else None)
+        return patience_over or self.epoch + 1 >= self.epochs or self.out_of_time()
+
+    @property
+    def validated(self) -> bool:
+        """Whether ``fitness`` and ``metrics`` are this epoch's."""
+        return self.validation_due() and self.fitness is not None
+
+    def log_epoch(self) -> None:
+        """Add this epoch's row to the history and to ``results.csv``.
+
+        Raises:
+            TrainingDiverged: a loss is not finite; the last checkpoint is the one before it happened.
+        """
+        losses = self.meter.means()
+        self.loss_names = tuple(losses)
+        row = {"epoch": self.epoch + 1, "time": round(self.elapsed(), 2), **self.label_loss_items(losses)}
+        row |= self.metrics if self.validated else {}
+        row |= {f"lr/pg{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
+        self.history.append(row)
+        broken = [name for name, value in losses.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingDiverged(setup.describe_divergence(self, broken))
+
+    def running_losses(self) -> dict[str, float]:
+        """Mean losses of the epoch so far; waits for the device."""
+        return self.meter.means()
+
+    def elapsed(self) -> float:
+        """Seconds of training, earlier parts of a resumed run included."""
+        return self.elapsed_before + time.monotonic() - self.started
+
+    def out_of_time(self) -> bool:
+        """Whether the ``time`` budget is spent."""
+        return self.args.time is not None and self.elapsed() >= self.args.time * 3600
+
+    def save_and_leave(self) -> None:
+        """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
+        save_checkpoint(self.checkpoint(finished_epoch=False), self.last)
+        raise Interrupted(
+            f"stopped in epoch {self.epoch + 1} after {self.step + 1} of {len(self.train_loader)} batches, all saved. "
+            f"Continue with: eyas train resume={self.last}"
+        )
+
+    def final_eval(self) -> None:
+        """Validate the best weights once more, with pictures."""
+        if self.best.exists():
+            model = unwrap_model(self.ema.ema if self.ema else self.model)
+            model.load_state_dict(load_checkpoint(self.best, map_location=self.device)["model"])
+            metrics = self.evaluate_best(model)
+            self.fitness = metrics.pop("fitness")
+            self.metrics = setup.plain_floats(metrics, "the final evaluation")
+
+    def evaluate_best(self, model: nn.Module) -> dict[str, float]:
+        """Return metrics of the best weights; the validator draws its pictures and prints its table here."""
+        self.validator.plots, self.validator.verbose = self.args.plots, self.args.verbose
+        return self.validator(model=model)
+
+    def result(self) -> TrainResult:
+        """Return what ``train`` returns."""
+        return TrainResult(
+            metrics=self.metrics,
+            fitness=self.best_fitness,
+            best_epoch=self.best_epoch,
+            epochs=self.epoch + 1,
+            save_dir=self.save_dir,
+            best=self.best,
+            last=self.last,
+            history=self.history.rows,
+            plan=self.plan,
+            detection=self.validator.metrics,
+        )
+
+    def close_loaders(self) -> None:
+        """End the worker processes."""
+        setup.close_loader(self.train_loader)
+        setup.close_loader(self.test_loader)
+
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+    def add_callback(self, event: str, fn: Any) -> None:
+        """Register ``fn(trainer)`` for an event; an event that never fires is a ``ValueError``."""
+        self.callbacks.add_function(event, fn)
+
+    def set_callback(self, event: str, fn: Any) -> None:
+        """Replace the plain functions of an event by one."""
+        self.callbacks.functions[event] = []
+        self.add_callback(event, fn)
+
+    def run_callbacks(self, event: str) -> None:
+        """Fire an event."""
+        self.callbacks.fire(event, self)
+
+    def adjust(self, adjuster: str, value: Any) -> Any:
+        """Pass a value through every callback's adjuster."""
+        return self.callbacks.adjust(adjuster, self, value)
+
+    # -- methods a subclass may override -------------------------------------------------------------------------------
+    def get_dataset(self) -> dict[str, Any]:
+        """Return the data description: ``train, val, names, nc, ...``."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_dataset()")
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+        """Return the model for ``cfg`` (name, path or dict), with ``weights`` loaded if given."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_model()")
+
+    def set_model_attributes(self) -> None:
+        """Give the model what it must know; may replace ``self.model`` (it is on its device, not yet wrapped)."""
+
+    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Return an iterable of batches with a length; ``mode`` is ``"train"`` or ``"val"``."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_dataloader()")
+
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
+        """Return the data set behind a loader."""
+        raise NotImplementedError(f"{type(self).__name__} must define build_dataset()")
+
+    def get_validator(self) -> Any:
+        """Return the validator; called with the trainer it returns numbers, ``fitness`` among them."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_validator()")
+
+    def preprocess_batch(self, batch: Batch) -> Batch:
+        """Return the batch on the device, images in [0, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} must define preprocess_batch()")
+
+    def build_optimizer(
+        self,
+        model: nn.Module,
+        name: str = "auto",
+        lr: float = 0.001,
+        momentum: float = 0.9,
+        decay: float = 1e-5,
+        iterations: float = 1e5,
+    ) -> Optimizer:
+        """Return the optimizer; each group's ``lr`` becomes the base that schedules multiply.
+
+        Args:
+            model: possibly wrapped.
+            name: class name; ``"auto"`` was already decided by the plan.
+            lr: base rate.
+            momentum: momentum or first beta.
+            decay: weight decay, scaled to the real batch.
+            iterations: optimizer steps in the run.
+        """
+        groups = setup.default_groups(unwrap_model(model), name, lr, decay)
+        return setup.default_optimizer(name, self.adjust("adjust_param_groups", groups), lr, momentum)
+
+    def optimizer_step(self) -> None:
+        """Unscale, adjust gradients (clipping), step, clear gradients, follow with the average."""
+        self.scaler.unscale_(self.optimizer)
+        self.adjust("adjust_gradients", [p for group in self.optimizer.param_groups for p in group["params"]])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.update(self.model)
+
+    def validate(self) -> tuple[dict[str, float], float | None]:
+        """Return ``(metrics, fitness)`` of the averaged weights; never writes ``best_fitness``."""
+        metrics = self.validator(self)
+        fitness = metrics.pop("fitness", -float(self.loss))
+        return metrics, fitness
+
+    def save_model(self) -> bool:
+        """Write ``last.pt``, and ``best.pt`` and ``epochN.pt`` when due; each atomically."""
+        if not dist.is_main():
+            return False
+        checkpoint = self.checkpoint(finished_epoch=True)
+        keep = [] if not self.keeps_this_epoch() else [self.wdir / f"epoch{self.epoch + 1}.pt"]
+        save_checkpoint(checkpoint, self.last, *keep)
+        if self.best_epoch == self.epoch + 1:
+            save_checkpoint({k: v for k, v in checkpoint.items() if k != "state"}, self.best)
+        return True
+
+    def keeps_this_epoch(self) -> bool:
+        """Whether ``save_period`` asks for a file of this epoch."""
+        return self.args.save_period > 0 and (self.epoch + 1) % self.args.save_period == 0
+
+    def label_loss_items(self, loss_items: dict[str, float] | None = None, prefix: str = "train") -> Any:
+        """Return ``{"train/box_loss": value, ...}``, or the list of those names when no items are given."""
+        if loss_items is None:
+            return [f"{prefix}/{name}" for name in self.loss_names]
+        return {f"{prefix}/{name}": round(float(value), 5) for name, value in loss_items.items()}
+
+    # -- checkpoint and resume -----------------------------------------------------------------------------------------
+    def checkpoint(self, finished_epoch: bool) -> dict[str, Any]:
+        """Return everything about this run as tensors and plain values; ``state`` is what only a resume needs."""
+        checkpoint = state.describe_model(self) | {"state": state.training_state(self, finished_epoch)}
+        return self.adjust("adjust_checkpoint", checkpoint)
+
+    def resume_training(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the run exactly where the checkpoint left it."""
+        state.restore_state(self, checkpoint)

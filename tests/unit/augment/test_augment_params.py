@@ -1,0 +1,80 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eyas.augment import AugmentSettings, sample_params
+from eyas.augment.params import CUT, MAIN, MIXED
+
+SHAPES = np.array([[480, 640], [640, 480], [100, 100], [333, 500], [1080, 1920]])
+EVERYTHING = AugmentSettings(mixup=0.5, cutmix=0.5, degrees=10, shear=5, perspective=0.0005, flipud=0.5)
+
+
+def draw(settings=EVERYTHING, **changes):
+    place = {"size": 64, "seed": 1, "epoch": 2, "position": 3, "index": 4, "partners": (0, 1, 2, 3, 4)} | changes
+    return sample_params(settings, SHAPES, **place)
+
+
+def as_bytes(params):
+    return [np.asarray(value).tobytes() for value in dataclasses.astuple(params)]
+
+
+@given(st.integers(-5, 2**63), st.integers(0, 10**6), st.integers(0, 2**40))
+@settings(max_examples=50)
+def test_same_place_same_parameters(seed, epoch, position):
+    place = {"seed": seed, "epoch": epoch, "position": position}
+    assert as_bytes(draw(**place)) == as_bytes(draw(**place))
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"epoch": 3}, {"position": 4}])
+def test_another_place_other_parameters(change):
+    assert not np.array_equal(draw().matrices, draw(**change).matrices)
+
+
+def test_one_setting_does_not_shift_the_numbers_of_another():
+    few, more = draw(AugmentSettings()), draw(AugmentSettings(mixup=1.0, hsv_h=0.0, fliplr=1.0, degrees=0.0))
+    main = more.picture == MAIN
+    assert np.array_equal(few.sources, more.sources[main]) and np.array_equal(few.zooms, more.zooms[main])
+    assert np.array_equal(few.hsv[1:], more.hsv[1:])
+
+
+def test_flat_arrays_of_the_documented_shapes():
+    params = draw(AugmentSettings(mixup=1.0, cutmix=1.0))
+    assert params.picture.tolist() == [MAIN] * 4 + [MIXED] * 4 + [CUT] * 4
+    assert params.matrices.shape == (12, 3, 3) and params.visible.shape == (12, 4) and params.shapes.shape == (12, 2)
+    assert params.sources[0] == 4 and params.cut_candidates.shape == (3, 4)
+    assert params.shapes[0].tolist() == [36, 64]
+
+
+def test_nothing_asked_for_is_the_image_in_the_middle():
+    params = draw(AugmentSettings(mosaic=0, translate=0, scale=0, fliplr=0, hsv_h=0, hsv_s=0, hsv_v=0))
+    assert params.sources.tolist() == [4] and params.blend == 1.0 and not params.bgr and not params.hsv.any()
+    assert np.allclose(params.matrices[0], [[1, 0, 0], [0, 1, 14], [0, 0, 1]])  # 36 x 64 in 64 x 64
+
+
+def test_ranges_over_many_draws():
+    chosen = AugmentSettings(scale=0.4, translate=0.2, fliplr=0.3, mosaic=0.7, mixup=0.2, bgr=0.1)
+    many = [draw(chosen, position=i) for i in range(3000)]
+    zooms = np.array([p.zooms[0] for p in many])
+    assert 0.6 <= zooms.min() < 0.62 and 1.38 < zooms.max() <= 1.4
+    for share, wanted in (
+        (np.mean([p.flips[1] for p in many]), 0.3),
+        (np.mean([(p.picture == MAIN).sum() == 4 for p in many]), 0.7),
+        (np.mean([p.blend < 1 for p in many]), 0.2),
+        (np.mean([p.bgr for p in many]), 0.1),
+    ):
+        assert abs(share - wanted) < 0.04
+    ratios = np.array([p.blend for p in many if p.blend < 1])
+    assert abs(ratios.mean() - 0.5) < 0.02 and abs(ratios.std() - (1 / 4 / 65) ** 0.5) < 0.01  # Beta(32, 32)
+    partners = np.concatenate([p.sources[1:4] for p in many if (p.picture == MAIN).sum() == 4])
+    assert np.all(np.abs(np.bincount(partners, minlength=5) / len(partners) - 0.2) < 0.02)
+
+
+def test_mosaic_centre_is_uniform_in_the_middle_half():
+    plain = AugmentSettings(scale=0, translate=0, fliplr=0)
+    # Image 2 is square and fills its cell: the matrix of a top-left image is (centre - S) - S/2.
+    centres = np.array([draw(plain, position=i, index=2).matrices[0, :2, 2] for i in range(2000)]) + 64 + 32
+    assert centres.min() >= 32 and centres.max() <= 96
+    assert np.allclose(centres.mean(axis=0), 64, atol=1.5) and np.allclose(centres.std(axis=0), 64 / 12**0.5, atol=0.6)

@@ -1,0 +1,23 @@
+import numpy as np
+
+from eyas.augment.multiscale import batch_size_px
+
+
+def test_sizes_are_stride_multiples_in_the_range_of_the_spec():
+    sizes = [batch_size_px(640, 0.5, 32, 0, 0, step) for step in range(4000)]
+    values, counts = np.unique(sizes, return_counts=True)
+    assert values.tolist() == list(range(320, 961, 32))  # integers 320 .. 991, floored to 32
+    assert counts.min() > 120  # 190 expected for each
+
+
+def test_pure_function_of_seed_epoch_and_step():
+    place = (640, 0.5, 32, 1, 2, 3)
+    assert batch_size_px(*place) == batch_size_px(*place)
+    steps = [batch_size_px(640, 0.5, 32, 1, 2, step) for step in range(50)]
+    assert steps != [batch_size_px(640, 0.5, 32, 1, 3, step) for step in range(50)]
+    assert steps != [batch_size_px(640, 0.5, 32, 2, 2, step) for step in range(50)]
+
+
+def test_off_and_small():
+    assert batch_size_px(100, 0.0, 32, 0, 0, 0) == 100
+    assert min(batch_size_px(32, 0.9, 32, 0, 0, step) for step in range(100)) == 32
