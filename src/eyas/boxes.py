@@ -51,7 +51,7 @@ def elementwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Return the intersection over union (N, M) of every box of ``a`` (N, 4) with every box of ``b`` (M, 4), corners."""
+    """Return the IoU (N, M) of every corner box of ``a`` (N, 4) with every one of ``b`` (M, 4)."""
     return elementwise_iou(a[:, None], b[None])
 
 

@@ -58,15 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output is gone, as in `eyas explain | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except ImportError as error:
+        if error.name is not None:  # a broken installation or a bug; a package we ask for ourselves has no name set
+            raise
+        return _report(error, FAILED, debug)
     except (ValueError, OSError) as error:
         return _report(error, USAGE if _is_option_error(error) else FAILED, debug)
 
 
 def interruption_message(interrupt: KeyboardInterrupt) -> str:
-    """What to say after Ctrl-C. The trainer raises `KeyboardInterrupt(path of last.pt)` once it has saved."""
-    if interrupt.args and interrupt.args[0]:
-        return f"Interrupted; the run is saved. Continue it with: eyas train resume={interrupt.args[0]}"
-    return "Interrupted."
+    """What to say after Ctrl-C. The trainer saves first and says in the exception how to go on."""
+    return f"eyas: {interrupt}" if str(interrupt) else "eyas: interrupted"
 
 
 def parse_pairs(arguments: Sequence[str]) -> dict[str, str]:
@@ -280,10 +282,8 @@ def _model_rows(model: str | None) -> list[tuple[str, str]]:
         return []
     from eyas.api import YOLO
 
-    network = YOLO(model).model
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    layers = sum(1 for _ in network.modules())
-    return [("model", model), ("layers", str(layers)), ("parameters", f"{parameters:,}"), ("classes", str(network.nc))]
+    facts = YOLO(model).info()
+    return [("model", model), *((name, f"{value:,}") for name, value in facts.items())]
 
 
 def _is_option_error(error: Exception) -> bool:

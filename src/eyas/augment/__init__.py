@@ -1,6 +1,7 @@
-"""Training augmentation: parameters are chosen first (`params`), then applied (`apply_cv`; a GPU backend may apply the same ones).
+"""Training augmentation: parameters are chosen first (`params`), then applied.
 
-Coordinates are continuous everywhere: the left edge of an image is x = 0, its right edge x = w, the centre of pixel j is x = j + 0.5.
+`apply_cv` applies them with OpenCV; a GPU backend may apply the same ones. Coordinates are continuous everywhere: the
+left edge of an image is x = 0, its right edge x = w, the centre of pixel j is x = j + 0.5.
 """
 
 from __future__ import annotations

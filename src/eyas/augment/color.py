@@ -12,7 +12,8 @@ def hsv_table(gains: np.ndarray) -> np.ndarray:
     """Look-up table of the HSV jitter (spec core E.6).
 
     Args:
-        gains: (3,) relative gains: hue in units of the full circle (180 in OpenCV), saturation and value as x * (1 + gain).
+        gains: (3,) relative gains: hue in units of the full circle (180 in OpenCV), saturation and value as
+            x * (1 + gain).
 
     Returns:
         (1, 256, 3) uint8.

@@ -1,6 +1,7 @@
 """Matrices and boxes of the geometric augmentations: NumPy only, no images.
 
-Shapes: K sources, n boxes. Boxes are xyxy in pixels, matrices 3x3 act on column vectors (x, y, 1) in continuous coordinates.
+Shapes: K sources, n boxes. Boxes are xyxy in pixels; matrices are 3x3 and act on column vectors (x, y, 1) in continuous
+coordinates.
 """
 
 from __future__ import annotations
@@ -101,7 +102,10 @@ def mosaic_cells(centre: tuple[int, int], shapes: np.ndarray, size: int) -> tupl
     heights, widths = shapes[:, 0].astype(np.float64), shapes[:, 1].astype(np.float64)
     left, top = np.array([True, False, True, False]), np.array([True, True, False, False])
     x, y = centre[0] - widths * left, centre[1] - heights * top
-    visible = np.stack((np.maximum(-x, 0), np.maximum(-y, 0), np.minimum(2 * size - x, widths), np.minimum(2 * size - y, heights)), axis=1)
+    visible = np.stack(
+        (np.maximum(-x, 0), np.maximum(-y, 0), np.minimum(2 * size - x, widths), np.minimum(2 * size - y, heights)),
+        axis=1,
+    )
     return np.stack((x, y), axis=1), visible
 
 
@@ -153,4 +157,6 @@ def keep_rule(areas_before: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     aspect = np.maximum(w, h) / np.maximum(np.minimum(w, h), _EPS)
     ratio = w * h / np.maximum(areas_before, _EPS)
-    return (areas_before > _EPS) & (w > MIN_SIDE_PX) & (h > MIN_SIDE_PX) & (aspect < MAX_ASPECT) & (ratio > MIN_AREA_RATIO)
+    return (
+        (areas_before > _EPS) & (w > MIN_SIDE_PX) & (h > MIN_SIDE_PX) & (aspect < MAX_ASPECT) & (ratio > MIN_AREA_RATIO)
+    )

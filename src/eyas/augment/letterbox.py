@@ -26,7 +26,9 @@ class Fit(NamedTuple):
     right: int
 
 
-def fit_letterbox(shape: tuple[int, int], target: tuple[int, int], *, scale_up: bool = True, auto: bool = False, stride: int = 32) -> Fit:
+def fit_letterbox(
+    shape: tuple[int, int], target: tuple[int, int], *, scale_up: bool = True, auto: bool = False, stride: int = 32
+) -> Fit:
     """Size and padding of a letterboxed image.
 
     Args:

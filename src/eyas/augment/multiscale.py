@@ -10,7 +10,8 @@ def batch_size_px(imgsz: int, multi_scale: float, stride: int, seed: int, epoch:
 
     Args:
         imgsz: nominal size S in pixels.
-        multi_scale: range f; sizes are uniform over the integers [max(stride, S(1-f)), S(1+f)+stride), floored to the stride.
+        multi_scale: range f; sizes are uniform over the integers [max(stride, S(1-f)), S(1+f)+stride), floored to the
+            stride.
         stride: largest stride of the model in pixels.
         seed, epoch, step: name the step, `step` counts within the epoch.
 

@@ -89,7 +89,12 @@ def sample_params(
     flips = draws[2:4] < (settings.flipud, settings.fliplr)
     flip = flip_matrix(size, up_down=bool(flips[0]), left_right=bool(flips[1]))
     wanted = [MAIN] + [MIXED] * bool(mixing) + [CUT] * bool(cutting)
-    parts = [_picture(settings, shapes, picture_draws[number], size, index if number == MAIN else None, window, flip, stretch) for number in wanted]
+    parts = [
+        _picture(
+            settings, shapes, picture_draws[number], size, index if number == MAIN else None, window, flip, stretch
+        )
+        for number in wanted
+    ]
     sources, matrices, visible, sizes, zooms = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return SampleParams(
         size=size,

@@ -1,7 +1,7 @@
 """Random numbers that depend on what they are for, never on who draws them or how many were drawn before.
 
-Philox is a counter-based generator: any (key, counter) is a stream of its own, so no state has to travel between processes
-or survive a restart. The key is (seed, epoch); the counter holds (position, purpose).
+Philox is a counter-based generator: any (key, counter) is a stream of its own, so no state has to travel between
+processes or survive a restart. The key is (seed, epoch); the counter holds (position, purpose).
 """
 
 from __future__ import annotations
@@ -32,5 +32,7 @@ def generator(purpose: Purpose, *, seed: int, epoch: int, position: int = 0) -> 
         position: position in the epoch's order, or the step, depending on the purpose.
     """
     # Philox counts up in the first word, so the streams of two positions cannot meet before 2**64 draws.
-    bits = np.random.Philox(key=[seed & _MASK, epoch & _MASK], counter=[0, position & _MASK, int(purpose), 0])
-    return np.random.Generator(bits)
+    # Arrays, not lists: NumPy would turn a list that mixes large and small integers into floats.
+    key = np.array((seed & _MASK, epoch & _MASK), np.uint64)
+    counter = np.array((0, position & _MASK, purpose, 0), np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

@@ -54,7 +54,10 @@ class AugmentSettings:
         _check_range("perspective", self.perspective, 0.0, 0.001)
         low, high = self.zoom_range
         if not 0.0 < low <= high:
-            raise ValueError(f"scale={self.scale!r}: zoom would reach {low:g}..{high:g}; give a number in [0, 1) or a pair (min, max) with 0 < min <= max")
+            raise ValueError(
+                f"scale={self.scale!r}: zoom would reach {low:g}..{high:g}; "
+                "give a number in [0, 1) or a pair (min, max) with 0 < min <= max"
+            )
 
     @property
     def zoom_range(self) -> tuple[float, float]:
@@ -65,7 +68,7 @@ class AugmentSettings:
         return 1.0 - self.scale, 1.0 + self.scale
 
     def closed(self) -> AugmentSettings:
-        """The same settings with mosaic, mixup and cutmix off: the last epochs of a run (`close_mosaic`, spec core B.7 step 5)."""
+        """The same without mosaic, mixup and cutmix: for the last epochs of a run (`close_mosaic`, spec core B.7)."""
         return replace(self, mosaic=0.0, mixup=0.0, cutmix=0.0)
 
 

@@ -62,7 +62,9 @@ def _to_int(value: object) -> object:
     """2.0 is a whole number; 2.5 and True are not."""
     value = _to_plain_scalar(value)
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise ValueError("too large")  # torch and NumPy hold whole numbers in 64 bits
     return value
 
 
@@ -233,8 +235,8 @@ class TrainOptions(BaseModel):
     resume: bool | Text = _option(
         False,
         "run",
-        "Continue an interrupted run: the path of its `last.pt`, or True to continue the run that `model` was "
-        "loaded from.",
+        "Continue an interrupted run: the path of its `last.pt`, or True for the run that `model` is a checkpoint of, "
+        "or else the newest run under `project`.",
         expected="True, False or a path",
     )
     cfg: OptionFile | None = _option(
@@ -287,7 +289,7 @@ class TrainOptions(BaseModel):
         ge=32,
         le=8192,
     )
-    batch: Int = _option(16, "data", "Images per step, over all devices.", on=_ALL, ge=1)
+    batch: Int = _option(16, "data", "Images per step, over all devices.", on=_EVAL, ge=1)
     fraction: Float = _option(1.0, "data", "Share of the training images to use.", gt=0, le=1)
     single_cls: bool = _option(False, "data", "Treat all classes as one.", on=_EVAL)
     classes: Classes | None = _option(
@@ -397,7 +399,9 @@ class TrainOptions(BaseModel):
     amp: Amp = _option(
         True,
         "precision",
-        "Mixed precision on a GPU: True or fp16, bf16, False or fp32. The CPU computes in fp32.",
+        "Mixed precision on a GPU: bf16, fp16, True for bf16 where the GPU has it and fp16 elsewhere, False or fp32 "
+        "for none. The CPU always computes in fp32.",
+        on=_EVAL,
         expected="True, False, 'fp16', 'bf16' or 'fp32'",
     )
     channels_last: bool | None = _option(
@@ -475,8 +479,8 @@ class TrainOptions(BaseModel):
     )
     agnostic_nms: bool = _option(False, "validation", "Suppress overlapping boxes whatever their class.", on=_ALL)
     save_json: bool = _option(False, "validation", "Write `predictions.json` in COCO form.", on=_EVAL)
-    save_txt: bool = _option(False, "validation", "Write detections as label files.", on=_ALL)
-    save_conf: bool = _option(False, "validation", "Write scores into those label files too.", on=_ALL)
+    save_txt: bool = _option(False, "validation", "Write detections as label files.", on=_EVAL)
+    save_conf: bool = _option(False, "validation", "Write scores into those label files too.", on=_EVAL)
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 

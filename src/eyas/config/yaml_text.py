@@ -40,6 +40,7 @@ def parse_value(text: str) -> object:
     if text.strip()[:1] not in ("[", "{", "'", '"'):
         return parse_scalar(text)
     try:
+        _check_nesting(text)
         return _convert(yaml.compose(text, Loader=yaml.SafeLoader), 0)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"cannot read {text[:60]!r}: {_problem(error)}") from None
@@ -51,9 +52,10 @@ def read_mapping(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise OptionValueError(f"cfg={str(path)!r}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no file can have
         raise OptionValueError(f"cfg={str(path)!r}: cannot be read: {error}") from None
     try:
+        _check_nesting(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         return _read_root(node, path)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -62,6 +64,15 @@ def read_mapping(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         mark = getattr(error, "problem_mark", None)
         at = f"{path}:{mark.line + 1}" if mark is not None else str(path)
         raise OptionValueError(f"{at}: not readable as YAML: {_problem(error)}") from None
+
+
+def _check_nesting(text: str) -> None:
+    """Refuse absurd nesting before PyYAML spends quadratic time on it. Brackets inside texts count too: harmless."""
+    depth = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if depth > 10 * _MAX_DEPTH:
+            raise ValueError("nested too deeply")
 
 
 def _read_root(node: Any, path: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -85,22 +85,19 @@ def decode(
     Raises:
         ValueError: content that cannot be decoded, or whose size is not `shape` / `factor`.
     """
-    flags = _REDUCED.get(factor, cv2.IMREAD_COLOR)
-    is_jpeg = _is_jpeg(data)
-    turns_itself = not is_jpeg and data[:4].tobytes() not in (b"\x89PNG", b"RIFF")
-    if not turns_itself:  # OpenCV's own turning of JPEG, PNG and WebP differs between its versions
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if len(data) else None
-    if image is None and is_jpeg:
-        image = cv2.imdecode(close_jpeg(data), flags)
+    # What OpenCV turns by itself differs between its versions, so it is asked to turn nothing.
+    flags = _REDUCED.get(factor, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    image = None
+    if len(data) and data[4:8].tobytes() != b"ftyp":  # AVIF and HEIF: only Pillow tells whether it turned them
+        image = cv2.imdecode(data, flags)
+        if image is None and _is_jpeg(data):
+            image = cv2.imdecode(close_jpeg(data), flags)
     if image is None:
         image = _decode_with_pillow(data)
-        turns_itself = False
     if image is None:
         raise ValueError(f"{name}: the image cannot be decoded. Remove it, or save it again as JPEG or PNG.")
     expected = tuple(math.ceil(side / factor) for side in shape)
-    if not turns_itself or (image.shape[:2] != expected and orientation >= 5):
-        image = _turn(image, orientation)
+    image = _turn(image, orientation)
     if image.shape[:2] != expected:
         found = f"{image.shape[1] * factor} x {image.shape[0] * factor}"
         raise ValueError(f"{name}: {found} px, but {shape[1]} x {shape[0]} when it was indexed. Was it replaced?")

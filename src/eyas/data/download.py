@@ -102,6 +102,9 @@ def fetch(url: str, file: Path) -> None:
     try:
         with _opener().open(request, timeout=_TIMEOUT) as response, file.open("wb") as handle:
             _copy(response, handle, url, shutil.disk_usage(file.parent).free)
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise ValueError(f"Downloading {url} failed: {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise ValueError(f"Downloading {url} failed: {getattr(error, 'reason', None) or error}") from error
 

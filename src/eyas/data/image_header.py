@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -40,18 +40,28 @@ class ImageProblem(NamedTuple):
 def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
     """Header of an image file, or None and why it is unusable. Never raises for any file content."""
     try:
-        with Image.open(path) as image:
-            return _check(path, image)
+        with open(path, "rb") as file, Image.open(file) as image:
+            return _check(file, image)
     except UnidentifiedImageError:
         return None, ImageProblem(NOT_AN_IMAGE, _first_bytes(path))
     except Image.DecompressionBombError as error:
         return None, ImageProblem(TOO_LARGE, str(error))
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        struct.error,
+    ) as error:
         # What Pillow's readers raise for broken headers; see tests/unit/data/test_index.py.
         return None, ImageProblem(NOT_AN_IMAGE, f"{type(error).__name__}: {error}")
 
 
-def _check(path: str, image: Image.Image) -> tuple[ImageHeader | None, ImageProblem | None]:
+def _check(file: BinaryIO, image: Image.Image) -> tuple[ImageHeader | None, ImageProblem | None]:
     if image.format not in FORMATS:
         return None, ImageProblem(UNSUPPORTED, f"the file holds {image.format} data; convert it to JPEG or PNG")
     orientation = _orientation(image)
@@ -60,8 +70,8 @@ def _check(path: str, image: Image.Image) -> tuple[ImageHeader | None, ImageProb
         return None, ImageProblem(TOO_SMALL, f"{width} x {height} px; both sides must be at least {MIN_SIDE}")
     problem = None
     if image.format in ("JPEG", "MPO"):
-        problem = _check_jpeg_end(path)
-    elif image.format == "PNG" and b"IEND" not in _tail(path, 4096):
+        problem = _check_jpeg_end(file)
+    elif image.format == "PNG" and b"IEND" not in _tail(file, 4096):
         problem = ImageProblem(TRUNCATED, "the PNG has no end; copy or save it again")
     if problem and problem.kind == TRUNCATED:
         return None, problem
@@ -69,8 +79,9 @@ def _check(path: str, image: Image.Image) -> tuple[ImageHeader | None, ImageProb
 
 
 def _orientation(image: Image.Image) -> int:
-    # Pillow decodes the whole picture when asked for the EXIF data of a PNG that has none in its header.
-    if image.format != "TIFF" and "exif" not in image.info:
+    # TIFF readers turn the picture themselves, and Pillow reports the turned size. The other test: Pillow decodes the
+    # whole picture when asked for the EXIF data of a PNG that has none in its header.
+    if image.format == "TIFF" or "exif" not in image.info:
         return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)
@@ -79,11 +90,10 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _tail(path: str, count: int) -> bytes:
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - count))
-        return file.read()
+def _tail(file: BinaryIO, count: int) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - count))
+    return file.read()
 
 
 def _first_bytes(path: str) -> str:
@@ -92,13 +102,14 @@ def _first_bytes(path: str) -> str:
     return f"the file starts with {start!r}" if start else "the file is empty"
 
 
-def _check_jpeg_end(path: str) -> ImageProblem | None:
+def _check_jpeg_end(file: BinaryIO) -> ImageProblem | None:
     """Only a file whose end looks wrong is decoded."""
-    if _JPEG_END in _tail(path, 4096):
+    if _JPEG_END in _tail(file, 4096):
         return None
     import cv2
 
-    data = np.fromfile(path, np.uint8)
+    file.seek(0)
+    data = np.frombuffer(file.read(), np.uint8)
     if cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None and _JPEG_END in data.tobytes():
         return None  # something long follows the picture, e.g. the film of a motion photo
     image = cv2.imdecode(close_jpeg(data), cv2.IMREAD_GRAYSCALE)

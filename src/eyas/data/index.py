@@ -231,7 +231,8 @@ def _no_label_files(images: list[str]) -> str:
     example = label_path(images[0])
     return (
         f"None of the {len(images):,} training images has a label file. Expected for example {example} "
-        f"for {images[0]}. Label files stand in a folder `labels` beside `images`, or beside the images when no folder is named `images`."
+        f"for {images[0]}. Label files stand in a folder `labels` beside `images`, or beside the images when no folder "
+        "is named `images`."
     )
 
 
@@ -369,7 +370,7 @@ def _cache_file(
 
 def _load(file: Path, key: str, split: str, names: Mapping[int, str]) -> ImageIndex | None:
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
             arrays = {name: stored[name] for name in _ARRAYS}

@@ -18,10 +18,11 @@ from eyas.data.dataset import EvalDataset, SampleError, TrainDataset
 from eyas.data.sampler import EpochOrder, EvalBatchSampler, TrainBatchSampler
 from eyas.log import warn
 
-# Fork on Linux: workers start in milliseconds (spawn imports torch again, 2-4 s each), share the index without copying it, and take
-# transforms that cannot be pickled, such as lambdas and functions of a notebook. The known danger, a lock held by another thread at the
-# moment of the fork, is kept small: workers start when the loader is built, before training uses thread pools, and call only
-# NumPy and OpenCV on one thread. Elsewhere fork is missing or unsafe with the system's own libraries, hence spawn.
+# Fork on Linux: workers start in milliseconds (spawn imports torch again, 2-4 s each), share the index without copying
+# it, and take transforms that cannot be pickled, such as lambdas and functions of a notebook. The known danger, a lock
+# held by another thread at the moment of the fork, is kept small: workers start when the loader is built, before
+# training uses thread pools, and call only NumPy and OpenCV on one thread. Elsewhere fork is missing or unsafe with the
+# system's own libraries, hence spawn.
 START_METHOD = "fork" if sys.platform.startswith("linux") else "spawn"
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -29,7 +30,7 @@ SHARED_MEMORY = Path("/dev/shm")
 class EpochLoader:
     """Yields the batches of one epoch for each `iter()`.
 
-    Order and augmentation are a pure function of (seed, epoch, position): the number of workers changes nothing but speed.
+    Order and augmentation are a pure function of (seed, epoch, position): the number of workers changes only speed.
 
     Args:
         dataset: makes whole batches from lists of keys.
@@ -52,7 +53,7 @@ class EpochLoader:
         self.workers = max(min(workers, len(sampler)), 0)
         self._loader: DataLoader[Any] | None = DataLoader(
             _Guarded(dataset),  # type: ignore[arg-type]  # only __getitems__ is used
-            batch_sampler=sampler,  # type: ignore[arg-type]  # yields lists of keys, not of ints
+            batch_sampler=sampler,
             collate_fn=_identity,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -107,7 +108,7 @@ class EpochLoader:
         loader, self._loader = self._loader, None
         iterator = loader._iterator if loader is not None else None
         if iterator is not None:
-            # Waiting for the garbage collector would leave workers alive as long as someone holds an exception's traceback.
+            # Waiting for the garbage collector would keep workers alive as long as someone holds an exception.
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
     def __enter__(self) -> EpochLoader:
@@ -153,7 +154,9 @@ def build_train_loader(
     return EpochLoader(dataset, sampler, workers=workers, prefetch=prefetch, pin_memory=pin_memory)
 
 
-def build_eval_loader(dataset: EvalDataset, *, batch: int, workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False) -> EpochLoader:
+def build_eval_loader(
+    dataset: EvalDataset, *, batch: int, workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+) -> EpochLoader:
     """Loader of letterboxed batches, as `dataset.batches` lists them.
 
     Args:
@@ -167,11 +170,13 @@ def build_eval_loader(dataset: EvalDataset, *, batch: int, workers: int, rank: i
         raise ValueError(f"batch={batch}, but this EvalDataset was made with batch={dataset.batch}; give both the same")
     sampler = EvalBatchSampler(dataset.batches, rank=rank, world_size=world_size)
     largest = max((3 * len(indices) * shape[0] * shape[1] for indices, shape in sampler.batches), default=0)
-    return EpochLoader(dataset, sampler, workers=workers, prefetch=_prefetch(2, workers, largest), pin_memory=pin_memory)
+    return EpochLoader(
+        dataset, sampler, workers=workers, prefetch=_prefetch(2, workers, largest), pin_memory=pin_memory
+    )
 
 
 class _Packed:
-    """What travels from a worker: a batch or the error in its place. Only tensors are pinned, lists stay as they are."""
+    """What travels from a worker: a batch, or the error in its place. Only tensors are pinned, lists stay lists."""
 
     def __init__(self, batch: dict[str, Any] | None, error: SampleError | None) -> None:
         self.batch, self.error = batch, error
@@ -198,19 +203,22 @@ class _Guarded:
             return _Packed(None, SampleError(str(error), error.detail))
 
 
-def _identity(packed: _Packed) -> _Packed:
+def _identity(packed: Any) -> Any:
     return packed
 
 
 def _init_worker(_: int) -> None:
-    """One thread each: workers are the parallelism. Ctrl-C is the training process's business, which then ends its workers."""
+    """One thread each: workers are the parallelism. Ctrl-C is for the training process, which then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
 
 def _prefetch(wanted: int, workers: int, batch_bytes: int) -> int:
-    """Batches to prepare ahead: fewer when shared memory is small (64 MB in a container by default), where too many end in a bus error."""
+    """Batches to prepare ahead: fewer when shared memory is small, where too many end in a bus error.
+
+    A container has 64 MB of it by default.
+    """
     if not workers or not batch_bytes or not SHARED_MEMORY.is_dir():
         return wanted
     free = shutil.disk_usage(SHARED_MEMORY).free
@@ -218,7 +226,8 @@ def _prefetch(wanted: int, workers: int, batch_bytes: int) -> int:
     fitting = int(0.8 * free / batch_bytes / workers) - 2
     if fitting < 1:
         warn(
-            f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free, which may be too little for {workers} workers with batches of "
-            f"{batch_bytes / 2**20:.0f} MB; if the run ends in a bus error, use workers=0 or give the container more (--shm-size)"
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MB free, which may be too little for {workers} workers "
+            f"with batches of {batch_bytes / 2**20:.0f} MB; if the run ends in a bus error, use workers=0 "
+            "or a larger --shm-size"
         )
     return max(min(wanted, fitting), 1)

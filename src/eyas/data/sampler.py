@@ -1,11 +1,10 @@
-"""The order of an epoch and its cut into batches: pure functions of (seed, epoch), the same for any number of workers and ranks."""
+"""The order of an epoch and its cut into batches: functions of (seed, epoch) alone, never of workers or ranks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from eyas.augment.random import Purpose, generator
 PARTNER_WINDOW = 16
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SampleKey:
     """All a training data set needs to make one sample, so that no data set holds changing state.
 
     Attributes:
@@ -32,7 +32,8 @@ class SampleKey(NamedTuple):
     mosaic_closed: bool = False
 
 
-class EvalKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class EvalKey:
     """One image of an evaluation batch.
 
     Attributes:
@@ -68,14 +69,14 @@ class EpochOrder:
 def partner_window(batch: int) -> int:
     """How many consecutive positions share their mosaic partners, for a global batch.
 
-    Windows of 16 tile any batch that is a multiple of 16, and then also the contiguous shares that ranks take of it, so every image
-    is decoded once. Other batches are their own window, and several small ones share one of 16.
+    Windows of 16 tile any batch that is a multiple of 16, and then also the contiguous shares that ranks take of it, so
+    every image is decoded once. Other large batches are their own window; several small ones share one of 16.
     """
     return PARTNER_WINDOW if batch % PARTNER_WINDOW == 0 else max(batch, PARTNER_WINDOW)
 
 
 def rank_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, int]:
-    """The contiguous part of the global batch [start, stop) that one rank takes; shares differ by at most one sample."""
+    """The contiguous part of a global batch [start, stop) that one rank takes; shares differ by one sample at most."""
     count = stop - start
     return start + rank * count // world_size, start + (rank + 1) * count // world_size
 
@@ -93,13 +94,18 @@ class TrainBatchSampler:
         ValueError: the global batch has less than one sample for each rank.
     """
 
-    def __init__(self, order: EpochOrder, *, batch: int, rank: int = 0, world_size: int = 1, window: int | None = None) -> None:
+    def __init__(
+        self, order: EpochOrder, *, batch: int, rank: int = 0, world_size: int = 1, window: int | None = None
+    ) -> None:
         if order.n < 1:
             raise ValueError("the training set is empty: there is nothing to load")
         self.order = order
         self.batch = min(batch, order.n)
         if self.batch < world_size:
-            raise ValueError(f"batch={batch} over {order.n} images gives {world_size} processes less than one image each; use fewer processes")
+            raise ValueError(
+                f"batch={batch} over {order.n} images gives {world_size} processes less than one image each; "
+                "use fewer processes"
+            )
         self.rank, self.world_size = rank, world_size
         self.window = window or partner_window(batch)
         self.epoch, self.mosaic_closed, self.paused, self.first_batch = 0, False, False, 0
@@ -118,7 +124,7 @@ class TrainBatchSampler:
             for position in self._positions(first):
                 if position // self.window != block:
                     block = position // self.window
-                    # The last block of an epoch may be short: it reaches back, or a lone last image would meet only itself.
+                    # A short last block of an epoch reaches back, or a lone last image would meet only itself.
                     start = max(min(block * self.window, self.order.n - self.window), 0)
                     partners = tuple(order[start : start + self.window])
                 keys.append(SampleKey(epoch, position, order[position], partners, closed))
@@ -140,7 +146,9 @@ class EvalBatchSampler:
         rank, world_size: which run of batches to yield.
     """
 
-    def __init__(self, batches: list[tuple[np.ndarray, tuple[int, int]]], *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, batches: list[tuple[np.ndarray, tuple[int, int]]], *, rank: int = 0, world_size: int = 1
+    ) -> None:
         start, stop = rank_share(0, len(batches), rank, world_size)
         self.batches = batches[start:stop]
         self.paused = False

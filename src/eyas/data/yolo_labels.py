@@ -3,7 +3,7 @@
 One bad row drops that row only; the image and its other rows stay, and the row is reported with its line number.
 
 A clean file never meets a per-row loop: one regular expression confirms its shape and NumPy converts all numbers at
-once. Anything unusual (polygons, trouble, odd spacing) takes the slow path, which accepts exactly the same rows one by one.
+once. Anything unusual (polygons, trouble, odd spacing) takes the slow path, which accepts the same rows one by one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def parse_labels(
             are the box); both may stand in one file.
         num_classes: class ids must lie in [0, num_classes).
         single_cls: accept every class id >= 0 and store it as 0.
-        keypoints: (points, values per point) of a pose data set; rows of 5 + points * values columns are cut to the box.
+        keypoints: (points, values per point) of a pose data set; rows of 5 + points * values columns are cut to 5.
 
     Coordinates in [-0.01, 1.01] are accepted unchanged. Order of rows is kept; exact duplicates are dropped.
     """

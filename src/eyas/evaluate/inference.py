@@ -35,7 +35,9 @@ def inference_state(model: DetectionModel, *, nms: bool | None, max_det: int, ag
     before = {"end2end": model.end2end, "max_det": head.max_det, "agnostic_nms": head.agnostic_nms}
     wanted = model.end2end if nms is None else not nms
     if nms and head.cv2 is None:
-        raise ValueError("this model has lost its one-to-many branch to fuse(): leave nms unset, or use the unfused model")
+        raise ValueError(
+            "fuse() has dropped this model's one-to-many branch: leave nms unset, or use the unfused model"
+        )
     try:
         model.eval()
         model.set_head_attr(end2end=wanted, max_det=max_det, agnostic_nms=agnostic)
@@ -47,7 +49,7 @@ def inference_state(model: DetectionModel, *, nms: bool | None, max_det: int, ag
 
 
 class StageClock:
-    """Milliseconds of each stage. On a GPU it records events and reads them at the end, so nothing waits for the device."""
+    """Milliseconds of each stage. On a GPU it records events and reads them at the end, so that nothing waits."""
 
     def __init__(self, device: torch.device) -> None:
         self.on_cuda = device.type == "cuda"

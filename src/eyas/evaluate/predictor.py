@@ -39,7 +39,7 @@ class Predictor:
         conf: lowest score that is returned, in [0, 1).
         iou: NMS threshold of the one-to-many branch.
         max_det: most detections per image.
-        nms: None uses the branch the model would use; True the one-to-many branch with NMS, False the one-to-one branch.
+        nms: None uses the model's own branch; True one-to-many with NMS, False one-to-one without.
         agnostic_nms: suppression (or the choice of the best class per anchor) across classes.
         classes: only these class ids; None for all.
         device: where to run; None where the model is.
@@ -65,7 +65,7 @@ class Predictor:
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
-        self.model = unwrap_model(model)
+        self.model: DetectionModel = unwrap_model(model)  # type: ignore[assignment]
         self.stride = int(max(self.model.stride))
         self.imgsz = math.ceil(imgsz / self.stride) * self.stride
         self.conf = conf
@@ -154,7 +154,7 @@ class Predictor:
 
 
 def locate(source: Any) -> list[Located]:
-    """Name and file or pixels of every image of a source; see `Predictor.__call__` for what it may be and what is raised.
+    """Name and file or pixels of every image of a source; `Predictor.__call__` says what it may be and what is raised.
 
     Files are looked for here and opened later, one batch at a time.
     """
@@ -205,7 +205,9 @@ def _pixels(image: Any, what: str) -> NDArray[np.uint8]:
         image = image[:, :, 0]
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
         hint = ": transpose(1, 2, 0) puts channels last" if image.ndim == 3 and image.shape[0] in (1, 3) else ""
-        raise ValueError(f"{what} has shape {image.shape}, an image has (height, width, 3) in BGR order or (height, width){hint}")
+        raise ValueError(
+            f"{what} has shape {image.shape}, an image has (height, width, 3), BGR, or (height, width){hint}"
+        )
     return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else np.ascontiguousarray(image)
 
 
@@ -214,6 +216,6 @@ def _from_pil(image: Any, what: str) -> NDArray[np.uint8]:
 
     if not isinstance(image, Image.Image):
         kind = type(image).__name__
-        raise ValueError(f"{what} is a {kind}: give a file name, an array (height, width, 3) uint8 BGR or a PIL image")  # noqa: TRY004
+        raise ValueError(f"{what} is a {kind}: give a file name, an array (height, width, 3) uint8 BGR or a PIL image")
     upright = ImageOps.exif_transpose(image).convert("RGB")
     return np.ascontiguousarray(np.asarray(upright)[:, :, ::-1])

@@ -206,7 +206,5 @@ class Results:
                 "confidence": round(score, decimals),
                 "box": {key: round(value, decimals) for key, value in zip(("x1", "y1", "x2", "y2"), box, strict=True)},
             }
-            for cls, score, box in zip(
-                self.class_id.tolist(), self.confidence.tolist(), corners.tolist(), strict=True
-            )
+            for cls, score, box in zip(self.class_id.tolist(), self.confidence.tolist(), corners.tolist(), strict=True)
         ]

@@ -5,22 +5,21 @@ Legend: B images, n detections of a batch, m ground-truth boxes of a batch.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from eyas import dist
+from eyas.evaluate.boxlist import BoxList, Frame, Split, joined
 from eyas.evaluate.inference import StageClock, inference_state
+from eyas.evaluate.writers import write_label_files, write_predictions_json
 from eyas.log import LOGGER, console, print_table
-from eyas.metrics.detection import DetMetrics, shortest_unique_names
+from eyas.metrics.detection import DetMetrics
 from eyas.metrics.matching import match_detections
 from eyas.models.postprocess import postprocess
 from eyas.optim.ema import unwrap_model
@@ -30,25 +29,6 @@ if TYPE_CHECKING:
 
 PICTURED_BATCHES = 3
 PICTURED_CONF = 0.25
-
-
-@dataclass(frozen=True)
-class BoxList:
-    """Boxes of a batch in flat arrays: xyxy (n, 4) float32, cls (n,) int64, image (n,) index in the batch, score (n,)."""
-
-    boxes: NDArray[np.float32]
-    cls: NDArray[np.int64]
-    image: NDArray[np.int64]
-    score: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def with_boxes(self, boxes: NDArray[np.float32]) -> BoxList:
-        return BoxList(boxes, self.cls, self.image, self.score)
-
-    def where(self, keep: NDArray[np.bool_]) -> BoxList:
-        return BoxList(self.boxes[keep], self.cls[keep], self.image[keep], self.score[keep])
 
 
 class DetectionValidator:
@@ -64,7 +44,7 @@ class DetectionValidator:
         conf: only scores above it count; low on purpose, since average precision looks at the whole curve.
         iou: NMS threshold of the one-to-many branch.
         max_det: most detections per image.
-        nms: None uses the branch the model would use; True the one-to-many branch with NMS, False the one-to-one branch.
+        nms: None uses the model's own branch; True one-to-many with NMS, False one-to-one without.
         agnostic_nms: suppression (or the choice of the best class per anchor) across classes.
         single_cls: ignore classes in labels and predictions.
         classes: only these class ids, in labels and predictions; None for all.
@@ -145,19 +125,19 @@ class DetectionValidator:
         if (trainer is None) == (model is None):
             raise ValueError("give the validator either a trainer or model=, not both and not neither")
         self.training = trainer is not None
-        if self.training:
+        network: Any
+        if trainer is not None:
             network = unwrap_model(trainer.ema.ema if trainer.ema is not None else trainer.model)
             device, amp_dtype = trainer.device, trainer.amp_dtype
         else:
+            assert model is not None
             network = unwrap_model(model)
             device, amp_dtype = self.device or next(network.parameters()).device, self.amp_dtype
             self._check_classes(network)
             network.to(device)
         self.start(device)
         # no_grad and not inference_mode: a tensor that a user's model caches here may be needed by backward later.
-        with torch.no_grad(), inference_state(
-            network, nms=self.nms, max_det=self.max_det, agnostic=self.agnostic_nms
-        ):
+        with torch.no_grad(), inference_state(network, nms=self.nms, max_det=self.max_det, agnostic=self.agnostic_nms):
             for step, raw_batch in enumerate(self._with_progress(self.dataloader)):
                 with self.clock("preprocess"):
                     batch = self.preprocess(raw_batch, device)
@@ -179,7 +159,7 @@ class DetectionValidator:
         self.clock = StageClock(device)
         self.metrics = DetMetrics(self.names, confusion=self.plots, save_dir=self.save_dir)
         self._loss_sums: dict[str, Tensor] = {}
-        self._kept: list[tuple[BoxList, BoxList, NDArray[np.int64]]] = []  # original pixels, for files and COCO
+        self._kept: list[tuple[BoxList, BoxList, Frame]] = []  # in original pixels, for files and COCO
 
     def preprocess(self, batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         """Move the tensors to the device; images to float in [0, 1], channels last."""
@@ -191,12 +171,12 @@ class DetectionValidator:
         moved["img"] = image.float() / 255 if image.dtype == torch.uint8 else image
         return moved
 
-    def infer(self, model: nn.Module, batch: Mapping[str, Any], amp_dtype: torch.dtype | None) -> Any:
+    def infer(self, model: Any, batch: Mapping[str, Any], amp_dtype: torch.dtype | None) -> Any:
         """Return (decoded, raw) of the model in eval mode."""
         with _autocast(batch["img"].device, amp_dtype):
             return model(batch["img"])
 
-    def add_losses(self, model: nn.Module, batch: Mapping[str, Any], preds: Any, amp_dtype: torch.dtype | None) -> None:
+    def add_losses(self, model: Any, batch: Mapping[str, Any], preds: Any, amp_dtype: torch.dtype | None) -> None:
         """Add each loss item times B, on the device; the mean over images does not depend on how they were batched."""
         with _autocast(batch["img"].device, amp_dtype):
             _, items = model.loss(batch, preds)
@@ -218,11 +198,10 @@ class DetectionValidator:
     def update(self, batch: Mapping[str, Any], detections: Sequence[Tensor], step: int) -> None:
         """Match one batch with its labels, in pixels of the original images. `batch` is as the loader made it."""
         predicted, truth = self._predicted(detections), self._truth(batch)
-        if self.plots and step < PICTURED_BATCHES and self._writes():
-            self._plot_batch(batch, predicted, truth, step)
-        frame = _Frame(batch)
-        predicted = predicted.with_boxes(frame.to_original(predicted))
-        truth = truth.with_boxes(frame.to_original(truth))
+        if self.plots and step < PICTURED_BATCHES and self.save_dir is not None and dist.is_main():
+            self._plot_batch(self.save_dir, batch, predicted, truth, step)
+        frame = Frame(batch)
+        predicted, truth = frame.to_original(predicted), frame.to_original(truth)
         boxes = predicted.boxes, predicted.score, predicted.cls, predicted.image, truth.boxes, truth.cls, truth.image
         self.metrics.update(
             tp=match_detections(*boxes) >= 0,
@@ -236,7 +215,7 @@ class DetectionValidator:
         if self.metrics.confusion_matrix is not None:
             self.metrics.confusion_matrix.update(*boxes)
         if self.save_json or self.save_txt or self.coco:
-            self._kept.append((predicted, truth, frame.size.astype(np.int64)))
+            self._kept.append((predicted, truth, frame))
 
     def gather(self) -> None:
         """The one place where the parts of several processes come together.
@@ -254,8 +233,8 @@ class DetectionValidator:
         result = {**{key: values[key] for key in self.metrics.keys}, **losses, "fitness": values["fitness"]}
         if self.coco:
             result |= {f"coco/{name}": value for name, value in self._coco_numbers().items()}
-        if self._writes():
-            self._write_files()
+        if self.save_dir is not None and dist.is_main():
+            self._write_files(self.save_dir)
         if self.verbose and dist.is_main():
             self.print_results()
         return result
@@ -277,11 +256,11 @@ class DetectionValidator:
 
     # ---- helpers --------------------------------------------------------------------------------------------------
 
-    def _check_classes(self, model: nn.Module) -> None:
+    def _check_classes(self, model: Any) -> None:
         if not self.single_cls and model.nc != len(self.names):
             raise ValueError(
-                f"the model predicts {model.nc} classes and the data has {len(self.names)} ({', '.join(self.names.values())})"
-                ": validate on the data it was trained for, or train it on this data first"
+                f"the model predicts {model.nc} classes and the data has {len(self.names)}: "
+                "validate on the data it was trained for, or train it on this data first"
             )
 
     def _predicted(self, detections: Sequence[Tensor]) -> BoxList:
@@ -294,7 +273,8 @@ class DetectionValidator:
     def _truth(self, batch: Mapping[str, Any]) -> BoxList:
         """Labels in pixels of the network's input."""
         height, width = batch["img"].shape[-2:]
-        center_size = batch["bboxes"].cpu().numpy().reshape(-1, 4) * np.array([width, height, width, height], np.float32)
+        scale = np.array([width, height, width, height], np.float32)
+        center_size = batch["bboxes"].cpu().numpy().reshape(-1, 4) * scale
         center, half = center_size[:, :2], center_size[:, 2:] / 2
         cls = batch["cls"].cpu().numpy().reshape(-1).astype(np.int64)
         truth = BoxList(
@@ -304,9 +284,6 @@ class DetectionValidator:
             np.ones(len(cls), np.float32),
         )
         return truth if self.classes is None else truth.where(np.isin(cls, self.classes))
-
-    def _writes(self) -> bool:
-        return self.save_dir is not None and dist.is_main()
 
     def _with_progress(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Show a line on a terminal once the run has taken longer than a second, and remove it at the end."""
@@ -323,13 +300,15 @@ class DetectionValidator:
             console().file.write("\r\x1b[K")
             console().file.flush()
 
-    def _plot_batch(self, batch: Mapping[str, Any], predicted: BoxList, truth: BoxList, step: int) -> None:
+    def _plot_batch(
+        self, folder: Path, batch: Mapping[str, Any], predicted: BoxList, truth: BoxList, step: int
+    ) -> None:
         from eyas.plot.images import save_batch_picture
 
         seen = predicted.where(predicted.score > PICTURED_CONF)
         for kind, boxes, score in (("labels", truth, None), ("pred", seen, seen.score)):
             save_batch_picture(
-                self.save_dir / f"val_batch{step}_{kind}.jpg",
+                folder / f"val_batch{step}_{kind}.jpg",
                 batch["img"].cpu().numpy(),
                 boxes=boxes.boxes,
                 cls=boxes.cls,
@@ -339,86 +318,36 @@ class DetectionValidator:
                 titles=batch["im_file"],
             )
 
-    def _write_files(self) -> None:
-        self.save_dir.mkdir(parents=True, exist_ok=True)
-        if self.plots:
+    def _write_files(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.metrics.confusion_matrix is not None:
             from eyas.plot.confusion import save_confusion_matrices
             from eyas.plot.curves import save_curves
 
-            save_curves(self.metrics.box, self.names, self.save_dir)
-            save_confusion_matrices(self.metrics.confusion_matrix, self.save_dir)
+            save_curves(self.metrics.box, self.names, folder)
+            save_confusion_matrices(self.metrics.confusion_matrix, folder)
         if self.save_json:
-            self._write_json()
+            write_predictions_json(self._split(), folder / "predictions.json")
         if self.save_txt:
-            self._write_txt()
-
-    def _write_json(self) -> None:
-        """COCO results: image_id (a number where every file name is one), file_name, category_id (class id), bbox, score."""
-        files = [Path(file) for file in self.metrics.image_files]
-        numbered = all(file.stem.isdecimal() for file in files)
-        predicted, image, _ = self._collected(0)
-        rows = [
-            {
-                "image_id": int(files[i].stem) if numbered else files[i].stem,
-                "file_name": files[i].name,
-                "category_id": cls,
-                "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-                "score": round(score, 5),
-            }
-            for i, cls, (x1, y1, x2, y2), score in zip(
-                image.tolist(), predicted.cls.tolist(), predicted.boxes.tolist(), predicted.score.tolist(), strict=True
-            )
-        ]
-        (self.save_dir / "predictions.json").write_text(json.dumps(rows), encoding="utf-8")
-
-    def _write_txt(self) -> None:
-        predicted, image, size = self._collected(0)
-        scale = np.concatenate([size, size], axis=1)[image]
-        x1, y1, x2, y2 = (predicted.boxes / np.maximum(scale, 1)).T
-        rows = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, predicted.score], axis=1)
-        rows = rows if self.save_conf else rows[:, :4]
-        lines: list[list[str]] = [[] for _ in self.metrics.image_files]
-        for i, cls, values in zip(image.tolist(), predicted.cls.tolist(), rows.tolist(), strict=True):
-            lines[i].append(" ".join([str(cls), *(f"{v:.6g}" for v in values)]))
-        for name, text in zip(shortest_unique_names(self.metrics.image_files), lines, strict=True):
-            path = (self.save_dir / "labels" / name.lstrip("/")).with_suffix(".txt")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(line + "\n" for line in text), encoding="utf-8")
+            write_label_files(self._split(), folder / "labels", with_score=self.save_conf)
 
     def _coco_numbers(self) -> dict[str, float]:
         from eyas.metrics.coco import coco_dataset, coco_detections, coco_numbers
 
-        predicted, det_image, size = self._collected(0)
-        truth, gt_image, _ = self._collected(1)
-        names = {0: "object"} if self.single_cls else self.names
-        dataset = coco_dataset(truth.boxes, truth.cls, gt_image, num_images=len(size), names=names)
-        return coco_numbers(dataset, coco_detections(predicted.boxes, predicted.score, predicted.cls, det_image))
+        split = self._split()
+        found, truth = split.predicted, split.truth
+        dataset = coco_dataset(truth.boxes, truth.cls, truth.image, num_images=len(split.files), names=self.names)
+        return coco_numbers(dataset, coco_detections(found.boxes, found.score, found.cls, found.image))
 
-    def _collected(self, which: int) -> tuple[BoxList, NDArray[np.int64], NDArray[np.int64]]:
-        """All kept boxes (0 predicted, 1 truth), the image of each in the whole split, and each image's (w, h)."""
-        empty = BoxList(np.zeros((0, 4), np.float32), *(np.zeros(0, t) for t in (np.int64, np.int64, np.float32)))
-        parts = [kept[which] for kept in self._kept] or [empty]
-        sizes = [kept[2] for kept in self._kept]
-        first = np.cumsum([0, *(len(size) for size in sizes)])
-        image = np.concatenate([part.image + offset for part, offset in zip(parts, first, strict=False)])
-        merged = BoxList(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("boxes", "cls", "image", "score")))
-        return merged, image, np.concatenate(sizes) if sizes else np.zeros((0, 2), np.int64)
-
-
-class _Frame:
-    """Where the images of a batch lie in the network's input: gain, pad, size, each (B, 2) in x, y order."""
-
-    def __init__(self, batch: Mapping[str, Any]) -> None:
-        self.gain = np.array([gain[::-1] for gain, _ in batch["ratio_pad"]], np.float32).reshape(-1, 2)
-        self.pad = np.array([pad for _, pad in batch["ratio_pad"]], np.float32).reshape(-1, 2)
-        self.size = np.array([shape[::-1] for shape in batch["ori_shape"]], np.float32).reshape(-1, 2)
-
-    def to_original(self, found: BoxList) -> NDArray[np.float32]:
-        """Boxes (n, 4) in pixels of the original images, clipped to them; `eyas.boxes.unletterbox` for many images."""
-        corners = found.boxes.reshape(-1, 2, 2)
-        i = found.image
-        corners = (corners - self.pad[i, None]) / self.gain[i, None]
-        return np.clip(corners, 0, self.size[i, None]).reshape(-1, 4).astype(np.float32)
+    def _split(self) -> Split:
+        """Everything kept, with image indices of the whole split."""
+        first = np.cumsum([0, *(len(frame.size) for _, _, frame in self._kept)]).tolist()
+        return Split(
+            predicted=joined([found.shifted(i) for (found, _, _), i in zip(self._kept, first, strict=False)]),
+            truth=joined([truth.shifted(i) for (_, truth, _), i in zip(self._kept, first, strict=False)]),
+            size=np.concatenate([frame.size for _, _, frame in self._kept] or [np.zeros((0, 2), np.float32)]),
+            files=self.metrics.image_files,
+        )
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:

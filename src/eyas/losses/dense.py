@@ -134,7 +134,9 @@ class DenseCriterion:
             loss = loss * self.class_weights
         return loss.sum()
 
-    def distance_loss(self, outputs: Tensor, target: Tensor, stride: Tensor, size: Tensor, foreground: Tensor) -> Tensor:
+    def distance_loss(
+        self, outputs: Tensor, target: Tensor, stride: Tensor, size: Tensor, foreground: Tensor
+    ) -> Tensor:
         """Return the third loss (B, A) of box outputs (B, A, 4 reg_max) against distances (B, A, 4) in cells."""
         if self.use_dfl:
             return dfl_loss(outputs.unflatten(-1, (4, self.reg_max)), target).mean(-1)
@@ -161,5 +163,7 @@ def _constant(values: Sequence[float], like: Tensor) -> Tensor:
 def _as_class_weights(weights: Tensor | Sequence[float], nc: int) -> Tensor:
     tensor = torch.as_tensor(weights, dtype=torch.float32).flatten()
     if tensor.numel() != nc:
-        raise ValueError(f"class_weights has {tensor.numel()} values and the model {nc} classes: give one for each class")
+        raise ValueError(
+            f"class_weights has {tensor.numel()} values and the model {nc} classes: give one for each class"
+        )
     return tensor.view(1, 1, nc)

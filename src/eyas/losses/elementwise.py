@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from eyas.boxes import elementwise_ciou
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Return binary cross-entropy (...) of logits with soft targets in [0, 1], both (...)."""
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def ciou_loss(pred: Tensor, target: Tensor) -> Tensor:

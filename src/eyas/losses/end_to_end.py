@@ -38,7 +38,7 @@ class EndToEndCriterion:
         self.o2o = max(1 - self.o2m, 0.0)
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss vector (3,) times B, and the unweighted items of the one-to-one branch, which is the one used.
+        """Return the loss vector (3,) times B, and the unweighted items of the branch in use, the one-to-one.
 
         ``preds`` is {"one2many": raw, "one2one": raw} or (decoded, that).
         """

@@ -1,7 +1,8 @@
 """COCO's twelve numbers from flat arrays, through faster-coco-eval (the extra `coco`; imported only when asked for).
 
-The matching is the same as `eyas.metrics.matching`; three definitions differ from the built-in metrics: COCO's AP is the
-plain mean of precision at 101 recalls, it looks at no more than 100 detections per image and class, and it counts by size.
+The matching is that of `eyas.metrics.matching`; three definitions differ from the built-in metrics: COCO's AP is the
+plain mean of precision at 101 recalls, it looks at no more than 100 detections per image and class, and it also counts
+by size.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def coco_numbers(dataset: dict[str, Any], detections: Sequence[Mapping[str, Any]
     if not dataset["annotations"]:
         return dict.fromkeys(COCO_KEYS, -1.0)
     if not detections:  # the package cannot load an empty list; every number with ground truth is 0
-        areas = np.array([a["area"] for a in dataset["annotations"]])
-        sized = {"s": (areas < 32**2).any(), "m": ((areas >= 32**2) & (areas < 96**2)).any(), "l": (areas >= 96**2).any()}
+        bins = np.digitize([a["area"] for a in dataset["annotations"]], [32**2, 96**2])
+        sized = {letter: bool((bins == i).any()) for i, letter in enumerate("sml")}
         return {key: 0.0 if sized.get(key[-1], True) else -1.0 for key in COCO_KEYS}
     with contextlib.redirect_stdout(io.StringIO()):  # the package reports its progress with print
         truth = COCO(dataset)

@@ -17,8 +17,8 @@ class ConfusionMatrix:
     (spec core F.5). Unmatched ground truth counts in the background row (missed), an unmatched detection in the
     background column (false alarm).
 
-    Detections below `conf` are ignored. The default of 0.25 is what a user of the detector would see; the incumbent uses
-    the validation threshold of 0.001 instead, which floods the background column with boxes nobody would look at.
+    Detections below `conf` are ignored. The default of 0.25 is what a user of the detector would see; the incumbent
+    uses the validation threshold of 0.001, which floods the background column with boxes nobody would look at.
 
     Args:
         names: class names by id, 0..nc-1.
@@ -48,10 +48,18 @@ class ConfusionMatrix:
     ) -> None:
         """Count the images of one batch; arguments as in `match_detections`."""
         keep = np.asarray(det_scores) > self.conf
-        det_boxes, det_scores, det_cls, det_image = (a[keep] for a in (det_boxes, det_scores, det_cls, det_image))
         above_iou = np.array([np.nextafter(self.iou, 1.0)])  # the pair must exceed it, matching says "at least"
+        det_cls = det_cls[keep]
         claimed = match_detections(
-            det_boxes, det_scores, det_cls, det_image, gt_boxes, gt_cls, gt_image, thresholds=above_iou, class_aware=False
+            det_boxes[keep],
+            det_scores[keep],
+            det_cls,
+            det_image[keep],
+            gt_boxes,
+            gt_cls,
+            gt_image,
+            thresholds=above_iou,
+            class_aware=False,
         )[:, 0]
         predicted, true = np.asarray(det_cls).astype(np.int64), np.asarray(gt_cls).astype(np.int64)
         hit = claimed >= 0

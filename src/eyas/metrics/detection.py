@@ -34,8 +34,8 @@ def fitness(metrics: Mapping[str, float]) -> float:
 class BoxMetrics:
     """Results per class and their means; what `validator.metrics.box` gives.
 
-    Arrays have one row per class that has ground truth (K rows; `ap_class_index` tells which class). Before any run, and
-    for a split without ground truth, they are empty and the means are 0.
+    Arrays have one row per class that has ground truth (K rows; `ap_class_index` tells which class). Before any run,
+    and for a split without ground truth, they are empty and the means are 0.
 
     Attributes:
         p, r, f1: (K,) float64 at IoU 0.5 and at `best_conf`, the confidence with the best mean F1.
@@ -248,7 +248,7 @@ class DetMetrics:
         return self.box.class_result(i)
 
     def summary(self, normalize: bool = True, decimals: int = 5) -> list[dict[str, Any]]:
-        """One dict per class that has ground truth: Class, Images, Instances, Box-P, Box-R, Box-F1, mAP50, mAP75, mAP50-95.
+        """One dict per class with ground truth: Class, Images, Instances, Box-P, Box-R, Box-F1, mAP50, mAP75, mAP50-95.
 
         Args:
             normalize: kept for callers of the incumbent's method; detection values are in [0, 1] either way.
@@ -302,9 +302,8 @@ class _ImageCounts:
 
     def as_dict(self) -> ImageMetrics:
         result: ImageMetrics = {}
-        for key, tp, predicted, true in zip(
-            shortest_unique_names(self.image_files), self.tp.tolist(), self.predicted.tolist(), self.true.tolist(), strict=True
-        ):
+        counts = (self.tp.tolist(), self.predicted.tolist(), self.true.tolist())
+        for key, tp, predicted, true in zip(shortest_unique_names(self.image_files), *counts, strict=True):
             perfect = 1.0 if predicted == true == 0 else 0.0
             result[key] = {
                 "precision": tp / predicted if predicted else perfect,

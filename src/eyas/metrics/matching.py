@@ -2,10 +2,10 @@
 
 Legend: N detections, M ground-truth boxes, P overlapping (detection, ground truth) pairs, T thresholds.
 
-The rule (spec core F.2) is a queue: in descending score, each detection takes the unclaimed ground truth of its image and
-class with the highest IoU, if that IoU reaches the threshold. Because every ground truth prefers the same detection (the
-one with the higher score), the queue has exactly one stable outcome, and rounds of propose-and-reject (Gale and Shapley
-1962) reach it with all images and thresholds in the same few array operations instead of one Python step per detection.
+The rule (spec core F.2) is a queue: in descending score, each detection takes the unclaimed ground truth of its image
+and class with the highest IoU, if that IoU reaches the threshold. Because every ground truth prefers the same detection
+(the one with the higher score), the queue has exactly one stable outcome, and rounds of propose-and-reject (Gale and
+Shapley 1962) reach it: all images and thresholds in the same few array operations, no Python step per detection.
 """
 
 from __future__ import annotations

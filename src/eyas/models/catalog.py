@@ -62,11 +62,13 @@ def model_table(cfg: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         if found is not None:
             table = _read_table(found)
             table["yaml_file"] = str(cfg)
-            if scale:
+            if scale in (table.get("scales") or {}):
                 table["scale"] = scale
             return _checked(table, str(found))
         if path.parent != Path():
-            raise UnknownModelError(f"model file {path} does not exist: check the path, or name one of {', '.join(MODELS)}")
+            raise UnknownModelError(
+                f"model file {path} does not exist: check the path, or name one of {', '.join(MODELS)}"
+            )
     return MODELS[resolve_model(str(cfg))]()
 
 

@@ -87,7 +87,7 @@ class DetectionModel(nn.Module):
             if type(m) is nn.BatchNorm2d:
                 m.eps, m.momentum = BN_EPS, BN_MOMENTUM
         self._reductions = self._probe(ch)
-        self.head.stride = torch.tensor([float(self._reductions[j]) for j in self.sources[-1]])
+        self.head.stride = torch.tensor([float(self._reductions[j]) for j in self.sources[-1]], device="cpu")
         self.stride = self.head.stride
         self.head.init_biases()
         if verbose:
@@ -162,9 +162,10 @@ class DetectionModel(nn.Module):
         """Return pixels per cell of every layer before the head, found by sending one blank image through."""
         training = self.training
         heights: list[int] = []
-        hooks = [m.register_forward_hook(lambda _m, _i, y: heights.append(y.shape[-2])) for m in islice(self.model, len(self.model) - 1)]
+        trunk = islice(self.model, len(self.model) - 1)
+        hooks = [m.register_forward_hook(lambda _m, _i, y: heights.append(y.shape[-2])) for m in trunk]
         self.eval()
-        self._head_inputs(torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE))
+        self._head_inputs(torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE, device=next(self.parameters()).device))
         self.train(training)
         for hook in hooks:
             hook.remove()

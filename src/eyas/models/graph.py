@@ -82,11 +82,12 @@ def _c2psa(ctx: LayerContext, c2: int, *args: Any) -> Built:
 
 def _sppf(ctx: LayerContext, c2: int, *args: Any) -> Built:
     c2 = ctx.scale.channels(c2)
-    older_family = len(args) < 2  # rows [c2, k] come from families whose first convolution is activated
-    return _chain(ctx, c2, lambda c1: SPPF(c1, c2, *args, act=older_family))
+    if len(args) < 2:  # rows [c2, k] come from families whose first convolution is activated
+        return _chain(ctx, c2, lambda c1: SPPF(c1, c2, *args, act=True))
+    return _chain(ctx, c2, lambda c1: SPPF(c1, c2, *args))
 
 
-def _upsample(ctx: LayerContext, size: None | str, factor: float, mode: str = "nearest") -> Built:
+def _upsample(ctx: LayerContext, size: str | None, factor: float, mode: str = "nearest") -> Built:
     if size not in (None, "None"):
         raise ValueError(f"Upsample takes a factor, not a fixed size: write [null, 2, nearest], not {size!r} first")
     return Upsample(factor, mode), ctx.inputs[0]
@@ -100,7 +101,9 @@ def _detect(ctx: LayerContext, nc: int | str = "nc", reg_max: int | None = None,
     """The head's settings live in the table's header; a row may only repeat them."""
     classes = ctx.nc if nc == "nc" else nc
     if classes != ctx.nc:
-        raise ValueError(f"Detect is asked for {classes} classes and the model for {ctx.nc}: write nc instead of a number")
+        raise ValueError(
+            f"Detect is asked for {classes} classes and the model for {ctx.nc}: write nc instead of a number"
+        )
     head = Detect(
         ctx.inputs,
         nc=ctx.nc,

@@ -53,7 +53,7 @@ class Detect(nn.Module):
         self.reg_max = reg_max
         self.nl = len(channels)
         self.no = nc + 4 * reg_max
-        self.stride = torch.zeros(self.nl)
+        self.stride = torch.zeros(self.nl, device="cpu")
         self.max_det = 300
         self.agnostic_nms = False
         self.end2end = end2end
@@ -122,16 +122,17 @@ class Detect(nn.Module):
     def init_biases(self) -> None:
         """Start from about five objects in a 640 px image, and from distances of two cells to each side."""
         for branch in self.box_branches:
-            for level in branch:
-                level[-1].bias.fill_(2.0)
+            for i in range(self.nl):
+                branch.get_parameter(f"{i}.2.bias").fill_(2.0)
         for branch in self.class_branches:
-            for level, stride in zip(branch, self.stride.tolist(), strict=True):
-                level[-1].bias.fill_(math.log(5 / self.nc / (640 / stride) ** 2))
+            for i, stride in enumerate(self.stride.tolist()):
+                branch.get_parameter(f"{i}.2.bias").fill_(math.log(5 / self.nc / (640 / stride) ** 2))
 
     def rebuild_class_branches(self, width: int) -> None:
         """Replace the class branches by fresh ones of hidden width ``width``, on the same device and dtype."""
-        reference = self.class_branches[0][0][-1].weight
-        channels = [level[0][0].conv.in_channels for level in self.class_branches[0]]
+        old = self.class_branches[0]
+        reference = old.get_parameter("0.2.weight")
+        channels = [old.get_parameter(f"{i}.0.0.conv.weight").shape[0] for i in range(self.nl)]
         fresh = nn.ModuleList(class_branch(c, width, self.nc) for c in channels)
         for m in fresh.modules():
             if isinstance(m, nn.BatchNorm2d):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn.functional import interpolate
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,8 @@ class Conv(nn.Module):
     def fuse(self) -> None:
         """Fold the normalisation into the convolution, for inference only; does nothing the second time."""
         if isinstance(self.bn, nn.modules.batchnorm._BatchNorm):
-            self.conv = fuse_conv_bn(self.conv, self.bn)
+            self.eval()
+            self.conv = fuse_conv_bn_eval(self.conv, self.bn).requires_grad_(False)
             self.bn = nn.Identity()
 
 
@@ -88,17 +90,4 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, factor H, factor W)."""
-        return F.interpolate(x, scale_factor=self.factor, mode=self.mode)
-
-
-@torch.no_grad()
-def fuse_conv_bn(conv: nn.Conv2d, bn: nn.Module) -> nn.Conv2d:
-    """Return one convolution with bias that equals ``bn(conv(x))`` in eval mode."""
-    scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
-    fused = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
-    ).to(conv.weight.device, conv.weight.dtype)
-    fused.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
-    bias = torch.zeros_like(bn.bias) if conv.bias is None else conv.bias
-    fused.bias.copy_((bias - bn.running_mean) * scale + bn.bias)  # type: ignore[union-attr]
-    return fused.requires_grad_(False)
+        return interpolate(x, scale_factor=self.factor, mode=self.mode)

@@ -93,9 +93,7 @@ class SPPF(nn.Module):
     ``act`` is the activation of the first convolution: off in YOLO26, on in older families.
     """
 
-    def __init__(
-        self, c1: int, c2: int, k: int = 5, n: int = 3, shortcut: bool = False, act: bool = False
-    ) -> None:
+    def __init__(self, c1: int, c2: int, k: int = 5, n: int = 3, shortcut: bool = False, *, act: bool = False) -> None:
         super().__init__()
         hidden = c1 // 2
         self.cv1 = Conv(c1, hidden, act=act)

@@ -40,7 +40,7 @@ def parameter_groups(
         lr: base learning rate, stored in every group.
         decay: weight decay of the decaying groups.
         muon: put matrices and filters into groups labelled ``muon``.
-        boost: name parts whose parameters learn ``boost_factor`` times faster (MuSGD: the class branches).
+        boost: name prefixes whose parameters learn ``boost_factor`` times faster (MuSGD: the class branches).
         boost_factor: that factor.
 
     Returns:
@@ -50,7 +50,7 @@ def parameter_groups(
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             kind = parameter_kind(name, module, parameter.ndim, muon)
-            boosted = any(part in f"{module_name}." for part in boost)
+            boosted = f"{module_name}.".startswith(boost) if boost else False
             sorted_params.setdefault(f"{kind}.boosted" if boosted else kind, []).append(parameter)
     groups = []
     for kind in ("weight", "bn", "bias", "muon"):

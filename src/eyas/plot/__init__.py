@@ -1,3 +1,3 @@
-"""Pictures of a run. Every function draws on a figure of its own, writes one file, and leaves its inputs as they are."""
+"""Pictures of a run. Every function draws on a figure of its own, writes files, and leaves its inputs as they are."""
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyas.metrics.confusion import ConfusionMatrix
-from eyas.plot.style import INK, new_figure, save_figure, shortened
+from eyas.plot.style import INK, figure_name, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,14 +37,14 @@ def _save(path: Path, values: NDArray, labels: list[str], title: str) -> Path:
     figure = new_figure(side + 1, side)
     axis = figure.add_subplot()
     shown = np.where(values > 0, values, np.nan)  # an empty cell stays white
-    highest = float(max(values.max(), 1e-9))
+    highest = 1.0 if values.dtype.kind == "f" else float(max(values.max(), 1))
     image = axis.imshow(shown, cmap="Blues", vmin=0, vmax=highest, interpolation="nearest")
     figure.colorbar(image, ax=axis, fraction=0.046, pad=0.02)
     axis.set_title(title, fontsize=11)
     axis.set_xlabel("True")
     axis.set_ylabel("Predicted")
     if len(labels) <= MAX_WRITTEN_CLASSES + 1:
-        ticks, names = np.arange(len(labels)), [shortened(label, 16) for label in labels]
+        ticks, names = np.arange(len(labels)), [figure_name(i, label, 16) for i, label in enumerate(labels)]
         axis.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(ticks, names)
         _write_cells(axis, values, highest)

@@ -14,9 +14,9 @@ from eyas.plot.style import (
     INK,
     MAX_NAMED_CLASSES,
     class_rgb,
+    figure_name,
     new_figure,
     save_figure,
-    shortened,
     tidy,
 )
 
@@ -29,9 +29,8 @@ def save_curves(box: BoxMetrics, names: Mapping[int, str], folder: Path) -> list
         names: class names by id.
         folder: where to write; it exists.
     """
-    classes = [names[cls] for cls in box.ap_class_index.tolist()]
-    per_class = [f"{shortened(name)}  {ap:.3f}" for name, ap in zip(classes, box.ap50, strict=True)]
-    plain = [shortened(name) for name in classes]
+    plain = [figure_name(cls, names[cls]) for cls in box.ap_class_index.tolist()]
+    per_class = [f"{name}  {ap:.3f}" for name, ap in zip(plain, box.ap50, strict=True)]
     ids = box.ap_class_index
     return [
         _save(

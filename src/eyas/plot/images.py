@@ -91,9 +91,9 @@ def save_batch_picture(
     sheet = np.full((rows * (tile_h + GAP) + GAP, columns * (tile_w + GAP) + GAP, 3), 255, dtype=np.uint8)
     for i in range(count):
         mine = image == i
-        tile = cv2.resize(_to_bgr(images[i]), (tile_w, tile_h), interpolation=_interpolation(scale))
+        resized = cv2.resize(_to_bgr(images[i]), (tile_w, tile_h), interpolation=_interpolation(scale))
         tile = draw_boxes(
-            tile,
+            np.asarray(resized, np.uint8),
             np.asarray(boxes)[mine] * np.array([tile_w / width, tile_h / height] * 2),
             np.asarray(cls)[mine],
             names=names,
@@ -155,10 +155,12 @@ def _interpolation(scale: float) -> int:
 def _written(names: Mapping[int, str], cls: int) -> str:
     """OpenCV's font knows ASCII only; another name is replaced by its id instead of a row of question marks."""
     name = names.get(cls, str(cls))
-    return shortened(name, 20).replace("…", ".") if name.isascii() else f"class {cls}"
+    return shortened(name, 20).replace("…", "..") if name.isascii() else f"class {cls}"
 
 
-def _label(image: NDArray[np.uint8], text: str, corner: tuple[int, int], color: tuple[int, int, int], width: int) -> None:
+def _label(
+    image: NDArray[np.uint8], text: str, corner: tuple[int, int], color: tuple[int, int, int], width: int
+) -> None:
     """Text on a filled patch above the corner, or inside the box where there is no room above."""
     size, thick = max(width * 0.22, 0.42), max(width // 3, 1)
     (text_w, text_h), _ = cv2.getTextSize(text, FONT, size, thick)
@@ -174,6 +176,6 @@ def _label(image: NDArray[np.uint8], text: str, corner: tuple[int, int], color: 
 
 def _title(tile: NDArray[np.uint8], text: str) -> None:
     """File name at the bottom left, white on a dark outline, so that it reads on any picture."""
-    text = shortened(text if text.isascii() else ascii(text)[1:-1], 40).replace("…", ".")
+    text = shortened(text if text.isascii() else ascii(text)[1:-1], 40).replace("…", "..")
     for color, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(tile, text, (6, tile.shape[0] - 8), FONT, 0.42, color, thick, cv2.LINE_AA)

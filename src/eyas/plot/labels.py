@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eyas.plot.style import FAINT, class_rgb, new_figure, save_figure, shortened, tidy
+from eyas.plot.style import FAINT, class_rgb, figure_name, new_figure, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,9 @@ def save_labels_picture(cls: NDArray, boxes: NDArray, names: Mapping[int, str], 
     _draw_classes(bars, np.asarray(cls).astype(np.int64).reshape(-1), names)
     _draw_density(centres, boxes[:, 0], boxes[:, 1], title="Box centres", x="x / image width", y="y / image height")
     centres.invert_yaxis()  # as on the image: y grows downwards
-    _draw_density(sizes, boxes[:, 2], boxes[:, 3], title="Box sizes", x="width / image width", y="height / image height")
+    _draw_density(
+        sizes, boxes[:, 2], boxes[:, 3], title="Box sizes", x="width / image width", y="height / image height"
+    )
     return save_figure(figure, path)
 
 
@@ -43,11 +45,18 @@ def _draw_classes(axis: Axes, cls: NDArray, names: Mapping[int, str]) -> None:
     drawn = axis.bar(np.arange(len(counts)), counts, color=[class_rgb(i) for i in range(len(counts))])
     axis.grid(visible=False, axis="x")
     if len(counts) <= MAX_BARS_NAMED:
-        labels = [shortened(names[i], 16) for i in range(len(counts))]
-        axis.set_xticks(np.arange(len(counts)), labels, rotation=45 if max(map(len, labels)) > 3 else 0, ha="center")
+        labels = [figure_name(i, names[i], 16) for i in range(len(counts))]
+        axis.set_xticks(np.arange(len(counts)), labels, **_slanted(labels))
         axis.bar_label(drawn, fmt="{:,.0f}", fontsize=8, padding=2)
     else:
         axis.set_xlabel("class id")
+
+
+def _slanted(labels: list[str]) -> dict[str, Any]:
+    """Long names stand at an angle, their ends below the bars."""
+    if max((len(label) for label in labels), default=0) <= 4:
+        return {}
+    return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
 
 
 def _draw_density(axis: Axes, across: NDArray, down: NDArray, *, title: str, x: str, y: str) -> None:
@@ -58,4 +67,4 @@ def _draw_density(axis: Axes, across: NDArray, down: NDArray, *, title: str, x: 
         return
     counts, _, _ = np.histogram2d(np.clip(down, 0, 1), np.clip(across, 0, 1), bins=CELLS, range=[[0, 1], [0, 1]])
     shown = np.where(counts > 0, np.log10(np.maximum(counts, 1)) + 0.3, np.nan)  # log: a few cells hold most boxes
-    axis.imshow(shown, origin="lower", extent=(0, 1, 0, 1), cmap="Blues", vmin=0, interpolation="nearest")
+    axis.imshow(shown, origin="lower", extent=(0, 1, 0, 1), cmap="Blues", vmin=0, interpolation="nearest", zorder=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,3 +61,15 @@ def class_bgr(cls: int) -> tuple[int, int, int]:
 def shortened(name: str, length: int = 24) -> str:
     """A name that fits a legend."""
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def figure_name(cls: int, name: str, length: int = 24) -> str:
+    """A class name as figures write it: shortened, and by its id where the figures' font lacks a character of it."""
+    return shortened(name, length) if all(map(_has_glyph, name)) else f"class {cls}"
+
+
+@cache
+def _has_glyph(character: str) -> bool:
+    from matplotlib.font_manager import findfont, get_font
+
+    return get_font(findfont("DejaVu Sans")).get_char_index(ord(character)) != 0

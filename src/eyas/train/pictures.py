@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eyas.callbacks.base import Callback
+from eyas.data.dataset import TrainDataset
+from eyas.plot.images import save_train_batch
+from eyas.plot.labels import save_labels_picture
+from eyas.plot.results import save_results_picture
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -16,44 +20,16 @@ class Pictures(Callback):
     """Draws ``train_batch*.jpg`` (the first batches, and the first without mosaic), ``labels.jpg`` and ``results.png``."""
 
     def on_train_start(self, trainer: BaseTrainer) -> None:
-        from eyas.plot.labels import save_label_picture
-
-        index = getattr(trainer.train_loader.dataset, "index", None)
-        if index is not None:
-            save_label_picture(trainer.save_dir / "labels.jpg", index.cls, index.boxes, trainer.data["names"])
-
-    def on_train_batch_start(self, trainer: BaseTrainer) -> None:
-        """Nothing: the batch is drawn once it is on its way, see ``on_train_batch_end``."""
+        dataset = trainer.train_loader.dataset
+        if isinstance(dataset, TrainDataset):
+            index = dataset.index
+            save_labels_picture(index.cls, index.boxes, trainer.data["names"], trainer.save_dir / "labels.jpg")
 
     def on_train_batch_end(self, trainer: BaseTrainer) -> None:
-        if self.is_due(trainer):
-            self.draw_batch(trainer)
-
-    def is_due(self, trainer: BaseTrainer) -> bool:
-        """Whether this batch is among the first of the run or the first after mosaic was closed."""
         closing = trainer.epochs - trainer.plan.close_mosaic
-        return trainer.step < PICTURED_BATCHES and trainer.epoch in (0, closing)
-
-    def draw_batch(self, trainer: BaseTrainer) -> None:
-        """Write a picture of the batch as the model saw it."""
-        from eyas.plot.images import save_batch_picture
-
-        batch = trainer.batch
-        number = trainer.epoch * len(trainer.train_loader) + trainer.step
-        height, width = batch["img"].shape[-2:]
-        boxes = cxcywh_to_xyxy(batch["bboxes"].cpu()).numpy() * [width, height, width, height]
-        save_batch_picture(
-            trainer.save_dir / f"train_batch{number}.jpg",
-            (batch["img"] * 255).byte().cpu().numpy(),
-            boxes=boxes,
-            cls=batch["cls"].view(-1).long().cpu().numpy(),
-            image=batch["batch_idx"].long().cpu().numpy(),
-            score=None,
-            names=trainer.data["names"],
-            titles=batch["im_file"],
-        )
+        if trainer.step < PICTURED_BATCHES and trainer.epoch in (0, closing):
+            number = trainer.epoch * len(trainer.train_loader) + trainer.step
+            save_train_batch(trainer.save_dir / f"train_batch{number}.jpg", trainer.batch, trainer.data["names"])
 
     def on_train_end(self, trainer: BaseTrainer) -> None:
-        from eyas.plot.results import save_results_picture
-
         save_results_picture(trainer.csv, trainer.save_dir / "results.png")

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from eyas import dist
 from eyas.callbacks import Callback, CallbackList, ClipGradNorm
 from eyas.config import TrainOptions, resolve
+from eyas.models import DetectionModel
 from eyas.models.catalog import resolve_model
 from eyas.optim import SCHEDULES, build_optimizer, parameter_groups
 from eyas.optim.optimizers import optimizer_class
@@ -197,7 +198,8 @@ def plan_for(trainer: BaseTrainer) -> Plan:
 def default_groups(model: nn.Module, name: str, lr: float, decay: float) -> list[dict[str, Any]]:
     """Return the stock parameter groups; MuSGD orthogonalises matrices and speeds up the class branches (spec B.5)."""
     if optimizer_class(name).__name__ == "MuSGD":
-        return parameter_groups(model, lr=lr, decay=decay, muon=True, boost=(".cv3.", ".one2one_cv3."))
+        boost = model.sections()["head.cls"] if isinstance(model, DetectionModel) else ()
+        return parameter_groups(model, lr=lr, decay=decay, muon=True, boost=boost)
     return parameter_groups(model, lr=lr, decay=decay)
 
 

@@ -426,8 +426,7 @@ class BaseTrainer:
     def validate(self) -> tuple[dict[str, float], float | None]:
         """Return ``(metrics, fitness)`` of the averaged weights; never writes ``best_fitness``."""
         metrics = self.validator(self)
-        fitness = metrics.pop("fitness", -float(self.loss))
-        return metrics, fitness
+        return metrics, metrics.pop("fitness")
 
     def save_model(self) -> bool:
         """Write ``last.pt``, and ``best.pt`` and ``epochN.pt`` when due; each atomically."""

@@ -27,7 +27,9 @@ def load(index):
 
 
 def draw(settings, position, index=0):
-    return sample_params(settings, SHAPES, size=SIZE, seed=0, epoch=0, position=position, index=index, partners=range(5))
+    return sample_params(
+        settings, SHAPES, size=SIZE, seed=0, epoch=0, position=position, index=index, partners=range(5)
+    )
 
 
 def reference_mosaic(params, centre, matrix):
@@ -41,7 +43,7 @@ def reference_mosaic(params, centre, matrix):
         canvas[y : y + y2 - y1, x : x + x2 - x1] = IMAGES[index][y1:y2, x1:x2]
         inside[y + 1 : y + y2 - y1 - 1, x + 1 : x + x2 - x1 - 1] = 255
     covered = inside
-    warp = (translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5))
+    warp = translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5)
     picture = cv2.warpPerspective(canvas, warp, (SIZE, SIZE), borderValue=(BACKGROUND,) * 3)
     interior = cv2.warpPerspective(covered, warp, (SIZE, SIZE)) == 255
     outside = cv2.warpPerspective(cv2.dilate(covered, np.ones((5, 5))), warp, (SIZE, SIZE)) == 0
@@ -73,28 +75,39 @@ def test_mosaic_in_one_warp_is_the_warped_canvas(settings):
 
 
 def mosaic_centre(params):
-    """Read the centre back from what the canvas cut off; where it cut nothing, every centre that cuts nothing gives the same picture."""
-    (h0, w0), (h1, w1), (h2, w2), (h3, w3) = params.shapes.tolist()
+    """Read the centre back from what the canvas cut off; where it cut nothing, any centre that cuts nothing will do."""
+    heights, widths = params.shapes.T.tolist()
     v = params.visible.tolist()
-    x = [w0 - v[0][0]] * (v[0][0] > 0) + [w2 - v[2][0]] * (v[2][0] > 0) + [2 * SIZE - v[k][2] for k in (1, 3) if v[k][2] < params.shapes[k, 1]]
-    y = [h0 - v[0][1]] * (v[0][1] > 0) + [h1 - v[1][1]] * (v[1][1] > 0) + [2 * SIZE - v[k][3] for k in (2, 3) if v[k][3] < params.shapes[k, 0]]
-    centre = int((x or [max(w0, w2)])[0]), int((y or [max(h0, h1)])[0])
+    x = [widths[k] - v[k][0] for k in (0, 2) if v[k][0] > 0] + [
+        2 * SIZE - v[k][2] for k in (1, 3) if v[k][2] < widths[k]
+    ]
+    y = [heights[k] - v[k][1] for k in (0, 1) if v[k][1] > 0] + [
+        2 * SIZE - v[k][3] for k in (2, 3) if v[k][3] < heights[k]
+    ]
+    centre = int((x or [max(widths[0], widths[2])])[0]), int((y or [max(heights[:2])])[0])
     assert np.array_equal(mosaic_cells(centre, params.shapes, SIZE)[1], params.visible)
     return centre
 
 
-@pytest.mark.parametrize("settings", [AugmentSettings(scale=0.3), AugmentSettings(scale=0.3, degrees=20)], ids=["upright", "slanted"])
+@pytest.mark.parametrize(
+    "settings", [AugmentSettings(scale=0.3), AugmentSettings(scale=0.3, degrees=20)], ids=["upright", "slanted"]
+)
 def test_no_grey_seam_between_the_images_of_a_mosaic(settings):
     white = np.full((SIZE, SIZE, 3), 255, np.uint8)
     shapes = np.full((5, 2), SIZE)
     for position in range(30):
-        params = sample_params(settings, shapes, size=SIZE, seed=0, epoch=0, position=position, index=0, partners=range(5))
+        params = sample_params(
+            settings, shapes, size=SIZE, seed=0, epoch=0, position=position, index=0, partners=range(5)
+        )
         picture = draw_picture(params, MAIN, lambda _: white)
         middle = SIZE // 2  # zoom >= 0.7 and translation <= 0.1: the 2S canvas covers the middle of the output
         assert (picture[middle - 20 : middle + 20, middle - 20 : middle + 20] == 255).mean() > 0.5
         assert set(np.unique(picture)) <= {BACKGROUND, 255}
         covered = (picture[..., 0] == 255).astype(np.uint8)
-        assert np.array_equal(covered, cv2.morphologyEx(np.pad(covered, 3, mode="edge"), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))[3:-3, 3:-3])
+        assert np.array_equal(
+            covered,
+            cv2.morphologyEx(np.pad(covered, 3, mode="edge"), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))[3:-3, 3:-3],
+        )
 
 
 def test_pixels_and_boxes_stay_together():
@@ -118,14 +131,22 @@ def test_identity_copies_the_image():
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     draw_source(picture, image, np.eye(3), np.array([0.0, 0, SIZE, SIZE]), (SIZE, SIZE))
     assert np.array_equal(picture, image)
-    draw_source(picture, image, np.diag([-1.0, 1, 1]) + [[0, 0, SIZE], [0, 0, 0], [0, 0, 0]], np.array([0.0, 0, SIZE, SIZE]), (SIZE, SIZE))
+    draw_source(
+        picture,
+        image,
+        np.array([[-1.0, 0, SIZE], [0, 1, 0], [0, 0, 1]]),
+        np.array([0.0, 0, SIZE, SIZE]),
+        (SIZE, SIZE),
+    )
     assert np.array_equal(picture, image[:, ::-1])
 
 
 def test_another_resolution_of_an_image_gives_the_same_picture():
     params = draw(AugmentSettings(degrees=5, **PLAIN), 7)
     full = [smooth_image(*(2 * np.array(image.shape[:2])).tolist(), seed=i) for i, image in enumerate(IMAGES)]
-    small = draw_picture(params, MAIN, lambda i: cv2.resize(full[i], IMAGES[i].shape[1::-1], interpolation=cv2.INTER_AREA))
+    small = draw_picture(
+        params, MAIN, lambda i: cv2.resize(full[i], IMAGES[i].shape[1::-1], interpolation=cv2.INTER_AREA)
+    )
     large = draw_picture(params, MAIN, lambda i: full[i])
     assert np.abs(small.astype(int) - large).mean() < 2
 
@@ -166,7 +187,9 @@ def test_the_parameters_serve_a_grid_sample_backend():
     target = torch.stack((x, y, torch.ones_like(x)), dim=-1).double()
     source = target @ torch.from_numpy(np.linalg.inv(params.matrices[0])).T
     grid = source[..., :2] / source[..., 2:] / torch.tensor(IMAGES[2].shape[1::-1]) * 2 - 1
-    drawn = torch.nn.functional.grid_sample(image, grid[None], align_corners=False, padding_mode="border")[0].permute(1, 2, 0)
+    drawn = torch.nn.functional.grid_sample(image, grid[None], align_corners=False, padding_mode="border")[0].permute(
+        1, 2, 0
+    )
     inside = (grid.abs() < 0.95).all(dim=-1).numpy()
     difference = np.abs(draw_picture(params, MAIN, load) - drawn.numpy())[inside]
     assert inside.mean() > 0.3 and difference.mean() < 1.0 and difference.max() < 8

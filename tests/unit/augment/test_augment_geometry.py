@@ -24,9 +24,23 @@ def boxes_of(points: np.ndarray) -> np.ndarray:
     return np.concatenate((points.min(axis=1), points.max(axis=1)), axis=1)
 
 
-def affine(degrees=0.0, zoom=1.0, shear=(0.0, 0.0), perspective=(0.0, 0.0), centre=(0.5, 0.5), size_in=(100.0, 80.0), size_out=100):
+def affine(
+    degrees=0.0,
+    zoom=1.0,
+    shear=(0.0, 0.0),
+    perspective=(0.0, 0.0),
+    centre=(0.5, 0.5),
+    size_in=(100.0, 80.0),
+    size_out=100,
+):
     return perspective_matrix(
-        size_in=size_in, size_out=size_out, degrees=degrees, zoom=zoom, shear=shear, perspective=perspective, centre=centre
+        size_in=size_in,
+        size_out=size_out,
+        degrees=degrees,
+        zoom=zoom,
+        shear=shear,
+        perspective=perspective,
+        centre=centre,
     )
 
 
@@ -92,7 +106,11 @@ def test_mosaic_images_touch_the_centre_and_stay_on_the_canvas(x, y, shapes):
     offsets, visible = mosaic_cells((x, y), shapes, 64)
     on_canvas = visible + offsets[:, [0, 1, 0, 1]]
     assert (on_canvas >= 0).all() and (on_canvas <= 128).all()
-    assert (visible[:, 2:] > visible[:, :2]).all() and (visible[:, :2] >= 0).all() and (visible[:, 2:] <= shapes[:, ::-1]).all()
+    assert (
+        (visible[:, 2:] > visible[:, :2]).all()
+        and (visible[:, :2] >= 0).all()
+        and (visible[:, 2:] <= shapes[:, ::-1]).all()
+    )
     touching = on_canvas[[0, 1, 2, 3], [2, 0, 2, 0]], on_canvas[[0, 1, 2, 3], [3, 3, 1, 1]]
     assert (touching[0] == x).all() and (touching[1] == y).all()
 

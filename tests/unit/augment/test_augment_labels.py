@@ -9,7 +9,10 @@ RNG = np.random.default_rng(0)
 SHAPES = RNG.integers(40, 200, (12, 2))
 COUNTS = RNG.integers(0, 7, 12)
 LABELS = [
-    (RNG.integers(0, 5, n).astype(np.float32), np.concatenate((RNG.uniform(0, 1, (n, 2)), RNG.uniform(0, 0.6, (n, 2))), axis=1).astype(np.float32))
+    (
+        RNG.integers(0, 5, n).astype(np.float32),
+        np.concatenate((RNG.uniform(0, 1, (n, 2)), RNG.uniform(0, 0.6, (n, 2))), axis=1).astype(np.float32),
+    )
     for n in COUNTS
 ]
 EVERYTHING = AugmentSettings(mixup=0.5, cutmix=0.7, degrees=30, shear=10, perspective=0.001, flipud=0.5)
@@ -58,12 +61,12 @@ def test_mosaic_boxes_are_those_of_the_canvas_warped_as_a_whole(position):
 
 
 def canvas_centre(params):
-    """Read the mosaic centre back from what the canvas cut off; where it cut nothing, every centre that cuts nothing will do."""
-    (h0, w0), (h1, w1), (h2, w2), (h3, w3) = params.shapes.tolist()
+    """Read the centre back from what the canvas cut off; where it cut nothing, any centre that cuts nothing will do."""
+    heights, widths = params.shapes.T.tolist()
     v = params.visible.tolist()
-    x = [w0 - v[0][0]] * (v[0][0] > 0) + [w2 - v[2][0]] * (v[2][0] > 0) + [192 - v[k][2] for k in (1, 3) if v[k][2] < params.shapes[k, 1]]
-    y = [h0 - v[0][1]] * (v[0][1] > 0) + [h1 - v[1][1]] * (v[1][1] > 0) + [192 - v[k][3] for k in (2, 3) if v[k][3] < params.shapes[k, 0]]
-    return int((x or [max(w0, w2)])[0]), int((y or [max(h0, h1)])[0])
+    x = [widths[k] - v[k][0] for k in (0, 2) if v[k][0] > 0] + [192 - v[k][2] for k in (1, 3) if v[k][2] < widths[k]]
+    y = [heights[k] - v[k][1] for k in (0, 1) if v[k][1] > 0] + [192 - v[k][3] for k in (2, 3) if v[k][3] < heights[k]]
+    return int((x or [max(widths[0], widths[2])])[0]), int((y or [max(heights[:2])])[0])
 
 
 def shift_to_canvas(params, k, centre):
@@ -89,7 +92,12 @@ def test_no_labels_at_all():
 
 def test_the_first_free_rectangle_is_cut():
     boxes = np.array([[10.0, 10, 20, 20]])
-    assert choose_cut(np.array([[5, 5, 11, 11], [30, 30, 30, 40], [20, 0, 30, 30], [50, 50, 60, 60]]), boxes) == (20, 0, 30, 30)
+    assert choose_cut(np.array([[5, 5, 11, 11], [30, 30, 30, 40], [20, 0, 30, 30], [50, 50, 60, 60]]), boxes) == (
+        20,
+        0,
+        30,
+        30,
+    )
     assert choose_cut(np.array([[5, 5, 11, 11]]), boxes) is None
 
 

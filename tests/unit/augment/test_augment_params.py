@@ -28,6 +28,11 @@ def test_same_place_same_parameters(seed, epoch, position):
     assert as_bytes(draw(**place)) == as_bytes(draw(**place))
 
 
+def test_neighbouring_large_seeds_differ():
+    assert not np.array_equal(draw(seed=2**63 + 1).matrices, draw(seed=2**63 + 2).matrices)
+    assert not np.array_equal(draw(seed=-1).matrices, draw(seed=-2).matrices)
+
+
 @pytest.mark.parametrize("change", [{"seed": 2}, {"epoch": 3}, {"position": 4}])
 def test_another_place_other_parameters(change):
     assert not np.array_equal(draw().matrices, draw(**change).matrices)

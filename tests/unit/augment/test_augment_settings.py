@@ -14,7 +14,16 @@ def test_scale_may_be_a_pair():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"mosaic": 1.5}, {"fliplr": -0.1}, {"degrees": 200}, {"perspective": 0.1}, {"shear": 90}, {"hsv_h": 2}, {"translate": float("nan")}]
+    "bad",
+    [
+        {"mosaic": 1.5},
+        {"fliplr": -0.1},
+        {"degrees": 200},
+        {"perspective": 0.1},
+        {"shear": 90},
+        {"hsv_h": 2},
+        {"translate": float("nan")},
+    ],
 )
 def test_a_value_out_of_range_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

@@ -1,0 +1,48 @@
+"""What all tests share: a cache folder of their own, the small embedded data set, and a network small enough to train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+# Threads that wait for each other on busy cores cost more than they bring on networks this small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep the tests out of the user's cache."""
+    before = os.environ.get("EYAS_CACHE")
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["EYAS_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["EYAS_CACHE"]
+    else:
+        os.environ["EYAS_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def digits_tiny(own_cache: Path) -> Path:
+    """YAML of the embedded data set, 64 + 16 scenes."""
+    from eyas.data.digits import ensure_digits
+
+    return ensure_digits("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """YAML of YOLO26 at an eighth of its width: the same rooms and names, a tenth of the work."""
+    from eyas.models.catalog import model_table
+
+    table = dict(model_table("yolo26n"))
+    table |= {"scales": {"n": [0.5, 0.125, 64]}, "scale": "n"}
+    path = tmp_path_factory.mktemp("model") / "tiny.yaml"
+    keep = ("nc", "end2end", "reg_max", "scales", "scale", "backbone", "head")
+    plain = {key: [list(row) for row in table[key]] if key in ("backbone", "head") else table[key] for key in keep}
+    path.write_text(yaml.safe_dump(plain))
+    return path

@@ -1,0 +1,156 @@
+"""N epochs straight == k epochs, stop, resume: the same bits in weights, average, optimizer and log (law 4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from eyas.callbacks import Callback
+from eyas.train import DetectionTrainer
+from eyas.train.checkpoint import CheckpointError, load_checkpoint
+from eyas.train.interrupt import Interrupted
+
+DETAILS = {"mixup": 0.3, "multi_scale": 0.3, "fliplr": 0.5, "epochs": 4}
+
+
+class Crash(Exception):
+    pass
+
+
+class CrashAfterEpoch(Callback):
+    """Ends the process's run where a power cut would: after the epoch's checkpoint was written."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_model_save(self, trainer: Any) -> None:
+        if trainer.epoch == self.epoch:
+            raise Crash
+
+
+class InterruptAt(Callback):
+    """Presses Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        self.at = epoch, step
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        if (trainer.epoch, trainer.step) == self.at:
+            trainer.interrupted.raised = True
+
+
+def assert_same_run(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Compare two last.pt files bit for bit; clocks and folders excepted."""
+    for part, a, b in (
+        ("average", one["model"], other["model"]),
+        ("weights", one["state"]["model"], other["state"]["model"]),
+    ):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert torch.equal(a[key], b[key]), f"{part}: {key}"
+    states = one["state"]["optimizer"]["state"], other["state"]["optimizer"]["state"]
+    assert states[0].keys() == states[1].keys()
+    for index, state in states[0].items():
+        for key, value in state.items():
+            assert torch.equal(value, states[1][index][key]), f"optimizer: {index} {key}"
+    assert one["state"]["optimizer"]["param_groups"] == other["state"]["optimizer"]["param_groups"]
+    logs = [[{k: v for k, v in row.items() if k != "time"} for row in r["state"]["history"]] for r in (one, other)]
+    assert logs[0] == logs[1]
+    for key in ("best_fitness", "best_epoch", "stopper", "updates", "epochs"):
+        assert one["state"][key] == other["state"][key], key
+
+
+@pytest.fixture
+def straight(options: Any) -> dict[str, Any]:
+    result = DetectionTrainer(overrides=options(**DETAILS, name="straight")).train()
+    return load_checkpoint(result.last)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_after_a_crash_is_bit_identical(options: Any, straight: dict[str, Any], workers: int) -> None:
+    trainer = DetectionTrainer(
+        overrides=options(**DETAILS, name="cut", workers=workers), _callbacks=[CrashAfterEpoch(1)]
+    )
+    with pytest.raises(Crash):
+        trainer.train()
+    result = DetectionTrainer(overrides={"resume": str(trainer.last), "workers": workers}).train()
+    assert result.save_dir == trainer.save_dir
+    assert_same_run(straight, load_checkpoint(result.last))
+
+
+def test_ctrl_c_inside_an_epoch_saves_and_resumes_bit_identically(options: Any, straight: dict[str, Any]) -> None:
+    trainer = DetectionTrainer(overrides=options(**DETAILS, name="cut"), _callbacks=[InterruptAt(2, 1)])
+    with pytest.raises(Interrupted, match=r"epoch 3 after 2 of 4 batches.*eyas train resume="):
+        trainer.train()
+    result = DetectionTrainer(overrides={"resume": str(trainer.last)}).train()
+    assert_same_run(straight, load_checkpoint(result.last))
+
+
+def test_the_same_run_twice_is_the_same(options: Any, straight: dict[str, Any]) -> None:
+    again = DetectionTrainer(overrides=options(**DETAILS, name="again", workers=2)).train()
+    assert_same_run(straight, load_checkpoint(again.last))
+
+
+def test_another_seed_is_another_run(options: Any, straight: dict[str, Any]) -> None:
+    other = load_checkpoint(DetectionTrainer(overrides=options(**DETAILS, seed=1)).train().last)
+    assert not torch.equal(other["model"]["model.0.conv.weight"], straight["model"]["model.0.conv.weight"])
+
+
+def test_resume_true_takes_the_newest_run(options: Any) -> None:
+    o = options(epochs=2)
+    trainer = DetectionTrainer(overrides=o, _callbacks=[CrashAfterEpoch(0)])
+    with pytest.raises(Crash):
+        trainer.train()
+    result = DetectionTrainer(overrides={"resume": True, "project": o["project"]}).train()
+    assert result.epochs == 2 and result.save_dir == trainer.save_dir
+
+
+def test_a_finished_run_says_so_and_may_be_extended(options: Any) -> None:
+    result = DetectionTrainer(overrides=options(epochs=1)).train()
+    with pytest.raises(CheckpointError, match=r"is finished: 1 of 1 epochs. Give epochs=2"):
+        DetectionTrainer(overrides={"resume": str(result.last)})
+    longer = DetectionTrainer(overrides={"resume": str(result.last), "epochs": 2}).train()
+    assert [row["epoch"] for row in longer.history] == [1, 2]
+
+
+def test_resume_refuses_what_would_be_another_training(options: Any) -> None:
+    trainer = DetectionTrainer(overrides=options(), _callbacks=[CrashAfterEpoch(0)])
+    with pytest.raises(Crash):
+        trainer.train()
+    with pytest.raises(ValueError, match="lr0 cannot change when a run is resumed"):
+        DetectionTrainer(overrides={"resume": str(trainer.last), "lr0": 0.5})
+
+
+def test_resume_from_weights_only_or_nothing(options: Any, tmp_path: Path) -> None:
+    result = DetectionTrainer(overrides=options(epochs=1)).train()
+    with pytest.raises(CheckpointError, match=r"weights only; resume from the last\.pt"):
+        DetectionTrainer(overrides={"resume": str(result.best)})
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        DetectionTrainer(overrides={"resume": str(tmp_path / "nowhere.pt")})
+
+
+def test_state_of_callbacks_survives(options: Any) -> None:
+    class Counts(Callback):
+        def __init__(self) -> None:
+            self.batches = 0
+
+        def on_train_batch_end(self, trainer: Any) -> None:
+            self.batches += 1
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"batches": self.batches}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.batches = state["batches"]
+
+    trainer = DetectionTrainer(overrides=options(epochs=3), _callbacks=[Counts(), CrashAfterEpoch(0)])
+    with pytest.raises(Crash):
+        trainer.train()
+    counts = Counts()
+    DetectionTrainer(overrides={"resume": str(trainer.last)}, _callbacks=[counts]).train()
+    assert counts.batches == 12
+    with pytest.raises(ValueError, match="state of callbacks that this run lacks"):
+        DetectionTrainer(overrides={"resume": str(trainer.last), "epochs": 9}).train()

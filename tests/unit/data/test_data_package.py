@@ -1,0 +1,53 @@
+"""The package's names, where derived files go, and that looking at data needs no torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eyas.data
+from eyas.data.cache import cache_root, write_atomic
+
+
+def test_every_public_name_exists() -> None:
+    for name in eyas.data.__all__:
+        assert getattr(eyas.data, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        eyas.data.nothing  # noqa: B018
+
+
+def test_indexing_does_not_import_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from eyas.data import check_dataset, build_index, parse_labels; assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(eyas.data.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EYAS_CACHE", str(tmp_path / "a"))
+    assert cache_root() == tmp_path / "a"
+    assert cache_root(tmp_path / "b") == tmp_path / "b"
+    monkeypatch.delenv("EYAS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    if sys.platform != "win32":
+        assert cache_root() == tmp_path / "c" / "eyas"
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    write_atomic(file, lambda handle: handle.write(b"old"))
+
+    def fail(handle) -> None:
+        handle.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(file, fail)
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]

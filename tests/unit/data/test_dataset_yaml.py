@@ -1,0 +1,193 @@
+"""Data set descriptions: what is understood, and that every mistake is named with its place and a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eyas.data.dataset_yaml import check_dataset
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split in ("train", "valid", "test"):
+        (tmp_path / "set" / "images" / split).mkdir(parents=True)
+    return tmp_path / "set"
+
+
+def write(root: Path, name: str = "data.yaml", **content) -> Path:
+    content = {"train": "images/train", "val": "images/valid", "names": ["cat", "dog"], **content}
+    file = root / name
+    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    return file
+
+
+def test_paths_are_relative_to_the_yaml(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checked = check_dataset("set/data.yaml") if write(root) else {}
+    assert checked["path"] == root
+    assert checked["train"] == [root / "images/train"]
+    assert checked["val"] == [root / "images/valid"]
+    assert checked["test"] == []
+    assert (checked["names"], checked["nc"], checked["channels"]) == ({0: "cat", 1: "dog"}, 2, 3)
+    assert checked["keypoints"] is None
+    assert checked["yaml_file"] == Path("set/data.yaml")
+
+
+@pytest.mark.parametrize("path", [".", "..", "", None, "set", "absolute"])
+def test_path_key(root: Path, path: str | None) -> None:
+    """`path: set` inside the folder `set` is what exports write when they mean this folder."""
+    (root / "sub").mkdir()
+    folder = root / "sub" if path == ".." else root
+    file = write(folder, path=str(root) if path == "absolute" else path)
+    assert check_dataset(file)["train"] == [root / "images/train"]
+
+
+def test_ways_to_name_a_data_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(root)
+    monkeypatch.chdir(root)
+    mapping = yaml.safe_load(file.read_text()) | {"path": root}
+    for name in (file, str(file), root, "data", "data.yaml", mapping):
+        assert check_dataset(name)["train"] == [root / "images/train"]
+
+
+def test_lists_and_text_files(root: Path) -> None:
+    (root / "more.txt").write_text("images/train/a.jpg\n")
+    checked = check_dataset(write(root, train=["images/train", "more.txt"], test="images/test"))
+    assert checked["train"] == [root / "images/train", root / "more.txt"]
+    assert checked["test"] == [root / "images/test"]
+
+
+def test_exports_that_start_with_dots(root: Path) -> None:
+    assert check_dataset(write(root, train="../images/train"))["train"] == [root / "images/train"]
+
+
+@pytest.mark.parametrize("alias", ["validation", "valid"])
+def test_other_names_of_val(root: Path, alias: str, caplog: pytest.LogCaptureFixture) -> None:
+    checked = check_dataset(write(root, val=None, **{alias: "images/valid"}))
+    assert checked["val"] == [root / "images/valid"]
+    assert f"key '{alias}' is read as 'val'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"names": {0: "a", "1": "b"}}, {0: "a", 1: "b"}),
+        ({"names": {1: "b", 0: "a"}}, {0: "a", 1: "b"}),
+        ({"names": ["a", 7]}, {0: "a", 1: "7"}),
+        ({"names": ["a", "b"], "nc": 2}, {0: "a", 1: "b"}),
+        ({"names": None, "nc": 2}, {0: "class_0", 1: "class_1"}),
+        ({"names": None, "nc": "2"}, {0: "class_0", 1: "class_1"}),
+    ],
+)
+def test_names(root: Path, given: dict, expected: dict[int, str]) -> None:
+    assert check_dataset(write(root, **given))["names"] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"names": None}, "key 'names' .* is missing"),
+        ({"names": None, "nams": ["a"]}, "Did you mean nams"),
+        ({"names": "cat"}, r"must be a list like \[cat, dog\]"),
+        ({"names": []}, "must be a list"),
+        ({"names": {"cat": 0}}, "has the key 'cat'; keys are class ids"),
+        ({"names": {1: "a", 2: "b"}}, "ids up to 2, but no id 0"),
+        ({"names": {0: "a", 5: "b"}}, "no id 1. Ids must go from 0 to 1"),
+        ({"names": [True, "b"]}, "read as True; put it in quotes"),
+        ({"names": ["a", None]}, "class 1 is read as None"),
+        ({"nc": 3}, "nc=3, but names lists 2 classes"),
+        ({"nc": 0}, "nc=0 must be a whole number"),
+        ({"nc": "many"}, "nc='many' must be"),
+        ({"channels": 1}, "channels=1 is not supported"),
+        ({"kpt_shape": [17]}, "kpt_shape=.* two whole numbers"),
+        ({"train": None}, "key 'train' .* is missing"),
+        ({"train": None, "trian": "images/train"}, "Did you mean trian"),
+        ({"train": {"a": 1}}, "must be a folder, a .txt list"),
+        ({"path": ["x"]}, "path=.* must be a folder"),
+    ],
+)
+def test_mistakes_are_named(root: Path, given: dict, message: str) -> None:
+    file = write(root, **given)
+    with pytest.raises(ValueError, match=message) as error:
+        check_dataset(file)
+    assert str(file) in str(error.value)
+
+
+def test_missing_image_folder_names_key_places_contents_and_nearest(root: Path) -> None:
+    with pytest.raises(ValueError, match="val: images/vald does not exist") as error:
+        check_dataset(write(root, val="images/vald"))
+    text = str(error.value)
+    assert f"Tried {root / 'images/vald'}" in text
+    assert "holds test, train, valid" in text
+    assert f"Did you mean {root / 'images/valid'}?" in text
+
+
+def test_missing_root_lists_what_was_tried(root: Path) -> None:
+    with pytest.raises(ValueError, match="folder path=sett does not exist") as error:
+        check_dataset(write(root.parent, path="sett"))
+    assert f"Tried {root.parent / 'sett'}" in str(error.value)
+    assert f"Did you mean {root}?" in str(error.value)
+
+
+def test_only_the_splits_asked_for_must_exist(root: Path) -> None:
+    file = write(root, train="gone", test="gone")
+    assert check_dataset(file, splits=("val",))["train"] == []
+    with pytest.raises(ValueError, match="test: gone does not exist"):
+        check_dataset(file, splits=("test",))
+
+
+def test_no_such_file_names_the_nearest(root: Path) -> None:
+    write(root, "animals.yaml")
+    with pytest.raises(ValueError, match=r"no such file. Tried .*animal\.yaml. Did you mean animals.yaml"):
+        check_dataset(root / "animal.yaml")
+    with pytest.raises(ValueError, match=r"Did you mean digits\?"):
+        check_dataset("digit")
+
+
+def test_folder_with_several_or_no_yaml(root: Path) -> None:
+    with pytest.raises(ValueError, match="holds no YAML file"):
+        check_dataset(root)
+    write(root)
+    write(root, "other.yml")
+    with pytest.raises(ValueError, match=r"several YAML files \(data.yaml, other.yml\)"):
+        check_dataset(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"train: [a\nval: b\n", "line 2: no valid YAML"),
+        (b"- a\n", "holds a list; expected keys"),
+        (b"", "holds a NoneType"),
+        (b"train: \xff\n", "not UTF-8"),
+        (b"train: !!python/object/apply:os.system ['true']\n", "no valid YAML"),
+    ],
+)
+def test_files_that_are_no_description(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        check_dataset(tmp_path / "x.yaml")
+
+
+def test_a_weights_file_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"described by a .yaml file"):
+        check_dataset(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    "script", ["import os\nos.mkdir('ran')", "bash get.sh", "file:///etc/passwd", "http://x/a.zip\nimport os"]
+)
+def test_download_scripts_are_never_run(root: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    with pytest.raises(ValueError, match="never runs code from a data set"):
+        check_dataset(write(root, val="gone", download=script))
+    assert not (root / "ran").exists()
+    assert check_dataset(write(root, download=script))["nc"] == 2  # not needed, not looked at
+
+
+def test_pose_sets_give_their_keypoint_shape(root: Path) -> None:
+    assert check_dataset(write(root, kpt_shape=[17, 3]))["keypoints"] == (17, 3)

@@ -1,0 +1,457 @@
+"""The index: what is found on disk, what is reported, and when a cached index may be used."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from eyas.data import image_header as ih
+from eyas.data import yolo_labels as yl
+from eyas.data.dataset_yaml import check_dataset
+from eyas.data.files import label_path, list_images
+from eyas.data.index import MISSING_IMAGE, ImageIndex, build_index
+
+NAMES = {0: "cat", 1: "dog", 2: "owl"}
+BCCD = Path(__file__).parents[3].parent / "shared" / "data" / "bccd"
+
+
+def picture(height: int = 30, width: int = 40, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+    return cv2.GaussianBlur(noise, (3, 3), 0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Six images of growing width in images/train, labels in labels/train, of which one is empty and one missing."""
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind / "train").mkdir(parents=True)
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"data/images/train/{i}.{'png' if i % 2 else 'jpg'}"), picture(30, 40 + i, i))
+        text = "".join(f"{(i + k) % 3} 0.5 0.5 0.{k + 1} 0.2\n" for k in range(i))
+        if i:
+            (tmp_path / f"data/labels/train/{i}.txt").write_text(text if i > 1 else "\n")
+    return tmp_path / "data"
+
+
+def build(data: Path, **options) -> ImageIndex:
+    options = {"names": NAMES, "cache_dir": data.parent / "cache", **options}
+    return build_index([data / "images" / "train"], **options)
+
+
+def kinds(index: ImageIndex) -> dict[str, int]:
+    return dict(index.report.counts)
+
+
+def same(a: ImageIndex, b: ImageIndex) -> None:
+    for name in ("path_bytes", "path_offsets", "shapes", "orientations", "label_offsets", "cls", "boxes"):
+        x, y = getattr(a, name), getattr(b, name)
+        assert x.dtype == y.dtype, name
+        np.testing.assert_array_equal(x, y)
+    assert a.report == b.report
+    assert a.fingerprint == b.fingerprint
+
+
+def test_arrays_hold_what_is_on_disk(data: Path) -> None:
+    index = build(data)
+    assert len(index) == 6
+    assert [Path(index.path(i)).name for i in range(6)] == ["0.jpg", "1.png", "2.jpg", "3.png", "4.jpg", "5.png"]
+    assert index.shapes.dtype == np.int32
+    np.testing.assert_array_equal(index.shapes, [(30, 40 + i) for i in range(6)])
+    assert index.objects().tolist() == [0, 0, 2, 3, 4, 5]
+    assert index.max_objects() == 5
+    cls, boxes = index.labels(3)
+    np.testing.assert_array_equal(cls, [0, 1, 2])
+    np.testing.assert_allclose(boxes[:, 2], [0.1, 0.2, 0.3])
+    assert index.instances(5).tolist() == [5, 4, 5, 0, 0]
+    report = index.report
+    assert (report.images, report.background, report.boxes) == (6, 2, 14)
+    assert report.instances == {"cat": 5, "dog": 4, "owl": 5}
+    assert not report.counts
+    with pytest.raises(IndexError):
+        index.path(6)
+
+
+def test_the_data_folder_is_left_as_it_was(data: Path) -> None:
+    (data / "images/train/cut.jpg").write_bytes((data / "images/train/0.jpg").read_bytes()[:-2])
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in data.rglob("*") if path.is_file()}
+    build(data)
+    assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in data.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_cache_gives_the_same_index(data: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data / "labels/train/2.txt").write_text("9 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n")
+    fresh = build(data, workers=workers)
+    assert len(list((data.parent / "cache" / "index").iterdir())) == 1
+    monkeypatch.setattr("eyas.data.index._scan", lambda *_: pytest.fail("scanned again"))
+    same(fresh, build(data))
+
+
+def test_cache_holds_no_pickle(data: Path) -> None:
+    build(data)
+    (file,) = (data.parent / "cache" / "index").iterdir()
+    with np.load(file, allow_pickle=False) as stored:
+        assert all(stored[name].dtype != object for name in stored.files)
+
+
+def changes() -> list:
+    def edit_label(data: Path) -> dict:
+        file = data / "labels/train/2.txt"
+        file.write_text(file.read_text().replace("0.1", "0.3"))  # same size
+        os.utime(file, ns=(1, 1))
+        return {}
+
+    def add_label(data: Path) -> dict:
+        (data / "labels/train/0.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+        return {}
+
+    def remove_label(data: Path) -> dict:
+        (data / "labels/train/5.txt").unlink()
+        return {}
+
+    def add_image(data: Path) -> dict:
+        cv2.imwrite(str(data / "images/train/9.png"), picture())
+        return {}
+
+    def replace_image(data: Path) -> dict:
+        cv2.imwrite(str(data / "images/train/3.png"), picture(50, 60))
+        return {}
+
+    def rename_class(data: Path) -> dict:
+        return {"names": {**NAMES, 1: "wolf"}}
+
+    def fewer_classes(data: Path) -> dict:
+        return {"names": {0: "cat", 1: "dog"}}
+
+    def one_class(data: Path) -> dict:
+        return {"single_cls": True}
+
+    def some_classes(data: Path) -> dict:
+        return {"classes": [1]}
+
+    return [v for v in locals().values() if callable(v)]
+
+
+@pytest.mark.parametrize("change", changes(), ids=lambda change: change.__name__)
+def test_every_change_makes_the_cache_stale(data: Path, change) -> None:
+    before = build(data)
+    options = change(data)
+    after = build(data, **options)
+    assert after.cache_key != before.cache_key
+    assert after.fingerprint != before.fingerprint
+    shutil.rmtree(data.parent / "cache")
+    same(after, build(data, **options))
+
+
+def test_damaged_cache_is_ignored_with_a_warning(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fresh = build(data)
+    (file,) = (data.parent / "cache" / "index").iterdir()
+    for content in (file.read_bytes()[:200], b"rubbish", b""):
+        file.write_bytes(content)
+        same(fresh, build(data))
+        assert "damaged index cache" in caplog.text
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_only_a_warning(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert len(build(data, cache_dir=tmp_path / "file")) == 6
+    assert "not cached" in caplog.text
+
+
+def test_fingerprint_does_not_depend_on_the_place(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "elsewhere" / "copy")
+    here, there = build(data), build(tmp_path / "elsewhere" / "copy")
+    assert here.fingerprint == there.fingerprint
+    assert here.cache_key != there.cache_key
+
+
+def test_bad_rows_are_reported_by_file_and_line(data: Path) -> None:
+    file = data / "labels/train/4.txt"
+    file.write_text("0 0.5 0.5 0.1 0.1\n\n7 0.5 0.5 0.1 0.1\n1 0.5 0.5 0 0.1\n2 0.5 0.5 0.1 0.1\n")
+    index = build(data)
+    assert [(p.file, p.line, p.kind) for p in index.report.problems] == [
+        (str(file), 3, yl.CLASS_OUT_OF_RANGE),
+        (str(file), 4, yl.ZERO_SIZE),
+    ]
+    assert index.labels(4)[0].tolist() == [0, 2]
+
+
+def png_with(data: Path, name: str, content: bytes) -> None:
+    (data / "images/train" / name).write_bytes(content)
+
+
+def test_images_that_are_no_images_are_dropped_and_reported(data: Path) -> None:
+    folder = data / "images/train"
+    whole = (folder / "0.jpg").read_bytes()
+    (folder / "a_text.jpg").write_text("<html>not found</html>")
+    (folder / "b_empty.png").write_bytes(b"")
+    (folder / "c_half.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "d_half.png").write_bytes((folder / "1.png").read_bytes()[:-100])
+    (folder / "e_small.png").write_bytes(cv2.imencode(".png", picture(9, 40))[1].tobytes())
+    (folder / "f_head.jpg").write_bytes(whole[:20])
+    Image.fromarray(picture()).save(folder / "g.gif")
+    (folder / "g.gif").rename(folder / "g_gif.jpg")
+    (folder / "h_folder.jpg").mkdir()
+    (folder / "._hidden.jpg").write_bytes(b"mac")
+    index = build(data)
+    assert len(index) == 6
+    found = {Path(p.file).name: p.kind for p in index.report.problems}
+    assert found == {
+        "a_text.jpg": ih.NOT_AN_IMAGE,
+        "b_empty.png": ih.NOT_AN_IMAGE,
+        "c_half.jpg": ih.TRUNCATED,
+        "d_half.png": ih.TRUNCATED,
+        "e_small.png": ih.TOO_SMALL,
+        "f_head.jpg": ih.NOT_AN_IMAGE,
+        "g_gif.jpg": ih.UNSUPPORTED,
+    }
+    assert any("<html>" in p.message for p in index.report.problems)
+
+
+def test_jpeg_that_only_lacks_its_end_marker_is_kept_and_noted(data: Path) -> None:
+    whole = (data / "images/train/0.jpg").read_bytes()
+    (data / "images/train/x.jpg").write_bytes(whole[:-2])
+    (data / "images/train/y.jpg").write_bytes(whole + b"\0" * 10_000)  # something long behind the picture
+    index = build(data)
+    assert len(index) == 8
+    assert kinds(index) == {ih.NO_END_MARKER: 1}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_shapes_follow_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(picture(30, 40)).save(tmp_path / f"x.{suffix}", exif=exif)
+    header, problem = ih.read_header(str(tmp_path / f"x.{suffix}"))
+    assert problem is None
+    assert header is not None
+    assert header[:2] == ((30, 40) if orientation < 5 else (40, 30))
+    assert header.orientation == (1 if suffix == "tiff" else orientation)  # every reader turns TIFF itself
+
+
+def test_nothing_left_tells_why(data: Path) -> None:
+    for file in (data / "images/train").iterdir():
+        file.write_text("no image")
+    with pytest.raises(ValueError, match="None of the images for train can be used") as error:
+        build(data)
+    assert "0.jpg: not an image" in str(error.value)
+
+
+def test_training_set_without_a_box_is_an_error_with_the_first_problems(data: Path) -> None:
+    for file in (data / "labels/train").iterdir():
+        file.write_text("complete garbage here\n")
+    with pytest.raises(ValueError, match="have no box") as error:
+        build(data)
+    assert "1.txt:1: bad column count" in str(error.value)
+    assert build(data, split="val").report.background == 6
+
+
+def test_training_set_without_label_files_is_an_error_that_names_the_place(data: Path) -> None:
+    shutil.rmtree(data / "labels")
+    with pytest.raises(ValueError, match="None of the 6 training images has a label file") as error:
+        build(data)
+    assert str(data / "labels/train/0.txt") in str(error.value)
+    assert len(build(data, split="val")) == 6
+
+
+def test_empty_folder_tells_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(ValueError, match=r"No images for train in .* folder is empty"):
+        build_index([tmp_path / "images"], names=NAMES, cache_dir=tmp_path)
+    (tmp_path / "images" / "read.me").write_text("")
+    with pytest.raises(ValueError, match=r"holds read\.me"):
+        build_index([tmp_path / "images"], names=NAMES, cache_dir=tmp_path)
+
+
+def test_source_that_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="neither a folder"):
+        build_index([tmp_path / "nowhere"], names=NAMES, cache_dir=tmp_path)
+
+
+def test_lists_name_images_and_miss_some(data: Path) -> None:
+    (data / "lists").mkdir()
+    text = "\ufeff../images/train/2.jpg\n\n./../images/train/3.png\n" + str(data / "images/train/gone.jpg") + "\n"
+    (data / "lists/train.txt").write_text(text, encoding="utf-8")
+    index = build_index([data / "lists/train.txt"], names=NAMES, cache_dir=data.parent / "cache")
+    assert [Path(index.path(i)).name for i in range(len(index))] == ["2.jpg", "3.png"]
+    assert index.objects().tolist() == [2, 3]
+    assert kinds(index) == {MISSING_IMAGE: 1}
+
+
+def test_list_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"a.jpg\n\xff\xfe")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        list_images([tmp_path / "list.txt"])
+
+
+def test_folders_are_searched_recursively_and_links_to_parents_end(data: Path) -> None:
+    (data / "images/train/deep/er").mkdir(parents=True)
+    shutil.copy(data / "images/train/0.jpg", data / "images/train/deep/er/X.JPG")
+    (data / "images/train/deep/up").symlink_to(data / "images")
+    assert len(list_images([data / "images" / "train"])) < 100
+    (data / "images/train/deep/up").unlink()
+    assert len(list_images([data / "images" / "train"])) == 7
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("/d/images/train/a.b.jpg", "/d/labels/train/a.b.txt"),
+        ("/images/x/images/y.png", "/images/x/labels/y.txt"),
+        ("/photos/y.png", "/photos/y.txt"),
+        ("/d/train/images/y.png", "/d/train/labels/y.txt"),
+    ],
+)
+def test_label_path(image: str, label: str) -> None:
+    assert label_path(image) == label
+
+
+def test_classes_keep_images_and_ids(data: Path) -> None:
+    index = build(data, classes=[2])
+    assert len(index) == 6
+    assert set(index.cls.tolist()) == {2}
+    assert index.report.boxes == 5
+    with pytest.raises(ValueError, match="no class 7; ids go from 0 to 2"):
+        build(data, classes=[7])
+
+
+def test_single_class_renames_all_objects(data: Path) -> None:
+    index = build(data, single_cls=True, names={0: "item"})
+    assert set(index.cls.tolist()) == {0}
+    assert not index.report.counts
+
+
+def test_fraction_is_spread_and_nested(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(40):
+        cv2.imwrite(str(tmp_path / f"images/{i:02}.png"), picture(12, 12))
+
+    def chosen(fraction: float) -> set[str]:
+        index = build_index([tmp_path / "images"], names=NAMES, fraction=fraction, split="val", cache_dir=tmp_path)
+        return {index.path(i) for i in range(len(index))}
+
+    few, many = chosen(0.25), chosen(0.5)
+    assert (len(few), len(many), len(chosen(7)), len(chosen(1.0)), len(chosen(0.001))) == (10, 20, 7, 40, 1)
+    assert few < many
+    assert few != {str(tmp_path / f"images/{i:02}.png") for i in range(10)}
+    for wrong in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="fraction"):
+            chosen(wrong)
+
+
+def test_names_that_are_not_utf8(data: Path) -> None:
+    name = os.fsencode(str(data / "images/train")) + b"/caf\xe9.jpg"
+    with open(name, "wb") as file:
+        file.write((data / "images/train/0.jpg").read_bytes())
+    index = build(data)
+    assert os.fsencode(index.path(6)) == name
+    index.report.write(data / "report.json")
+
+
+def test_report_file(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "labels/train/2.txt").write_text("5 0.5 0.5 0.1 0.1\n")
+    index, val = build(data), build(data, split="val")
+    index.report.write(data / "dataset_report.json", val.report)
+    content = json.loads((data / "dataset_report.json").read_text())["splits"]
+    assert set(content) == {"train", "val"}
+    train = content["train"]
+    assert (train["images"], train["background"], train["boxes"]) == (6, 3, 12)
+    assert train["problem_counts"] == {yl.CLASS_OUT_OF_RANGE: 1}
+    assert train["problems"][0]["line"] == 1
+    assert train["problems_not_listed"] == 0
+    index.report.print_table()
+    assert "class out of range" in capsys.readouterr().out
+    assert "1 problem (class out of range 1)" in index.report.summary()
+
+
+def test_a_flood_of_problems_keeps_exact_counts_and_few_rows(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eyas.data.report.MAX_ROWS", 50)
+    (data / "labels/train/2.txt").write_text("x y\n" * 1000)
+    report = build(data).report
+    assert report.counts == {yl.BAD_COLUMNS: 1000}
+    assert len(report.problems) == 50
+    assert report.to_dict()["problems_not_listed"] == 950
+    assert report.lines(limit=3)[-1] == "... and 997 more"
+
+
+def test_pickled_index_is_equal(data: Path) -> None:
+    index = build(data)
+    copy = pickle.loads(pickle.dumps(index))
+    same(index, copy)
+    assert copy.path(3) == index.path(3)
+
+
+def _sum_in_child(index: ImageIndex, queue) -> None:
+    queue.put((len(index), float(index.boxes.sum()), index.path(5)))
+
+
+def test_spawned_process_reads_the_index(data: Path) -> None:
+    index = build(data)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_sum_in_child, args=(index, queue))
+    process.start()
+    assert queue.get(timeout=60) == (6, float(index.boxes.sum()), index.path(5))
+    process.join()
+
+
+def test_index_of_background_images_only_is_picklable(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), picture())
+    index = build_index([tmp_path / "images"], names=NAMES, split="val", cache_dir=tmp_path)
+    copy = pickle.loads(pickle.dumps(index))
+    assert copy.labels(0)[1].shape == (0, 4)
+    assert copy.max_objects() == 0
+
+
+def write_yolo_from_voc(voc: Path, file: Path, names: dict[str, int]) -> None:
+    root = ElementTree.parse(voc).getroot()
+    width, height = (int(root.findtext(f"size/{key}", "0")) for key in ("width", "height"))
+    rows = []
+    for item in root.iter("object"):
+        x1, y1, x2, y2 = (int(item.findtext(f"bndbox/{key}", "0")) for key in ("xmin", "ymin", "xmax", "ymax"))
+        box = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
+        rows.append(f"{names[item.findtext('name', '')]} " + " ".join(f"{value:.6f}" for value in box))
+    file.write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.skipif(not BCCD.is_dir(), reason="../shared/data/bccd is not there")
+def test_bccd_degenerate_boxes_are_reported(tmp_path: Path) -> None:
+    """BCCD's source annotations hold two boxes of one point among 4,888; both are reported and nothing else is lost."""
+    (tmp_path / "bccd/labels").mkdir(parents=True)
+    (tmp_path / "bccd/images").symlink_to(BCCD / "images")
+    for split in ("train", "val", "test"):
+        (tmp_path / "bccd/labels" / split).mkdir()
+        for voc in (BCCD / "voc" / split).glob("*.xml"):
+            file = tmp_path / "bccd/labels" / split / f"{voc.stem}.txt"
+            write_yolo_from_voc(voc, file, {"RBC": 0, "WBC": 1, "Platelets": 2})
+    names = {0: "RBC", 1: "WBC", 2: "Platelets"}
+    index = build_index([tmp_path / "bccd/images"], names=names, cache_dir=tmp_path / "cache")
+    assert len(index) == 364
+    assert index.report.boxes == 4886
+    assert [(Path(p.file).name, p.kind) for p in index.report.problems] == [
+        ("BloodImage_00343.txt", yl.ZERO_SIZE),
+        ("BloodImage_00338.txt", yl.ZERO_SIZE),
+    ]
+
+
+@pytest.mark.skipif(not BCCD.is_dir(), reason="../shared/data/bccd is not there")
+def test_bccd_as_shipped_is_clean(tmp_path: Path) -> None:
+    checked = check_dataset(BCCD / "bccd.yaml", splits=("train", "val", "test"))
+    sources = [*checked["train"], *checked["val"], *checked["test"]]
+    report = build_index(sources, names=checked["names"], cache_dir=tmp_path).report
+    assert (report.images, report.background, report.boxes) == (364, 0, 4886)
+    assert not report.counts

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eyas.evaluate import DetectionValidator
+from eyas.metrics import METRIC_KEYS
+from eyas.models import DetectionModel
+
+NAMES = {0: "cat", 1: "dog", 2: "owl"}
+PICTURES = [
+    "BoxPR_curve.png",
+    "BoxF1_curve.png",
+    "BoxP_curve.png",
+    "BoxR_curve.png",
+    "confusion_matrix.png",
+    "confusion_matrix_normalized.png",
+    "val_batch0_labels.jpg",
+    "val_batch0_pred.jpg",
+]
+
+
+def make_batch(images=4, size=64, seed=0, first=0, labels=2, folder="/data"):
+    """A letterboxed batch: originals 200 high and 400 wide, shrunk to `size` px with bars above and below."""
+    rng = np.random.default_rng(seed)
+    gain, bar = size / 400, size / 4
+    center = rng.uniform(0.4, 0.6, (images * labels, 2))
+    extent = np.stack([rng.uniform(0.2, 0.5, images * labels), rng.uniform(0.1, 0.3, images * labels)], axis=1)
+    return {
+        "img": torch.from_numpy(rng.integers(0, 256, (images, 3, size, size), dtype=np.uint8)),
+        "cls": torch.from_numpy(rng.integers(0, 3, (images * labels, 1))).float(),
+        "bboxes": torch.from_numpy(np.concatenate([center, extent], axis=1)).float(),
+        "batch_idx": torch.arange(images).repeat_interleave(labels).float(),
+        "im_file": [f"{folder}/{first + i}.jpg" for i in range(images)],
+        "ori_shape": [(200, 400)] * images,
+        "resized_shape": [(size, size)] * images,
+        "ratio_pad": [((gain, gain), (0.0, bar))] * images,
+        "index": torch.arange(first, first + images),
+    }
+
+
+class Oracle(nn.Module):
+    """Answers with the labels of the batches it is given in turn, each with a stray box of low score."""
+
+    def __init__(self, batches, *, shift=0.0):
+        super().__init__()
+        self.batches, self.shift, self.turn = batches, shift, 0
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.nc, self.names, self.end2end, self.stride = 3, NAMES, True, torch.tensor([32.0])
+        self.head = SimpleNamespace(max_det=300, agnostic_nms=False, cv2=object())
+
+    def set_head_attr(self, **settings):
+        self.end2end = settings.pop("end2end")
+        vars(self.head).update(settings)
+
+    def forward(self, image):
+        batch = self.batches[self.turn % len(self.batches)]
+        self.turn += 1
+        size = image.shape[-1]
+        rows = torch.zeros(len(image), 10, 6)
+        for i in range(len(image)):
+            mine = batch["batch_idx"] == i
+            box = batch["bboxes"][mine] * size
+            corners = torch.cat([box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2], dim=1) + self.shift
+            rows[i, : len(box)] = torch.cat([corners, torch.full((len(box), 1), 0.9), batch["cls"][mine]], dim=1)
+            rows[i, -1] = torch.tensor([0, 0, 3, 3, 0.02, 0])
+        return rows, {}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return DetectionModel("yolo26n.yaml", nc=3, names=NAMES, verbose=False)
+
+
+def trainer_of(model, ema=None):
+    return SimpleNamespace(model=model, ema=ema, device=torch.device("cpu"), amp_dtype=None)
+
+
+def test_perfect_detector_through_the_letterbox(tmp_path):
+    batches = [make_batch(seed=i, first=4 * i) for i in range(3)]
+    files = {"save_dir": tmp_path, "save_json": True, "save_txt": True}
+    validator = DetectionValidator(batches, names=NAMES, verbose=False, **files)
+    values = validator(model=Oracle(batches))
+    assert list(values) == [*METRIC_KEYS, "fitness"]
+    assert values["metrics/recall(B)"] == 1 and values["metrics/precision(B)"] == pytest.approx(1, abs=0.005)
+    assert values["metrics/mAP50-95(B)"] == pytest.approx(0.995, abs=1e-6)
+    assert set(validator.metrics.speed) == {"preprocess", "inference", "loss", "postprocess"}
+    assert validator.metrics.box.image_metrics["11.jpg"]["tp"] == 2
+
+    rows = json.loads((tmp_path / "predictions.json").read_text())
+    assert len(rows) == 12 * 3 and rows[0]["image_id"] == 0 and rows[0]["file_name"] == "0.jpg"
+    x, y, w, h = batches[0]["bboxes"][0].double().numpy()
+    expected = [(x - w / 2) * 400, (y - h / 2) * 400 - 100, w * 400, h * 400]  # 64 px net -> 400 px wide, 100 px bars
+    np.testing.assert_allclose(rows[0]["bbox"], expected, atol=2e-3)
+    assert rows[0]["category_id"] == int(batches[0]["cls"][0]) and rows[0]["score"] == 0.9
+
+    text = (tmp_path / "labels" / "0.txt").read_text().splitlines()
+    assert len(text) == 3 and len(text[0].split()) == 5
+    np.testing.assert_allclose([float(v) for v in text[0].split()[1:]], [x, (y - 0.25) * 2, w, 2 * h], atol=1e-4)
+
+
+def test_shifted_boxes_score_less():
+    batches = [make_batch()]
+    perfect = DetectionValidator(batches, names=NAMES, verbose=False)(model=Oracle(batches))
+    shifted = DetectionValidator(batches, names=NAMES, verbose=False)(model=Oracle(batches, shift=2.0))
+    assert 0 < shifted["fitness"] < perfect["fitness"]
+
+
+def test_coco_numbers_when_asked():
+    pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
+    batches = [make_batch()]
+    values = DetectionValidator(batches, names=NAMES, coco=True, verbose=False)(model=Oracle(batches))
+    assert values["coco/AP"] == pytest.approx(1) and values["coco/AR100"] == pytest.approx(1)
+
+
+def test_equal_file_names_in_different_folders(tmp_path):
+    batches = [make_batch(folder="/a"), make_batch(folder="/b", seed=1)]
+    files = {"save_dir": tmp_path, "save_txt": True, "save_conf": True}
+    validator = DetectionValidator(batches, names=NAMES, verbose=False, **files)
+    validator(model=Oracle(batches))
+    assert sorted(validator.metrics.box.image_metrics)[:2] == ["a/0.jpg", "a/1.jpg"]
+    assert len(list((tmp_path / "labels").rglob("*.txt"))) == 8
+    assert len((tmp_path / "labels" / "b" / "0.txt").read_text().splitlines()[0].split()) == 6
+
+
+def test_classes_and_single_cls_apply_to_labels_and_predictions():
+    batches = [make_batch(images=8)]
+    only_dogs = DetectionValidator(batches, names=NAMES, classes=[1], verbose=False)
+    assert only_dogs(model=Oracle(batches))["metrics/recall(B)"] == 1
+    assert only_dogs.metrics.box.ap_class_index.tolist() == [1]
+    together = DetectionValidator(batches, names={0: "item"}, single_cls=True, verbose=False)
+    assert together(model=Oracle(batches))["metrics/mAP50(B)"] == pytest.approx(0.995, abs=1e-6)
+
+
+def test_background_images_and_empty_split():
+    nothing = make_batch(labels=0)
+    validator = DetectionValidator([nothing], names=NAMES, verbose=False)
+    values = validator(model=Oracle([nothing]))
+    assert values["fitness"] == 0 and validator.metrics.nt_per_class.sum() == 0
+    assert DetectionValidator([], names=NAMES, verbose=False)(model=Oracle([]))["fitness"] == 0
+
+
+def test_a_second_call_starts_from_zero():
+    batches = [make_batch()]
+    validator = DetectionValidator(batches, names=NAMES, verbose=False)
+    first, second = validator(model=Oracle(batches)), validator(model=Oracle(batches))
+    assert first == second and len(validator.metrics.image_files) == 4
+
+
+def test_real_model_alone_and_in_training_give_the_same(model):
+    batches = [make_batch(seed=1), make_batch(images=3, seed=2, first=4)]
+    validator = DetectionValidator(batches, names=NAMES, verbose=False)
+    alone = validator(model=model)
+    trained = validator(trainer_of(model))
+    assert {key: trained[key] for key in alone} == alone
+    assert list(trained) == [*METRIC_KEYS, "val/box_loss", "val/cls_loss", "val/l1_loss", "fitness"]
+    averaged = validator(trainer_of(None, ema=SimpleNamespace(ema=model)))
+    assert averaged == trained
+    assert all(isinstance(value, float) for value in trained.values())
+
+
+def test_losses_are_those_of_the_model(model):
+    batch = make_batch()
+    values = DetectionValidator([batch], names=NAMES, verbose=False)(trainer_of(model))
+    model.eval()
+    ready = {**batch, "img": batch["img"].float() / 255}
+    _, items = model.loss(ready, model(ready["img"]))
+    for name, value in items.items():
+        assert values[f"val/{name}"] == pytest.approx(float(value), rel=1e-4)
+
+
+def test_model_is_left_as_it_was(model):
+    model.train()
+    model.model[0].eval()  # as a frozen part would be
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    DetectionValidator([make_batch()], names=NAMES, nms=True, max_det=17, verbose=False)(trainer_of(model))
+    assert model.training and not model.model[0].training and model.model[1].training
+    assert model.end2end and model.head.max_det == 300
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    model.train()
+    loss, _ = model.loss({**make_batch(), "img": make_batch()["img"].float() / 255})
+    loss.sum().backward()  # nothing of the validation stands in the way of training
+
+
+def test_both_branches_are_reachable():
+    model = DetectionModel("yolo26n.yaml", nc=3, names=NAMES, verbose=False)
+    with torch.no_grad():
+        model.head.one2one_cv3[2][-1].bias += 2  # fresh branches are equal
+    batches = [make_batch()]
+    free = DetectionValidator(batches, names=NAMES, nms=False, verbose=False)
+    dense = DetectionValidator(batches, names=NAMES, nms=True, verbose=False)
+    assert free(model=model) == DetectionValidator(batches, names=NAMES, verbose=False)(model=model)
+    dense(model=model)
+    assert not np.array_equal(free.metrics.stats["conf"], dense.metrics.stats["conf"])
+
+
+def test_pictures_are_written(tmp_path, model):
+    batches = [make_batch()]
+    pixels = batches[0]["img"].clone()
+    DetectionValidator(batches, names=NAMES, save_dir=tmp_path, plots=True, verbose=False)(model=model)
+    for name in PICTURES:
+        assert cv2.imread(str(tmp_path / name)).shape[0] > 300, name
+    assert torch.equal(batches[0]["img"], pixels)
+    assert not (tmp_path / "val_batch1_pred.jpg").exists()
+
+
+def test_table_has_a_row_per_class(capsys):
+    batches = [make_batch()]
+    DetectionValidator(batches, names=NAMES)(model=Oracle(batches))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["Class", "Images", "Instances"]
+    assert lines[1].split()[0] == "all" and {line.split()[0] for line in lines[2:5]} <= set(NAMES.values())
+
+
+def test_mistakes_are_told(model):
+    validator = DetectionValidator([make_batch()], names=["a", "b"], verbose=False)
+    with pytest.raises(ValueError, match="3 classes and the data has 2"):
+        validator(model=model)
+    with pytest.raises(ValueError, match="either a trainer or model="):
+        validator()
+    with pytest.raises(ValueError, match="give save_dir"):
+        DetectionValidator([], names=NAMES, save_json=True)
+
+
+def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    DetectionValidator([make_batch()], names=NAMES, plots=True, verbose=False)(model=model)
+    assert list(Path(tmp_path).iterdir()) == []

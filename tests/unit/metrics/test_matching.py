@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eyas.metrics.matching import IOU_THRESHOLDS, match_detections, match_iou_matrix, paired_iou
+
+
+def greedy_reference(boxes, scores, cls, image, gt_boxes, gt_cls, gt_image, thresholds, class_aware=True):
+    """The definition of spec core F.2, word for word: one detection after the other."""
+    matched = np.full((len(boxes), len(thresholds)), -1)
+    for t, threshold in enumerate(thresholds):
+        claimed = set()
+        for d in np.argsort(-np.asarray(scores, float), kind="stable"):
+            best, best_iou = -1, 0.0
+            for g in range(len(gt_boxes)):
+                if g in claimed or gt_image[g] != image[d] or (class_aware and gt_cls[g] != cls[d]):
+                    continue
+                iou = paired_iou(boxes[d][None], gt_boxes[g][None])[0]
+                if iou > best_iou:
+                    best, best_iou = g, iou
+            if best >= 0 and best_iou >= threshold:
+                claimed.add(best)
+                matched[d, t] = best
+    return matched
+
+
+@st.composite
+def boxes(draw, most):
+    """Boxes on a coarse grid, so that equal IoUs and equal scores are common."""
+    count = draw(st.integers(0, most))
+    corner, side = st.integers(0, 4), st.integers(1, 4)
+    rows = draw(st.lists(st.tuples(corner, corner, side, side), min_size=count, max_size=count))
+    xywh = np.array(rows, float).reshape(-1, 4)
+    ids = draw(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), min_size=count, max_size=count))
+    ids = np.array(ids, int).reshape(-1, 2)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1), ids[:, 0], ids[:, 1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(boxes(14), boxes(8), st.lists(st.sampled_from([0.1, 0.5, 0.5, 0.9]), min_size=14, max_size=14), st.booleans())
+def test_equals_the_greedy_definition(found, truth, scores, class_aware):
+    det, det_cls, det_image = found
+    gt, gt_cls, gt_image = truth
+    args = (det, np.array(scores[: len(det)]), det_cls, det_image, gt, gt_cls, gt_image)
+    thresholds = np.array([0.1, 0.3, 0.5, 0.75, 0.95])
+    expected = greedy_reference(*args, thresholds, class_aware)
+    np.testing.assert_array_equal(match_detections(*args, thresholds=thresholds, class_aware=class_aware), expected)
+
+
+def test_equals_the_greedy_definition_in_a_crowd():
+    rng = np.random.default_rng(0)
+    gt = rng.uniform(0, 40, (20, 2))
+    gt = np.concatenate([gt, gt + rng.uniform(15, 30, (20, 2))], axis=1)
+    det = np.repeat(gt, 8, axis=0) + rng.normal(0, 3, (160, 4))
+    args = (det, rng.random(160), np.zeros(160), np.zeros(160), gt, np.zeros(20), np.zeros(20))
+    np.testing.assert_array_equal(match_detections(*args), greedy_reference(*args, IOU_THRESHOLDS))
+
+
+def test_golden_vector_of_the_spec():
+    matched = match_iou_matrix(np.array([[0.9, 0.8, 0.3], [0.6, 0.85, 0.55]]))
+    assert (matched >= 0).sum(axis=1).tolist() == [9, 8, 0]
+    assert set(matched[0]) == {0, -1} and set(matched[1]) == {1, -1}
+
+
+@pytest.mark.parametrize(("num_det", "num_gt"), [(0, 0), (0, 3), (3, 0)])
+def test_one_side_empty(num_det, num_gt):
+    det, gt = np.zeros((num_det, 4)), np.zeros((num_gt, 4))
+    d, g = np.zeros(num_det), np.zeros(num_gt)
+    assert (match_detections(det, d, d, d, gt, g, g) == -1).all()
+
+
+def test_empty_boxes_match_nothing():
+    point = np.array([[5.0, 5.0, 5.0, 5.0]])
+    zero = np.zeros(1)
+    assert (match_detections(point, zero, zero, zero, point, zero, zero) == -1).all()
+    assert paired_iou(point, point)[0] == 0

@@ -1,0 +1,74 @@
+"""All five YOLO26 scales against independent numbers; skipped where those are not at hand."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from eyas.models import DetectionModel
+from eyas.types import Progress
+
+PARITY = Path(__file__).resolve().parents[4] / "shared" / "parity"
+needs_parity = pytest.mark.skipif(not (PARITY / "fill.py").is_file(), reason="no parity cases beside the repository")
+
+
+def load_fill() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("parity_fill", PARITY / "fill.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def relative(got: torch.Tensor, expected: np.ndarray) -> float:
+    """Largest difference, relative to the largest value."""
+    return float(np.abs(got.detach().numpy() - expected).max() / np.abs(expected).max())
+
+
+@needs_parity
+@pytest.mark.parametrize("scale", list("nsmlx"))
+def test_parity(scale: str) -> None:
+    fill = load_fill()
+    with np.load(PARITY / "cases" / f"yolo26{scale}.npz") as case:
+        expected: dict[str, Any] = dict(case)
+    nc, size, seed = (int(expected[k]) for k in ("nc", "size", "seed"))
+    model = DetectionModel(f"yolo26{scale}.yaml", nc=nc, verbose=False)
+    assert sum(p.numel() for p in model.parameters()) == expected["params"]
+    fill.fill(model, seed, float(expected["gain"]))
+
+    model.eval()
+    images = fill.image(2, size, size + 32, seed)
+    with torch.no_grad():
+        detections, raw = model(images)
+        dense = model.head.decode({"one2many": raw["one2many"]})
+    assert relative(detections, expected["end2end_detections"]) < 2e-5
+    assert relative(dense, expected["dense_predictions"]) < 2e-5
+    for branch in ("one2one", "one2many"):
+        for part in ("boxes", "scores"):
+            assert relative(raw[branch][part], expected[f"{branch}_{part}"]) < 2e-5
+
+    model.train()
+    batch = fill.targets(2, 5, nc, seed)
+    preds = model(fill.image(2, size, size, seed + 1))
+    loss, items = model.loss(batch, preds)
+    for name, value in items.items():
+        assert value.item() == pytest.approx(float(expected[f"item_{name}"]), rel=1e-4)
+    assert loss.tolist() == pytest.approx(expected["loss"].tolist(), rel=1e-4)
+    for branch in ("one2many", "one2one"):
+        part, _ = getattr(model.criterion, branch)(preds[branch], batch)
+        assert part.tolist() == pytest.approx(expected[f"loss_{branch}"].tolist(), rel=1e-4)
+    loss.sum().backward()
+    for key, norm in expected.items():
+        if key.startswith("gradnorm::"):
+            grad = model.get_parameter(key.removeprefix("gradnorm::")).grad
+            assert grad.norm().item() == pytest.approx(float(norm), rel=1e-3), key
+
+    model.criterion.set_progress(Progress(epoch=1, epochs=10))
+    assert model.criterion.o2m == pytest.approx(float(expected["o2m_after_1_of_10"]))

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from eyas.optim import (
+    ModelEMA,
+    MuSGD,
+    apply_schedule,
+    build_optimizer,
+    check_groups,
+    cosine,
+    flat_cosine,
+    linear,
+    optimizer_names,
+    parameter_groups,
+)
+from eyas.optim.musgd import orthogonalise
+
+
+def small_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.Flatten(), nn.LazyLinear(4))
+
+
+def built_model() -> nn.Module:
+    model = small_model()
+    model(torch.zeros(1, 3, 5, 5))
+    return model
+
+
+def test_musgd_matches_the_golden_steps() -> None:
+    """Spec core J.6; the orthogonalisation is in bfloat16, so 1e-2."""
+    p = nn.Parameter(0.01 * torch.arange(54, dtype=torch.float32).reshape(2, 3, 3, 3))
+    start = p.detach().clone()
+    groups = [{"params": [p], "param_group": "muon"}]
+    optimizer = MuSGD(groups, lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for t in (0, 1):
+        p.grad = torch.sin(0.3 * torch.arange(54, dtype=torch.float32) + t).reshape(p.shape)
+        optimizer.step()
+    change = (p.detach() - start).flatten()
+    expected = torch.tensor([-0.16364, -0.26963, -0.35154, -0.40209, -0.4167, -0.3941])
+    torch.testing.assert_close(change[:6], expected, atol=1e-2, rtol=0)
+    assert change.abs().sum().item() == pytest.approx(14.19277, rel=1e-2)
+
+
+def test_musgd_without_muon_groups_is_torchs_nesterov_sgd() -> None:
+    ours, theirs = built_model(), built_model()
+    a = MuSGD(ours.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+    b = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    for step in range(4):
+        x = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(step))
+        for model, optimizer in ((ours, a), (theirs, b)):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
+def test_orthogonalise_brings_singular_values_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrix).float())
+    assert 0.5 < values.min() and values.max() < 1.4
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    cosine_to_polar = torch.cosine_similarity(orthogonalise(matrix).float().flatten(), (u @ vh).flatten(), dim=0)
+    assert cosine_to_polar > 0.95
+
+
+def test_schedules_at_known_points() -> None:
+    assert linear(0, 0.01) == 1 and linear(1, 0.01) == pytest.approx(0.01) and linear(0.5, 0.1) == pytest.approx(0.55)
+    assert cosine(0, 0.01) == 1 and cosine(1, 0.01) == pytest.approx(0.01) and cosine(0.5, 0.0) == pytest.approx(0.5)
+    assert flat_cosine(0.3, 0.01) == 1 and flat_cosine(0.75, 0.0) == pytest.approx(0.5)
+    assert flat_cosine(1, 0.01) == pytest.approx(0.01)
+
+
+def test_schedule_keeps_the_ratio_between_groups_and_warms_up() -> None:
+    a, b, bias = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+    groups = [
+        {"params": [a], "lr": 0.01, "initial_lr": 0.01},
+        {"params": [b], "lr": 0.1, "initial_lr": 0.1},
+        {"params": [bias], "lr": 0.1, "initial_lr": 0.1, "param_group": "bias"},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    for multiplier, warm in ((1.0, 0.25), (0.8, 1.0), (0.05, 1.0)):
+        apply_schedule(optimizer, multiplier=multiplier, warm=warm, bias_lr=0.2, warm_momentum=0.8, momentum=0.9)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates[1] / rates[0] == pytest.approx(10)
+        assert rates[1] == pytest.approx(0.1 * multiplier * warm)
+        assert rates[2] == pytest.approx(0.2 + (0.1 * multiplier - 0.2) * warm)
+        assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.8 + 0.1 * warm)
+
+
+def test_every_parameter_is_in_exactly_one_group_and_only_weights_decay() -> None:
+    model = built_model()
+    groups = parameter_groups(model, lr=0.1, decay=0.02)
+    assert sorted(g["name"] for g in groups) == ["bias", "bn", "weight"]
+    ids = [id(p) for g in groups for p in g["params"]]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+    assert {g["name"]: g["weight_decay"] for g in groups} == {"weight": 0.02, "bn": 0.0, "bias": 0.0}
+    assert [len(g["params"]) for g in groups] == [2, 1, 3]
+
+
+def test_frozen_parameters_are_grouped_too() -> None:
+    model = built_model()
+    model[0].weight.requires_grad_(False)
+    assert any(p is model[0].weight for g in parameter_groups(model, lr=0.1, decay=0) for p in g["params"])
+
+
+def test_yolo26n_groups_have_the_counts_of_the_spec() -> None:
+    """Spec core B.5: AdamW 126 weight / 114 bn / 126 bias, here in this order; MuSGD 24 + 90 ... boosted and rest."""
+    from eyas.models import DetectionModel
+
+    model = DetectionModel("yolo26n", verbose=False)
+    plain = {g["name"]: len(g["params"]) for g in parameter_groups(model, lr=1, decay=0)}
+    assert plain == {"weight": 126, "bn": 114, "bias": 126}
+    boosted = parameter_groups(model, lr=1, decay=0, muon=True, boost=model.sections()["head.cls"])
+    counts = {g["name"]: len(g["params"]) for g in boosted}
+    assert counts == {"bn": 90, "bn.boosted": 24, "bias": 96, "bias.boosted": 30, "muon": 96, "muon.boosted": 30}
+    assert {g["lr"] for g in boosted if g["name"].endswith("boosted")} == {3.0}
+
+
+def test_a_parameter_without_a_group_or_in_two_is_named() -> None:
+    model = built_model()
+    optimizer = torch.optim.SGD([model[0].weight, *model[1].parameters()], lr=0.1)
+    with pytest.raises(ValueError, match=r"3 parameters are in no optimizer group.*0\.bias, 4\.weight"):
+        check_groups(model, optimizer)
+    model[0].bias.requires_grad_(False)
+    model[4].requires_grad_(False)
+    check_groups(model, optimizer)
+    optimizer.param_groups.append({"params": [model[0].weight]})
+    with pytest.raises(ValueError, match=r"in two groups: 0\.weight"):
+        check_groups(model, optimizer)
+
+
+@pytest.mark.parametrize("name", sorted(optimizer_names()))
+def test_every_optimizer_by_name_takes_a_step(name: str) -> None:
+    model = built_model()
+    optimizer = build_optimizer(name.lower(), parameter_groups(model, lr=0.01, decay=0.0), lr=0.01, momentum=0.9)
+    before = model[0].weight.detach().clone()
+    model(torch.ones(2, 3, 5, 5)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(before, model[0].weight)
+
+
+def test_unknown_optimizer_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'AdamW'"):
+        build_optimizer("AdamWW", [], lr=0.1, momentum=0.9)
+
+
+def test_ema_follows_its_closed_form() -> None:
+    """Spec core B.9: d(u) at 1, 10, 1000, 10000 updates; and the average of a constant target."""
+    ema = ModelEMA(nn.Linear(2, 2))
+    assert [round(ema.decay(u), 6) for u in (1, 10, 1000, 10000)] == [0.0005, 0.004987, 0.39343, 0.993163]
+    source = nn.BatchNorm1d(3)
+    ema = ModelEMA(source, decay=0.9, tau=5.0)
+    start = ema.ema.running_mean.clone()
+    target = torch.tensor([1.0, 2.0, 3.0])
+    source.running_mean.copy_(target)
+    left = 1.0
+    for update in range(1, 8):
+        ema.update(source)
+        left *= 0.9 * (1 - math.exp(-update / 5.0))
+    torch.testing.assert_close(ema.ema.running_mean, target + (start - target) * left)
+    assert ema.updates == 7 and not any(p.requires_grad for p in ema.ema.parameters())
+
+
+def test_ema_leaves_what_does_not_move_byte_identical() -> None:
+    source = nn.Linear(64, 64)
+    ema = ModelEMA(source)
+    before = ema.ema.weight.clone()
+    for _ in range(50):
+        ema.update(source)
+    assert torch.equal(before, ema.ema.weight)

@@ -1,0 +1,215 @@
+"""The command line: what it prints, its exit codes, and that a mistake starts nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from eyas import __version__, cli
+
+
+def eyas(*arguments, cwd, **env):
+    """Run the real program."""
+    return subprocess.run(
+        [sys.executable, "-m", "eyas", *arguments],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run main() in this process, in an empty folder; gives exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EYAS_DEBUG", raising=False)
+
+    def call(*arguments):
+        code = cli.main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_a_misspelt_option_starts_nothing(tmp_path):
+    done = eyas("train", "epochz=3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == ["eyas: unknown option 'epochz' (command line): did you mean epochs?"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_needs_neither_torch_nor_pydantic(tmp_path):
+    code = (
+        "import sys; from eyas.cli import main; main(['--help']); "
+        "print('heavy:', {'torch', 'pydantic', 'rich'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "Usage: eyas COMMAND" in done.stdout
+    assert done.stdout.endswith("heavy: set()\n")
+
+
+def test_checking_options_needs_no_torch(tmp_path):
+    code = "import sys; from eyas.cli import main; main(['train', 'epochs=0']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    command = f'"{sys.executable}" -m eyas explain | head -n 1'
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["help"], ["train", "--help"], ["explain", "-h"], ["info", "-h"]]
+)
+def test_help(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    assert out.startswith(("Eyas", "Usage:"))
+
+
+def test_no_command_is_wrong_usage(run):
+    code, out, _ = run()
+    assert code == 2
+    assert "Usage" in out
+
+
+def test_version(run):
+    assert run("--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tells"),
+    [
+        (["trian"], "did you mean train?"),
+        (["launch"], "the commands are train, val, predict, info, explain"),
+        (["train", "epochs", "3"], "options are written key=value, as in epochs=..."),
+        (["train", "--epochs=3"], "write epochs=3"),
+        (["train", "--batch-size=3"], "write batch_size=3"),
+        (["train", "epochs=3", "epochs=4"], "epochs is given twice"),
+        (["train", "epochs=0"], "epochs=0 (command line): expected an integer >= 1"),
+        (["train"], "train needs model=... data=..."),
+        (["train", "model=yolo26n"], "train needs data=..."),
+        (["val"], "val needs model=..."),
+        (["predict", "model=yolo26n"], "predict needs source=..."),
+        (["val", "model=a.pt", "lr0=0.1"], "has no effect on val"),
+        (["train", "task=detect"], "not supported by Eyas"),
+        (["train", "cfg=none.yaml"], "there is no such file"),
+        (["info", "modle=yolo26n"], "usage is"),
+        (["explain", "lr"], "did you mean lr0?"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(run, tmp_path, arguments, tells):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("eyas: ")
+    assert err.count("\n") == 1
+    assert tells in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback_as_well(run):
+    assert "Traceback" not in run("train", "epochs=0")[2]
+    assert "Traceback" in run("--debug", "train", "epochs=0")[2]
+
+
+def test_explain_tells_everything_about_an_option(run):
+    code, out, _ = run("explain", "lr0", "mosaic")
+    assert code == 0
+    for part in ("lr0: Learning rate", "float, > 0", "auto: ", "optimizer", "used by  train", "mosaic: ", "1.0"):
+        assert part in out
+
+
+def test_explain_lists_groups_and_all_options(run):
+    assert "hsv_h" in run("explain", "augmentation")[1]
+    assert "lr0" not in run("explain", "augmentation")[1]
+    everything = run("explain")[1]
+    assert "lr0" in everything and "hsv_h" in everything
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "tells"),
+    [
+        (ValueError("no such class"), 1, "eyas: no such class\n"),
+        (FileNotFoundError(2, "No such file", "a.pt"), 1, "a.pt"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (ImportError("digits needs scikit-learn: pip install ..."), 1, "digits needs scikit-learn"),
+        (KeyboardInterrupt("all saved. Continue with: eyas train resume=last.pt"), 130, "eyas train resume=last.pt"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_of_a_run_are_told_without_a_traceback(run, monkeypatch, error, code, tells):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setitem(cli._COMMANDS, "train", fail)
+    found, _, err = run("train")
+    assert found == code
+    assert tells in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyError("bug"), ImportError("no name", name="torch")])
+def test_unexpected_errors_keep_their_traceback(run, monkeypatch, error):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setitem(cli._COMMANDS, "train", fail)
+    with pytest.raises(type(error)):
+        run("train")
+
+
+def test_parse_pairs_keeps_equals_signs_in_values():
+    assert cli.parse_pairs(["data=a=b.yaml", "name="]) == {"data": "a=b.yaml", "name": ""}
+
+
+# ------------------------------------------------------------------------------------ through the whole library
+
+
+def write_set(folder, train="images/train"):
+    for split in ("train", "val"):
+        (folder / "images" / split).mkdir(parents=True)
+    (folder / "set.yaml").write_text(f"train: {train}\nval: images/val\nnames: [cat, dog]\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "tells"),
+    [
+        ("yolo26q", "set.yaml", "yolo26"),
+        ("none.pt", "set.yaml", "none.pt"),
+        ("yolo26n", "none.yaml", "none.yaml"),
+        ("yolo26n", "set.yaml", "No images for train"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_in_one_line(run, tmp_path, model, data, tells):
+    write_set(tmp_path)
+    code, _, err = run("train", f"model={model}", f"data={data}", "epochs=1")
+    assert code == 1
+    assert err.startswith("eyas: ")
+    assert tells in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_a_missing_image_folder_names_what_was_tried(run, tmp_path):
+    write_set(tmp_path, train="imgs/train")
+    code, _, err = run("train", "model=yolo26n", "data=set.yaml", "epochs=1")
+    assert code == 1
+    assert "imgs" in err and "images" in err and err.count("\n") == 1
+
+
+def test_info_tells_versions_and_the_size_of_a_model(run):
+    code, out, _ = run("info", "model=yolo26n")
+    assert code == 0
+    for part in ("torch", "opencv", "parameters", "2,5"):
+        assert part in out
