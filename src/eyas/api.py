@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +173,14 @@ class YOLO:
             stream: yield results one by one instead of returning a list.
             **options: ``conf``, ``iou``, ``imgsz``, ``max_det``, ``classes``, ``device`` ...
         """
-        return self.predictor(
-            resolve(recipe=self.remembered("predict"), call={"model": self.name, **options}, command="predict")
-        )(source, stream=stream)
+        resolved = resolve(recipe=self.remembered("predict"), call={"model": self.name, **options}, command="predict")
+        wants_files = resolved.is_typed("save") and resolved.save
+        idle = [name for name in ("project", "name", "save_dir", "exist_ok") if resolved.is_typed(name)]
+        if idle and not wants_files:
+            raise ValueError(f"{', '.join(idle)} say where pictures go, but none are written; add save=True.")
+        results = self.predictor(resolved)(source, stream=True)
+        results = saved(results, run_folder(resolved, default_name="predict")) if wants_files else results
+        return results if stream else list(results)
 
     __call__ = predict
 
@@ -258,13 +263,23 @@ def run_predict(cli: Mapping[str, Any]) -> list[Results]:
     options = resolve(recipe=yolo.remembered("predict"), cli=cli, command="predict")
     setup_logging(options.verbose)
     folder = run_folder(options, default_name="predict")
+    stream = iter(yolo.predictor(options)(source, stream=True))
     found = []
-    for result in yolo.predictor(options)(source, stream=True):
-        if options.save:
-            folder.mkdir(parents=True, exist_ok=True)
-            result.save(folder / Path(result.path).name)
+    for result in saved(stream, folder) if options.save else stream:
         LOGGER.info("%s", result)
         found.append(result)
     if options.save:
         LOGGER.info("%d pictures in %s", len(found), folder)
     return found
+
+
+def saved(results: Iterable[Results], folder: Path) -> Iterator[Results]:
+    """Pass results on, writing each one's annotated picture into ``folder``; equal names get a number."""
+    taken: set[str] = set()
+    for number, result in enumerate(results):
+        name = Path(result.path).name or f"image{number}.jpg"
+        name = name if name not in taken else f"{number}_{name}"
+        taken.add(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        result.save(folder / name)
+        yield result

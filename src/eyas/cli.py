@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def interruption_message(interrupt: KeyboardInterrupt) -> str:
-    """What to say after Ctrl-C. The trainer saves first and says in the exception how to go on."""
-    return f"eyas: {interrupt}" if str(interrupt) else "eyas: interrupted"
+    """What to say after Ctrl-C; the trainer's own interruption says what was saved and how to go on."""
+    return f"Interrupted: {interrupt}" if str(interrupt) else "Interrupted."
 
 
 def parse_pairs(arguments: Sequence[str]) -> dict[str, str]:

@@ -118,7 +118,8 @@ def candidate_overlaps(boxes: Tensor, targets: Tensor, image: Tensor, candidate:
     aspect = (torch.atan(tw / th) - angle).square_() * (4 / torch.pi**2)
     aspect_term = aspect * aspect / (aspect - iou + (1 + BOX_EPS))
     ciou = iou - distance / (diagonal + BOX_EPS) / 4 - aspect_term
-    return ciou.clamp_(min=0).mul_(candidate)
+    # Filled and not multiplied: a prediction gone to infinity is no number here, and must not reach other objects.
+    return ciou.clamp_(min=0).masked_fill_(~candidate, 0)
 
 
 def class_scores(scores: Tensor, labels: Tensor, image: Tensor) -> Tensor:

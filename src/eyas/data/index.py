@@ -32,6 +32,7 @@ from eyas.log import LOGGER
 
 CACHE_VERSION = 1  # raise it when the meaning of the arrays or of a rule changes
 MISSING_IMAGE = "missing image"
+_ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
 _CHUNK = 256  # images per task of the pool
 _ARRAYS = ("path_bytes", "path_offsets", "shapes", "orientations", "label_offsets", "cls", "boxes")
 
@@ -155,7 +156,7 @@ def build_index(
         sources: folders, `.txt` lists and images, as `check_dataset` resolves them.
         names: {class id: name}.
         single_cls: every object becomes class 0.
-        classes: keep only boxes of these class ids (ids are not renumbered); images stay.
+        classes: keep only boxes of these class ids of the files (ids are not renumbered); images stay.
         fraction: in (0, 1]: that share of the images; an integer > 1: that many. Chosen at random with a fixed seed,
             never the first ones of the alphabet, which may all show one class; a smaller share lies within a larger.
         keypoints: (points, values) of a pose data set, see `parse_labels`.
@@ -170,7 +171,8 @@ def build_index(
     """
     if not (0 < fraction <= 1 or (fraction > 1 and fraction == int(fraction))):
         raise ValueError(f"fraction={fraction} must be in (0, 1], or a whole number of images.")
-    _check_classes(classes, names)
+    if not single_cls:
+        _check_classes(classes, names)
     found = list_images(sources)
     if not found:
         raise ValueError(f"No images for {split} in {_join(sources)}. {_what_is_there(sources)}")
@@ -301,13 +303,14 @@ def _read_labels(path: str, stat: FileStat, settings: dict[str, Any]) -> Labels:
             data = file.read()
     except OSError as error:
         return no_labels([LabelProblem(0, UNREADABLE, error.strerror or str(error))])
-    labels = parse_labels(
-        data, num_classes=len(settings["names"]), single_cls=settings["single_cls"], keypoints=settings["keypoints"]
-    )
-    if settings["classes"] is None:
-        return labels
-    keep = np.isin(labels.cls, settings["classes"])
-    return Labels(labels.cls[keep], labels.boxes[keep], labels.problems)
+    single, classes, keypoints = settings["single_cls"], settings["classes"], settings["keypoints"]
+    if classes is None:
+        return parse_labels(data, num_classes=len(settings["names"]), single_cls=single, keypoints=keypoints)
+    # Chosen by the ids in the file, which may exceed the names when all become one class.
+    labels = parse_labels(data, num_classes=_ANY_CLASS if single else len(settings["names"]), keypoints=keypoints)
+    keep = np.isin(labels.cls, classes)
+    cls = labels.cls[keep]
+    return Labels(np.zeros_like(cls) if single else cls, labels.boxes[keep], labels.problems)
 
 
 def _assemble(chunks: list[_Chunk], paths: list[str]) -> dict[str, np.ndarray]:

@@ -78,15 +78,16 @@ def match_iou_matrix(iou: NDArray, *, thresholds: NDArray = IOU_THRESHOLDS) -> N
 
 def paired_iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     """IoU of row i of `a` (P, 4) with row i of `b` (P, 4), xyxy; 0 where both boxes are empty."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    size = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    intersection = np.prod(np.maximum(size, 0.0), axis=1)
-    union = _area(a) + _area(b) - intersection
+    # Columns, not rows: numpy reduces an axis of length 2 or 4 several times more slowly.
+    ax1, ay1, ax2, ay2 = np.asarray(a, np.float64).T
+    bx1, by1, bx2, by2 = np.asarray(b, np.float64).T
+    width = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1), 0.0)
+    height = np.maximum(np.minimum(ay2, by2) - np.maximum(ay1, by1), 0.0)
+    intersection = width * height
+    area_a = np.maximum(ax2 - ax1, 0.0) * np.maximum(ay2 - ay1, 0.0)
+    area_b = np.maximum(bx2 - bx1, 0.0) * np.maximum(by2 - by1, 0.0)
+    union = area_a + area_b - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-
-
-def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
 
 
 def _priority(scores: NDArray) -> NDArray[np.int64]:

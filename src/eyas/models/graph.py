@@ -156,6 +156,7 @@ def build_graph(
     layers: list[nn.Module] = []
     widths: list[int] = []
     sources: list[tuple[int, ...]] = []
+    save: set[int] = set()
     context = LayerContext(inputs=(), repeats=1, scale=scale, nc=nc, reg_max=reg_max, end2end=end2end)
     for i, row in enumerate(rows):
         where = f"row {i} of the model table, {list(row) if isinstance(row, Sequence) else row!r}"
@@ -172,8 +173,9 @@ def build_graph(
         layers.append(layer)
         widths.append(width)
         sources.append(absolute)
-    save = sorted({j for i, s in enumerate(sources) for j in s if 0 <= j != i - 1})
-    return Graph(tuple(layers), tuple(sources), tuple(save))
+        listed = origin if isinstance(origin, (list, tuple)) else [origin]
+        save.update(j for j, written in zip(absolute, listed, strict=True) if written != -1)
+    return Graph(tuple(layers), tuple(sources), tuple(sorted(save)))
 
 
 def _split_row(row: Row, where: str) -> tuple[int | list[int], int, str, list[Any]]:

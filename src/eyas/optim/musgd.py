@@ -15,9 +15,12 @@ ROUNDS = 5
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Return the nearest semi-orthogonal matrix, roughly, of a ``(rows, columns)`` matrix, in bfloat16."""
+    """Return the nearest semi-orthogonal matrix, roughly, of a ``(rows, columns)`` matrix.
+
+    In bfloat16 on a GPU, as Muon does; a CPU without bfloat16 units is faster in float32.
+    """
     a, b, c = NEWTON_SCHULZ
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
     x = x / (x.norm() + 1e-7)
     tall = x.size(0) > x.size(1)
     x = x.T if tall else x

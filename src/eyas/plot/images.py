@@ -42,6 +42,7 @@ def draw_boxes(
         line_width: pixels; None chooses by the image's size.
     """
     drawn = np.array(image, order="C")
+    boxes = np.clip(np.nan_to_num(boxes), -10_000, 10_000)  # an untrained model may answer with anything
     width = line_width if line_width is not None else max(round(sum(image.shape[:2]) / 2 * 0.003), 2)
     order = np.argsort(score, kind="stable") if score is not None else np.arange(len(boxes))  # best on top
     for i in order.tolist():

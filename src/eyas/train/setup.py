@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 from eyas import dist
 from eyas.callbacks import Callback, CallbackList, ClipGradNorm
 from eyas.config import TrainOptions, resolve
+from eyas.config.resolve import check_effective
 from eyas.models import DetectionModel
-from eyas.models.catalog import resolve_model
+from eyas.models.catalog import model_table
 from eyas.optim import SCHEDULES, build_optimizer, parameter_groups
 from eyas.optim.optimizers import optimizer_class
 from eyas.optim.schedules import Schedule
@@ -50,6 +51,7 @@ def merge_options(
         options = TrainOptions.from_dict(cfg.to_dict(), cfg.sources())
         for key, value in (overrides or {}).items():
             setattr(options, key, value)
+        check_effective(options)
         return options
     file = Path(cfg) if isinstance(cfg, (str, Path)) else None
     call = {**(cfg if isinstance(cfg, Mapping) else {}), **(overrides or {})}
@@ -167,7 +169,7 @@ def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> tuple
         weights = load_checkpoint(cfg)
         cfg = weights["yaml"]
     else:
-        cfg = resolve_model(cfg)
+        model_table(cfg)  # a typing mistake is answered before any data is read
     if isinstance(options.pretrained, str):
         weights = load_checkpoint(options.pretrained)
     return cfg, weights if options.pretrained else None
@@ -266,6 +268,12 @@ def plain_floats(metrics: Mapping[str, Any] | None, source: str) -> dict[str, fl
         except (TypeError, ValueError) as error:
             raise ValueError(f"{source} returned {key}={value!r}, which is not a number.") from error
     return plain
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether every parameter is a finite number; one question to the device for the whole model."""
+    norms = torch._foreach_norm([p.detach() for p in model.parameters()])
+    return bool(torch.stack(norms).isfinite().all())
 
 
 def describe_divergence(trainer: BaseTrainer, broken: list[str]) -> str:

@@ -156,9 +156,9 @@ class BaseTrainer:
     def setup(self) -> None:
         """Build everything, in the order that is the contract."""
         torch.manual_seed(self.args.seed)
-        self.wdir.mkdir(parents=True, exist_ok=True)
+        source = self.model_source()
         self.data = self.get_dataset()
-        self.setup_model()
+        self.setup_model(*source)
         self.model = setup.place_model(self.model, self.device, self.args.channels_last)
         self.set_model_attributes()
         self.model = self.adjust("adjust_model", self.model)
@@ -175,17 +175,21 @@ class BaseTrainer:
             self.resume_training(self.resume_from)
         setup.write_description(self)
 
-    def setup_model(self) -> None:
+    def model_source(self) -> tuple[Any, Any]:
+        """Return what the model is made from: its table and weights; a wrong name is found before data is read."""
+        return (None, None) if isinstance(self.model, nn.Module) else setup.model_source(self.args, self.resume_from)
+
+    def setup_model(self, cfg: Any, weights: Any) -> None:
         """Turn ``self.model`` from a name, path or checkpoint into a module; a module stays what it is."""
         if not isinstance(self.model, nn.Module):
-            cfg, weights = setup.model_source(self.args, self.resume_from)
             self.model = self.get_model(cfg=cfg, weights=weights, verbose=self.args.verbose and dist.is_main())
 
     def setup_loaders(self) -> None:
-        """Build both loaders; a batch is never larger than the data set."""
+        """Build both loaders; only then, with data and model sound, is the run folder made."""
         self.batch_size = self.args.batch
         self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
         self.test_loader = self.get_dataloader(self.data["val"], 2 * self.batch_size, rank=dist.rank(), mode="val")
+        self.wdir.mkdir(parents=True, exist_ok=True)
 
     def setup_optimizer(self) -> None:
         """Build the optimizer from the plan and remember every group's own base rate."""
@@ -279,7 +283,7 @@ class BaseTrainer:
         """Add this epoch's row to the history and to ``results.csv``.
 
         Raises:
-            TrainingDiverged: a loss is not finite; the last checkpoint is the one before it happened.
+            TrainingDiverged: a loss or a weight is not finite; the last checkpoint is the one before it happened.
         """
         losses = self.meter.means()
         self.loss_names = tuple(losses)
@@ -288,6 +292,7 @@ class BaseTrainer:
         row |= {f"lr/pg{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
         self.history.append(row)
         broken = [name for name, value in losses.items() if not math.isfinite(value)]
+        broken += ["the weights"] if not setup.all_finite(unwrap_model(self.model)) else []
         if broken:
             raise TrainingDiverged(setup.describe_divergence(self, broken))
 

@@ -89,7 +89,9 @@ def test_equals_the_specification_in_loops(seed: int, topk: int, topk2: int | No
     result = TaskAlignedAssigner(topk=topk, topk2=topk2)(**s)
     owner, weight = by_loops(s, topk, topk2 or topk)
     torch.testing.assert_close(result.weight, weight, atol=1e-5, rtol=1e-3)
-    matters = (weight > 0) | (result.weight > 0)  # among anchors of weight 0 the choice is arbitrary, and without effect
+    matters = (weight > 0) | (
+        result.weight > 0
+    )  # among anchors of weight 0 the choice is arbitrary, and without effect
     assert torch.equal(result.owner[matters], owner[matters])
     assert torch.equal(result.labels[matters], s["labels"][owner[matters]])
     torch.testing.assert_close(result.boxes[matters], s["targets"][owner[matters]])

@@ -36,7 +36,9 @@ def test_it_is_an_ordinary_data_set(tiny: Path, tmp_path: Path) -> None:
     assert checked["names"] == {i: str(i) for i in range(10)}
     sources = (tiny / "README.txt").read_text()
     assert all(name in sources for names in digits.PHOTOGRAPHS.values() for name in names)
-    assert all(word in sources for word in ("CC0", "public domain", "CC BY 4.0", "No glyph and no photograph is in both"))
+    assert all(
+        word in sources for word in ("CC0", "public domain", "CC BY 4.0", "No glyph and no photograph is in both")
+    )
     for split, count in (("train", 64), ("val", 16)):
         index = build_index(checked[split], names=checked["names"], split=split, cache_dir=tmp_path)
         assert len(index) == count

@@ -334,6 +334,12 @@ def test_single_class_renames_all_objects(data: Path) -> None:
     assert not index.report.counts
 
 
+def test_single_class_of_chosen_classes(data: Path) -> None:
+    index = build(data, single_cls=True, names={0: "item"}, classes=[2])
+    assert index.report.boxes == 5
+    assert set(index.cls.tolist()) == {0}
+
+
 def test_fraction_is_spread_and_nested(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for i in range(40):

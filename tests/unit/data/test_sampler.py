@@ -102,3 +102,12 @@ def test_evaluation_ranks_take_whole_batches_in_order(count, world):
     batches = [(np.arange(i, i + 2), (32, 64)) for i in range(count)]
     shares = [list(EvalBatchSampler(batches, rank=rank, world_size=world)) for rank in range(world)]
     assert [keys for share in shares for keys in share] == list(EvalBatchSampler(batches))
+
+
+@given(sizes, batches, st.integers(0, 5))
+def test_an_epoch_can_start_at_any_batch(n, batch, first):
+    """A run resumed inside an epoch sees the rest of it, partners included."""
+    whole = list(sampler(n, batch, epoch=1))
+    made = sampler(n, batch, epoch=1)
+    made.first_batch = first
+    assert list(made) == whole[first:] and len(made) == len(whole)

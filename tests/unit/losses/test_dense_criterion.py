@@ -27,7 +27,12 @@ def raw_predictions(phase: float = 0.0, *, reg_max: int = 1) -> dict[str, Any]:
 
 
 def targets() -> dict[str, torch.Tensor]:
-    rows = [(0, 0, 0.5, 0.5, 0.4, 0.6), (0, 2, 0.25, 0.3, 0.08, 0.1), (0, 1, 0.52, 0.5, 0.3, 0.3), (1, 1, 0.7, 0.6, 0.5, 0.7)]
+    rows = [
+        (0, 0, 0.5, 0.5, 0.4, 0.6),
+        (0, 2, 0.25, 0.3, 0.08, 0.1),
+        (0, 1, 0.52, 0.5, 0.3, 0.3),
+        (1, 1, 0.7, 0.6, 0.5, 0.7),
+    ]
     t = torch.tensor(rows)
     return {"batch_idx": t[:, 0], "cls": t[:, 1:2], "bboxes": t[:, 2:]}
 

@@ -39,5 +39,14 @@ def test_dfl_is_smallest_at_its_target_and_limits_it() -> None:
 
 def test_anchor_points() -> None:
     points, strides = anchor_points([torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 2)], [8, 16])
-    assert points.tolist() == [[0.5, 0.5], [1.5, 0.5], [2.5, 0.5], [0.5, 1.5], [1.5, 1.5], [2.5, 1.5], [0.5, 0.5], [1.5, 0.5]]
+    assert points.tolist() == [
+        [0.5, 0.5],
+        [1.5, 0.5],
+        [2.5, 0.5],
+        [0.5, 1.5],
+        [1.5, 1.5],
+        [2.5, 1.5],
+        [0.5, 0.5],
+        [1.5, 0.5],
+    ]
     assert strides.flatten().tolist() == [8] * 6 + [16] * 2

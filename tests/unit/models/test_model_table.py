@@ -33,7 +33,9 @@ def test_family_means_its_smallest_member() -> None:
     assert resolve_model("yolo26") == "yolo26n"
 
 
-@pytest.mark.parametrize(("wrong", "near"), [("yolo26z", "yolo26"), ("yol026n.yaml", "yolo26n"), ("yolov26m", "yolo26m")])
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("yolo26z", "yolo26"), ("yol026n.yaml", "yolo26n"), ("yolov26m", "yolo26m")]
+)
 def test_typo_gets_the_nearest_name(wrong: str, near: str) -> None:
     with pytest.raises(UnknownModelError, match=near):
         resolve_model(wrong)
@@ -57,11 +59,13 @@ def test_tables_are_fresh() -> None:
 
 def test_user_file_with_scales(tmp_path: Path) -> None:
     table = {k: v for k, v in yolo26_table().items() if k not in ("scale", "yaml_file")}
-    (tmp_path / "mine26.yaml").write_text(yaml.safe_dump(table))
+    (tmp_path / "mine26.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
     by_file = DetectionModel(tmp_path / "mine26s.yaml", nc=4, verbose=False)
     built_in = DetectionModel("yolo26s.yaml", nc=4, verbose=False)
     assert by_file.yaml["scale"] == "s"
-    assert {k: v.shape for k, v in by_file.state_dict().items()} == {k: v.shape for k, v in built_in.state_dict().items()}
+    assert {k: v.shape for k, v in by_file.state_dict().items()} == {
+        k: v.shape for k, v in built_in.state_dict().items()
+    }
     first = DetectionModel(tmp_path / "mine26.yaml", nc=4, verbose=False)
     assert first.yaml["scale"] == "n"
 

@@ -101,7 +101,14 @@ def test_class_branch_is_rebuilt_at_the_sources_width() -> None:
     norms = [m for m in target.head.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.03)}
     assert target.head.cv3[0][2].bias[0].item() == pytest.approx(-8.2529, abs=1e-3)
-    loss, _ = target({"img": torch.rand(1, 3, 64, 64), "batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)})
+    loss, _ = target(
+        {
+            "img": torch.rand(1, 3, 64, 64),
+            "batch_idx": torch.zeros(0),
+            "cls": torch.zeros(0, 1),
+            "bboxes": torch.zeros(0, 4),
+        }
+    )
     assert loss.isfinite().all()
 
 

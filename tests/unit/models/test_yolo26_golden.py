@@ -1,4 +1,4 @@
-"""YOLO26's numbers of spec core C.1, C.2 and J.1: counts of every layer, biases, and outputs for written-down weights."""
+"""YOLO26's numbers of spec core C.1, C.2, J.1: counts of every layer, biases, outputs for written-down weights."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def test_keys_of_the_smallest_scale() -> None:
     assert {k: shapes.get(k) for k in expected} == expected
     order = [k for k in model.state_dict() if k.startswith("model.6.")]
     assert [k.split(".")[2] for k in order] == sorted(k.split(".")[2] for k in order)  # cv1, cv2, m
-    assert order[1:6] == [f"model.6.cv1.bn.{n}" for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")]
+    assert order[1:6] == [
+        f"model.6.cv1.bn.{n}" for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    ]
 
 
 def test_start_values() -> None:
@@ -104,7 +106,10 @@ GOLDEN = {
         "feats": (139.17272, 105.72499, 24.95821),
         "one2many": (-16.67962, 31.38468, 10.29712, 759.15016),
         "one2one": (29.98104, 37.01506, 15.90331, 764.96946),
-        "rows": [(51.13474, 19.31047, 46.27351, 16.93281, 0.54961, 17), (19.1384, 19.2912, 14.31132, 16.98057, 0.54928, 17)],
+        "rows": [
+            (51.13474, 19.31047, 46.27351, 16.93281, 0.54961, 17),
+            (19.1384, 19.2912, 14.31132, 16.98057, 0.54928, 17),
+        ],
     },
     "m": {
         "feats": (683.59013, 403.42501, 81.26082),
@@ -134,6 +139,8 @@ def test_outputs_for_written_down_weights(scale: str) -> None:
     for row, expected in zip(y[0], golden["rows"], strict=False):
         assert row.tolist() == pytest.approx(expected, rel=1e-3)
     if scale == "n":
-        assert raw["one2many"]["boxes"][0, :, 0].tolist() == pytest.approx((-0.06935, -0.07635, -0.05457, -0.02574), abs=2e-5)
+        assert raw["one2many"]["boxes"][0, :, 0].tolist() == pytest.approx(
+            (-0.06935, -0.07635, -0.05457, -0.02574), abs=2e-5
+        )
         assert dense[0, :4, 0].tolist() == pytest.approx((4.05915, 4.20244, -0.99138, -0.81679), abs=1e-4)
         assert dense.sum().item() == pytest.approx(15138.60684, rel=1e-5)

@@ -113,7 +113,7 @@ def test_draw_boxes_colours_the_edge_and_leaves_the_input():
 
 
 def test_draw_boxes_outside_the_image_and_in_tiny_images():
-    far = np.array([[-50, -60, 500, 400], [290, 190, 320, 230]], float)
+    far = np.array([[-50, -60, 1e30, 400], [290, np.nan, 320, np.inf]])
     draw_boxes(np.zeros((200, 300, 3), np.uint8), far, np.array([0, 2]), names=NAMES, score=np.array([0.5, 0.9]))
     draw_boxes(np.zeros((4, 5, 3), np.uint8), far, np.array([0, 2]), names=NAMES)
 
