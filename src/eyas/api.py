@@ -153,6 +153,7 @@ class YOLO:
                 classes=options.classes,
                 plots=options.plots,
                 save_json=options.save_json,
+                coco=options.save_json,
                 save_txt=options.save_txt,
                 save_conf=options.save_conf,
                 verbose=options.verbose,

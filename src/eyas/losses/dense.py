@@ -130,7 +130,7 @@ class DenseCriterion:
         """Return the sum of the class loss over logits and targets (B, A, C)."""
         loss = self.bce(scores, targets)
         if self.class_weights is not None:
-            self.class_weights = self.class_weights.to(loss.device)  # moves once; a no-op from then on
+            self.class_weights = self.class_weights.to(loss.device, non_blocking=True)  # moves once
             loss = loss * self.class_weights
         return loss.sum()
 

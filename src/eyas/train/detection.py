@@ -134,13 +134,19 @@ class DetectionTrainer(BaseTrainer):
             agnostic_nms=self.args.agnostic_nms,
             single_cls=self.args.single_cls,
             classes=self.args.classes,
-            save_json=self.args.save_json,
-            save_txt=self.args.save_txt,
-            save_conf=self.args.save_conf,
-            verbose=False,  # each epoch has its row already; the table comes with the final evaluation
+            verbose=False,
             device=self.device,
             amp_dtype=self.amp_dtype,
         )
+
+    def evaluate_best(self, model: nn.Module) -> dict[str, float]:
+        """Return metrics of the best weights; pictures, files and the table per class are made here, once."""
+        if isinstance(self.validator, DetectionValidator):
+            args = self.args
+            self.validator.plots, self.validator.verbose = args.plots, args.verbose
+            self.validator.save_json = self.validator.coco = args.save_json
+            self.validator.save_txt, self.validator.save_conf = args.save_txt, args.save_conf
+        return super().evaluate_best(model)
 
     def preprocess_batch(self, batch: Batch) -> Batch:
         """Return the batch on the device, images float in [0, 1], at this batch's size under ``multi_scale``."""

@@ -326,8 +326,7 @@ class BaseTrainer:
             self.metrics = setup.plain_floats(metrics, "the final evaluation")
 
     def evaluate_best(self, model: nn.Module) -> dict[str, float]:
-        """Return metrics of the best weights; the validator draws its pictures and prints its table here."""
-        self.validator.plots, self.validator.verbose = self.args.plots, self.args.verbose
+        """Return metrics of the best weights."""
         return self.validator(model=model)
 
     def result(self) -> TrainResult:

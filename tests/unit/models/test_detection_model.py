@@ -143,7 +143,6 @@ def test_fuse(nc: int, end2end: bool, parameters: int) -> None:
         model.fuse()
         assert model.is_fused()
         torch.testing.assert_close(model(x)[0], expected, atol=1e-3, rtol=1e-4)
-    # Published fused counts still hold the two-tensor normalisations as one bias for each convolution.
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 

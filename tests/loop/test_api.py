@@ -1,0 +1,120 @@
+"""What a user does after training: load, validate, predict, look; from Python and from the shell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from eyas import YOLO
+from eyas.cli import main
+from eyas.train.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(digits_tiny: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``best.pt`` of a short training."""
+    yolo = YOLO(tiny_model)
+    runs = tmp_path_factory.mktemp("trained")
+    result = yolo.train(
+        data=str(digits_tiny), imgsz=64, epochs=3, workers=0, plots=False, verbose=False, device="cpu", project=str(runs)
+    )
+    return result.best
+
+
+def test_val_gives_what_training_saw(trained: Path, tmp_path: Path) -> None:
+    metrics = YOLO(trained).val(batch=32, workers=0, plots=False, verbose=False, device="cpu", project=str(tmp_path))
+    stored = load_checkpoint(trained)["train_metrics"]
+    for key in metrics.keys:
+        assert metrics.results_dict[key] == pytest.approx(stored[key], abs=1e-6), key
+
+
+def test_val_remembers_data_and_size_but_typed_values_win(trained: Path, tmp_path: Path) -> None:
+    yolo = YOLO(trained)
+    assert yolo.remembered("val")["imgsz"] == 64 and "digits" in yolo.remembered("val")["data"]
+    assert "data" not in yolo.remembered("predict")
+    metrics = yolo.val(imgsz=96, split="train", workers=0, plots=False, verbose=False, project=str(tmp_path))
+    assert len(metrics.image_files) == 64
+
+
+def test_both_heads_are_measured(trained: Path, tmp_path: Path) -> None:
+    with_nms = YOLO(trained).val(nms=True, workers=0, plots=False, verbose=False, project=str(tmp_path))
+    assert 0 <= with_nms.box.map50 <= 1
+
+
+def test_predict_sources_and_results(trained: Path, digits_tiny: Path) -> None:
+    from PIL import Image
+
+    yolo = YOLO(trained)
+    folder = digits_tiny.parent / "images" / "val"
+    files = sorted(folder.iterdir())
+    image = cv2.imread(str(files[0]))
+    by_file, by_array = yolo.predict(str(files[0]), conf=0.0)[0], yolo.predict(image, conf=0.0)[0]
+    by_pil = yolo.predict(Image.fromarray(image[..., ::-1]), conf=0.0)[0]
+    assert len(by_file) > 0
+    np.testing.assert_allclose(by_file.xyxy, by_array.xyxy)
+    np.testing.assert_allclose(by_file.xyxy, by_pil.xyxy)
+    assert len(yolo(str(folder))) == len(yolo(str(folder / "*.*"))) == 16
+    stream = yolo.predict([image, image], stream=True)
+    assert next(iter(stream)).names[7] == "7"
+    height, width = image.shape[:2]
+    boxes = by_file.xyxy
+    assert boxes.dtype == np.float32 and boxes.min() >= 0 and boxes[:, 2].max() <= width and boxes[:, 3].max() <= height
+    assert np.all(np.diff(by_file.confidence) <= 0) and by_file.class_id.max() < 10
+    assert by_file.plot().shape == image.shape
+
+
+def test_predict_writes_pictures_only_when_asked(trained: Path, digits_tiny: Path, tmp_path: Path) -> None:
+    image = str(next((digits_tiny.parent / "images" / "val").iterdir()))
+    yolo = YOLO(trained)
+    with pytest.raises(ValueError, match="add save=True"):
+        yolo.predict(image, project=str(tmp_path))
+    yolo.predict([image, image], save=True, project=str(tmp_path))
+    assert len(list((tmp_path / "predict").iterdir())) == 2
+
+
+def test_the_shell_trains_validates_and_predicts(
+    tiny_model: Path, digits_tiny: Path, tmp_path: Path, capsys: Any
+) -> None:
+    runs = f"project={tmp_path}"
+    common = ["imgsz=64", "workers=0", "device=cpu", runs]
+    assert main(["train", f"model={tiny_model}", f"data={digits_tiny}", "epochs=1", "plots=false", *common]) == 0
+    text = capsys.readouterr().out
+    assert "1/1" in text and "Best weights" in text and "lr0" in text
+    best = tmp_path / "train" / "weights" / "best.pt"
+    assert main(["val", f"model={best}", "workers=0", "plots=true", runs]) == 0
+    assert "mAP50" in capsys.readouterr().out and (tmp_path / "val" / "confusion_matrix.png").is_file()
+    image = next((digits_tiny.parent / "images" / "val").iterdir())
+    assert main(["predict", f"model={best}", f"source={image}", "conf=0.0", runs]) == 0
+    assert (tmp_path / "predict" / image.name).is_file()
+
+
+def test_fine_tuning_starts_from_given_weights(trained: Path, digits_tiny: Path, tmp_path: Path) -> None:
+    start = load_checkpoint(trained)["model"]["model.0.conv.weight"]
+    seen: list[torch.Tensor] = []
+    options = {"workers": 0, "plots": False, "verbose": False, "device": "cpu", "project": str(tmp_path)}
+    for changes in ({}, {"pretrained": False}):
+        yolo = YOLO(trained)
+        yolo.add_callback("on_train_start", lambda trainer: seen.append(trainer.model.model[0].conv.weight.detach().clone()))
+        yolo.train(data=str(digits_tiny), imgsz=64, epochs=1, **options, **changes)
+    assert torch.equal(seen[0], start) and not torch.equal(seen[1], start)
+
+
+def test_wrong_calls_are_explained(tiny_model: Path, tmp_path: Path) -> None:
+    from eyas.train import DetectionTrainer
+
+    yolo = YOLO(tiny_model)
+    with pytest.raises(ValueError, match="epochs"):
+        yolo.train(data="digits", epochz=3)
+    with pytest.raises(TypeError, match="pass the class itself"):
+        yolo.train(data="digits", trainer=DetectionTrainer(overrides={"model": str(tiny_model)}))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="on_train_start"):
+        yolo.add_callback("on_train_begin", print)
+    with pytest.raises(ValueError, match="task"):
+        YOLO(tiny_model, task="segment")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
+        YOLO(tmp_path / "nowhere.pt")
