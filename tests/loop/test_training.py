@@ -50,7 +50,7 @@ def test_loss_falls_and_the_result_says_what_happened(options: Any) -> None:
     changes = {k: v for k, v in options(epochs=6, lr0=0.01, mosaic=0.0, plots=True).items() if k != "model"}
     result = yolo.train(**changes)
     losses = [row["train/cls_loss"] for row in result.history]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.96 * losses[0] and losses == sorted(losses, reverse=True)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4, 5, 6] and result.epochs == 6
     assert set(result.metrics) >= {"metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", "metrics/mAP50-95(B)"}
     best = load_checkpoint(result.best)
@@ -214,9 +214,14 @@ def test_accumulation_to_nbs_equals_one_large_batch(options: Any) -> None:
     """Two half batches per step give the gradients of the whole batch where the loss is a plain sum over images."""
 
     class PerImage(Callback):
+        def on_train_batch_start(self, trainer: Any) -> None:
+            for module in trainer.model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()  # statistics of a batch are not a sum over images
+
         def adjust_loss(self, trainer: Any, loss: Any) -> Any:
             raw = trainer.model.predict(trainer.batch["img"])
-            return sum(raw[b]["scores"].square().sum() + raw[b]["boxes"].square().sum() for b in raw)
+            return sum(branch["scores"].square().sum() + branch["boxes"].square().sum() for branch in raw.values())
 
     def gradient(batch: int) -> torch.Tensor:
         grads: list[torch.Tensor] = []
@@ -226,20 +231,12 @@ def test_accumulation_to_nbs_equals_one_large_batch(options: Any) -> None:
                 grads.append(self.model.model[0].conv.weight.grad.clone())
                 super().optimizer_step()
 
-            def set_model_attributes(self) -> None:
-                super().set_model_attributes()
-                self.model.train = lambda mode=True: self.model  # keep normalisation a per-image affair
-                torch.nn.Module.eval(self.model)
-                for m in self.model.modules():
-                    m.training = False
-                self.model.training = True
-                self.model.head.training = True
-
         o = options(batch=batch, nbs=32, epochs=1, mosaic=0.0, clip_grad_norm=0.0, val=False)
         Keep(overrides=o, _callbacks=[PerImage()]).train()
         return grads[0]
 
-    torch.testing.assert_close(gradient(16), gradient(32), rtol=1e-4, atol=1e-4)
+    small, large = gradient(16), gradient(32)
+    torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-4 * large.abs().max().item())
 
 
 def test_patience_val_every_and_save_period(options: Any) -> None:

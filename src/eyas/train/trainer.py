@@ -420,7 +420,7 @@ class BaseTrainer:
     def optimizer_step(self) -> None:
         """Unscale, adjust gradients (clipping), step, clear gradients, follow with the average."""
         self.scaler.unscale_(self.optimizer)
-        self.adjust("adjust_gradients", [p for group in self.optimizer.param_groups for p in group["params"]])
+        self.adjust("adjust_gradients", list(self.model.parameters()))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
