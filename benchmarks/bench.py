@@ -63,7 +63,7 @@ def parse(arguments: list[str]) -> tuple[dict[str, str], Effort]:
 
 
 def random_data(folder: Path, imgsz: int) -> Path:
-    """Write images of noise with three boxes each, for a machine without the embedded set's libraries; returns the YAML."""
+    """Write images of noise with three boxes each and return their YAML; for a machine that cannot make ``digits``."""
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)
@@ -155,9 +155,9 @@ def measure_steps(options: dict[str, Any], effort: Effort) -> dict[str, Any]:
             taken = step()
             if repetition >= 2:  # the first two choose kernels and allocate memory
                 runs[name].append(taken)
+    images = len(steps["contiguous"].batch["img"])
     result: dict[str, Any] = {}
     for name, taken in runs.items():
-        images = len(steps[name].batch["img"])
         result[name] = {phase: images / median(run[i] for run in taken) for i, phase in enumerate(PHASES)}
         result[name]["step"] = images / median(sum(run) for run in taken)
     ratios = [sum(slow) / sum(fast) for fast, slow in zip(runs["channels_last"], runs["contiguous"], strict=True)]
@@ -182,7 +182,8 @@ def data_sources(trainer: DetectionTrainer, index: ImageIndex) -> dict[str, Iter
         for mosaic in (1.0, 0.0):
             settings = replace(trainer.augment_settings(), mosaic=mosaic)
             dataset = TrainDataset(index, store, imgsz=trainer.imgsz(), settings=settings)
-            sources[f"mosaic {'on' if mosaic else 'off'}, cache {cache or 'none'}"] = endless(dataset, trainer.args.batch)
+            name = f"mosaic {'on' if mosaic else 'off'}, cache {cache or 'none'}"
+            sources[name] = endless(dataset, trainer.args.batch)
     return sources
 
 
@@ -267,18 +268,21 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> None:
     """Print everything, in images/s."""
-    print_table("Measured", ["what", "value"], [[k, str(v)] for k, v in (result["options"] | result["machine"]).items()])
+    facts = result["options"] | result["machine"]
+    print_table("Measured", ["what", "value"], [[name, str(value)] for name, value in facts.items()])
     layouts, phases = ("channels_last", "contiguous"), (*PHASES, "step")
     rows: list[list[object]] = [[phase, *(round(result["step"][n][phase], 1) for n in layouts)] for phase in phases]
     print_table("\nModel step, images/s", ["phase", *layouts], rows)
     print(f"channels_last is {result['step']['ratio']:.2f} times as fast")
-    print_table("\nData path, images/s of one worker", ["", "images/s"], [[k, round(v, 1)] for k, v in result["data"].items()])
+    rows = [[name, round(speed, 1)] for name, speed in result["data"].items()]
+    print_table("\nData path, images/s of one worker", ["source", "images/s"], rows)
     loop = result["loop"]
-    print_table("\nWhole loop", ["", "value"], [
+    rows = [
         [f"training, images/s ({loop['workers']} workers)", f"{loop['training']:.1f}"],
         ["waiting for data, share of that time", f"{loop['waiting']:.1%}"],
         ["validation with losses, images/s", f"{loop['validation']:.1f}"],
-    ])  # fmt: skip
+    ]
+    print_table("\nWhole loop", ["what", "value"], rows)
 
 
 def measure(given: dict[str, str], effort: Effort, folder: Path) -> dict[str, Any]:

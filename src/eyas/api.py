@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from eyas.callbacks import Callback, CallbackList
 from eyas.config import TrainOptions, resolve
-from eyas.data.dataset import EvalDataset
+from eyas.data.dataset import EvalDataset, Transform
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.index import build_index
 from eyas.data.loader import EpochLoader, build_eval_loader
@@ -23,7 +23,7 @@ from eyas.metrics.detection import DetMetrics
 from eyas.models import DetectionModel
 from eyas.recipes import YOLO26, Recipe
 from eyas.train import BaseTrainer, DetectionTrainer, TrainResult
-from eyas.train.checkpoint import load_checkpoint
+from eyas.train.checkpoint import CheckpointError, load_checkpoint
 from eyas.train.detection import STRIDE, default_workers
 from eyas.train.device import amp_dtype, select_device
 from eyas.train.setup import model_source, run_folder
@@ -58,6 +58,7 @@ class YOLO:
         self.callbacks: list[tuple[str, Callable[..., object]]] = []
         self.ckpt: dict[str, Any] = {}
         self.ckpt_path: str | None = None
+        self.loaded: str | None = None  # weights that load() brought, for a later train()
         self.model: nn.Module = self.load_network(self.name, verbose)
 
     def load_network(self, model: str, verbose: bool) -> nn.Module:
@@ -88,6 +89,7 @@ class YOLO:
         self,
         trainer: type[BaseTrainer] | None = None,
         callbacks: list[Callback] | None = None,
+        transforms: Sequence[Transform] = (),
         **options: Any,
     ) -> TrainResult:
         """Train, and keep the best weights in this object.
@@ -95,6 +97,8 @@ class YOLO:
         Args:
             trainer: a subclass of ``DetectionTrainer``; a class, not an instance.
             callbacks: ``Callback`` instances; one replaces the stock one of its class.
+            transforms: callables ``(image, boxes, labels)`` for training images, after all other augmentation; see
+                ``eyas.data.dataset.Transform``.
             **options: see ``eyas explain``; ``model`` is this object's.
 
         Raises:
@@ -103,23 +107,24 @@ class YOLO:
         if trainer is not None and not (isinstance(trainer, type) and issubclass(trainer, BaseTrainer)):
             raise TypeError(f"trainer takes a subclass of DetectionTrainer, got {trainer!r}; pass the class itself.")
         cls = trainer or self.trainer_class
-        resolved = resolve(recipe=cls.recipe.options, call={"model": self.name, **options}, command="train")
-        return self.run_trainer(cls, resolved, callbacks)
-
-    def run_trainer(
-        self, trainer: type[BaseTrainer], options: TrainOptions, callbacks: list[Callback] | None
-    ) -> TrainResult:
-        """Run one training and adopt its outcome."""
-        setup_logging(options.verbose)
+        given = {"model": self.name, **({"pretrained": self.loaded} if self.loaded else {}), **options}
+        resolved = resolve(recipe=cls.recipe.options, call=given, command="train")
+        setup_logging(resolved.verbose)
         hooks = CallbackList(list(callbacks or []))
         for event, fn in self.callbacks:
             hooks.add_function(event, fn)
-        self.trainer = trainer(overrides=options, _callbacks=hooks)
+        self.trainer = cls(overrides=resolved, _callbacks=hooks)
+        if transforms:
+            self.trainer.transforms = tuple(transforms)
         result = self.trainer.train()
-        path = result.best if result.best.exists() else result.last
+        return self.adopt(result)
+
+    def adopt(self, result: TrainResult) -> TrainResult:
+        """Take over the weights of a training, the best ones if there are any; returns the result."""
+        path = result.best if result.best_epoch else result.last
         self.ckpt, self.ckpt_path, self.name = load_checkpoint(path), str(path), str(path)
         self.model = network_from(self.ckpt)
-        self.metrics = result.detection
+        self.metrics, self.loaded = result.detection, None
         return result
 
     def val(self, **options: Any) -> DetMetrics:
@@ -150,7 +155,7 @@ class YOLO:
                 nms=options.nms,
                 agnostic_nms=options.agnostic_nms,
                 single_cls=options.single_cls,
-                classes=options.classes,
+                classes=None if options.single_cls else options.classes,
                 plots=options.plots,
                 save_json=options.save_json,
                 coco=options.save_json,
@@ -210,6 +215,7 @@ class YOLO:
     def load(self, weights: str | Path) -> YOLO:
         """Copy weights from a checkpoint where names and shapes fit; returns itself."""
         self.model.load(load_checkpoint(weights))  # type: ignore[operator]
+        self.loaded = str(weights)
         return self
 
     def info(self) -> Any:
@@ -220,7 +226,12 @@ class YOLO:
 def network_from(checkpoint: Mapping[str, Any], verbose: bool = False) -> DetectionModel:
     """Rebuild the network of a checkpoint; the file's tables and tensors are enough, no user code is needed."""
     model = DetectionModel(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
-    model.load(checkpoint, remap=False, verbose=False)
+    copied = model.load(checkpoint, remap=False, verbose=False)
+    if copied != len(model.state_dict()):
+        raise CheckpointError(
+            f"the checkpoint fills {copied} of the {len(model.state_dict())} tensors that its layer table describes; "
+            "it was written by a model with other layers."
+        )
     return model.eval()
 
 

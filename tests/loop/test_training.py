@@ -50,7 +50,7 @@ def test_loss_falls_and_the_result_says_what_happened(options: Any) -> None:
     changes = {k: v for k, v in options(epochs=6, lr0=0.01, mosaic=0.0, plots=True).items() if k != "model"}
     result = yolo.train(**changes)
     losses = [row["train/cls_loss"] for row in result.history]
-    assert losses[-1] < 0.96 * losses[0] and losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.8 * losses[0]
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4, 5, 6] and result.epochs == 6
     assert set(result.metrics) >= {"metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", "metrics/mAP50-95(B)"}
     best = load_checkpoint(result.best)

@@ -20,7 +20,7 @@
     │   ├─ when due:  on_val_start · validate · ADJUST_METRICS · on_val_end
     │   ├─ when due:  save_model · ADJUST_CHECKPOINT · on_model_save
     │   └─ on_fit_epoch_end
-    ├─ final evaluation of the best weights
+    ├─ final evaluation of the best weights · ADJUST_METRICS
     ├─ on_train_end
     ├─ on_exception, when something was raised
     └─ teardown, always
@@ -116,7 +116,7 @@ class Callback:
         """Before the first epoch."""
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        """``trainer.epoch`` is set; the model's mode is not."""
+        """``trainer.epoch`` is set and the model is in training mode; a part put into eval mode here stays so."""
 
     def on_train_batch_start(self, trainer: Any) -> None:
         """Before a batch is prepared."""
@@ -218,7 +218,15 @@ class CallbackList:
 
     def state_dict(self) -> dict[str, Any]:
         """State of all callbacks, keyed by class name and order."""
-        return {f"{i}.{type(c).__name__}": c.state_dict() for i, c in enumerate(self.callbacks)}
+        return {key: callback.state_dict() for key, callback in self.by_key().items()}
+
+    def by_key(self) -> dict[str, Callback]:
+        """Callbacks by class name, and by order among those of one class: stock ones may come and go."""
+        found: dict[str, Callback] = {}
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            found[f"{name}.{sum(key.startswith(f'{name}.') for key in found)}"] = callback
+        return found
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Give every callback its state back; callbacks are matched by class and order.
@@ -226,7 +234,7 @@ class CallbackList:
         Raises:
             ValueError: the run was saved with other callbacks that had state.
         """
-        mine = {f"{i}.{type(c).__name__}": c for i, c in enumerate(self.callbacks)}
+        mine = self.by_key()
         lost = [key for key, value in state.items() if value and key not in mine]
         if lost:
             raise ValueError(f"the checkpoint holds state of callbacks that this run lacks: {', '.join(lost)}.")

@@ -119,14 +119,14 @@ class Detect(nn.Module):
         return torch.cat((xyxy_to_cxcywh(boxes).transpose(1, 2), scores), 1)
 
     @torch.no_grad()
-    def init_biases(self) -> None:
-        """Start from about five objects in a 640 px image, and from distances of two cells to each side."""
+    def init_biases(self, imgsz: int = 640) -> None:
+        """Start from about five objects in an image of ``imgsz`` px, and from distances of two cells to each side."""
         for branch in self.box_branches:
             for i in range(self.nl):
                 branch.get_parameter(f"{i}.2.bias").fill_(2.0)
         for branch in self.class_branches:
             for i, stride in enumerate(self.stride.tolist()):
-                branch.get_parameter(f"{i}.2.bias").fill_(math.log(5 / self.nc / (640 / stride) ** 2))
+                branch.get_parameter(f"{i}.2.bias").fill_(math.log(5 / self.nc / (imgsz / stride) ** 2))
 
     def rebuild_class_branches(self, width: int) -> None:
         """Replace the class branches by fresh ones of hidden width ``width``, on the same device and dtype."""

@@ -37,7 +37,6 @@ class ModelEMA:
         self.updates = updates
         self.tau = tau
         self.decay_limit = decay
-        self.enabled = True
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
         self._source: nn.Module | None = None
 
@@ -48,8 +47,6 @@ class ModelEMA:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move one step towards ``model``; parameters and floating buffers alike."""
-        if not self.enabled:
-            return
         self.updates += 1
         averaged, live = self._tensors(unwrap_model(model))
         torch._foreach_lerp_(averaged, live, 1 - self.decay(self.updates))
@@ -62,7 +59,3 @@ class ModelEMA:
             self._pairs = [mine[k] for k in keys], [theirs[k] for k in keys]
             self._source = source
         return self._pairs
-
-    def forget_pairs(self) -> None:
-        """Look tensors up again at the next update, after weights were replaced instead of copied into."""
-        self._pairs = None

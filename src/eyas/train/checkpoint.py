@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import tempfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def serialise(checkpoint: dict[str, Any]) -> memoryview:
-    """Return a checkpoint as bytes; built in memory first so that a full disk is an ``OSError``, not a torch error.
-
-    Raises:
-        CheckpointError: the checkpoint holds something other than tensors and plain values.
-    """
+    """Return a checkpoint as bytes; built in memory first so that a full disk is an ``OSError``, not a torch error."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    data = buffer.getbuffer()
-    return data
+    return buffer.getbuffer()
 
 
 def check_plain(value: Any, where: str = "checkpoint") -> None:
@@ -70,11 +66,11 @@ def check_plain(value: Any, where: str = "checkpoint") -> None:
     Raises:
         CheckpointError: names the place and the type.
     """
-    if isinstance(value, dict):
+    if type(value) in (dict, OrderedDict):
         for key, item in value.items():
             check_plain(key, where)
             check_plain(item, f"{where}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
+    elif type(value) in (list, tuple):
         for i, item in enumerate(value):
             check_plain(item, f"{where}[{i}]")
     elif type(value) not in (str, int, float, bool, type(None)) and not isinstance(value, torch.Tensor):

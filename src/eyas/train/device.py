@@ -40,9 +40,14 @@ def amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
 
     ``True`` means bfloat16 where the GPU has it, float16 elsewhere; a CPU always trains in float32, because
     autocast there costs more in casts than its kernels gain on these small convolutions.
+
+    Raises:
+        ValueError: half precision was asked for by name on a CPU.
     """
-    if device.type == "cpu" or amp in (False, "fp32"):
+    if amp in (False, "fp32") or (device.type == "cpu" and amp is True):
         return None
+    if device.type == "cpu":
+        raise ValueError(f"amp={amp!r} has no effect on a CPU, which trains in float32; leave it out.")
     if amp == "fp16":
         return torch.float16
     if amp == "bf16":
@@ -58,11 +63,13 @@ def reproducible(deterministic: bool, device: torch.device) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn = torch.backends.cudnn.deterministic
+    cudnn, fill = torch.backends.cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.deterministic = True
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]  # a debugging aid that costs time
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.deterministic = cudnn
+        torch.utils.deterministic.fill_uninitialized_memory = fill

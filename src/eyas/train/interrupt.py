@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ class InterruptFlag:
         if self.raised:
             raise KeyboardInterrupt
         self.raised = True
+        os.write(2, b"\nStopping after this step; once more to stop at once.\n")  # safe inside a signal handler
 
 
 @contextmanager

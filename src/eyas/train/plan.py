@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from eyas.config import TrainOptions
 from eyas.optim.optimizers import optimizer_class
@@ -65,13 +67,22 @@ class Plan:
     close_mosaic: int
     decisions: tuple[Decision, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """Return the plan that ``to_dict`` described."""
+        return cls(**{**values, "decisions": tuple(Decision(**d) for d in values["decisions"])})
+
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, value and reason of every decision, as text."""
         return [(d.name, f"{d.value:g}" if isinstance(d.value, float) else str(d.value), d.by) for d in self.decisions]
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+        path.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
 
 
 class _Choices:
@@ -125,6 +136,19 @@ def choose_optimizer(options: TrainOptions, recipe: Recipe, updates: int) -> tup
     return OptimizerChoice(name, base.lr0, 0.937 if name == "SGD" else base.momentum, warm_bias), options.source("optimizer")
 
 
+def refuse_void_options(options: TrainOptions, optimizer: str) -> None:
+    """Stop if an option was typed that the optimizer cannot use.
+
+    Raises:
+        ValueError: names the option and the optimizer.
+    """
+    accepted = inspect.signature(optimizer_class(optimizer)).parameters
+    needs = {"momentum": {"momentum", "betas"}, "warmup_momentum": {"momentum"}, "weight_decay": {"weight_decay"}}
+    for name, any_of in needs.items():
+        if options.is_typed(name) and not any_of & set(accepted):
+            raise ValueError(f"{name}={options.get(name)} has no effect on {optimizer}; leave it out.")
+
+
 def make_plan(options: TrainOptions, recipe: Recipe, *, images: int, batch: int, batches: int, on_cpu: bool) -> Plan:
     """Derive the plan of a run.
 
@@ -151,6 +175,7 @@ def make_plan(options: TrainOptions, recipe: Recipe, *, images: int, batch: int,
 
     choice, why = choose_optimizer(options, recipe, updates)
     choices.note("optimizer", choice.name, why)
+    refuse_void_options(options, choice.name)
     lr0 = float(choices.take("lr0", choice.lr0, f"rate of the recipe for {choice.name}"))  # type: ignore[arg-type]
     lrf = float(choices.take("lrf", options.lrf, options.source("lrf")))  # type: ignore[arg-type]
     momentum = float(choices.take("momentum", choice.momentum, f"for {choice.name}"))  # type: ignore[arg-type]
@@ -160,8 +185,9 @@ def make_plan(options: TrainOptions, recipe: Recipe, *, images: int, batch: int,
 
     warm_epochs = min(recipe.warmup_epochs, recipe.warmup_share * epochs)
     warm = choices.take("warmup_epochs", round(warm_epochs, 3), f"auto: at most {recipe.warmup_share:.0%} of the run")
-    # A typed warm-up is kept to the letter, but one that outlasts the run would never reach the rate asked for.
-    warmup_batches = min(round(float(warm) * batches), total // 2)  # type: ignore[arg-type]
+    warmup_batches = round(float(warm) * batches)  # type: ignore[arg-type]
+    if warmup_batches >= total and options.is_typed("warmup_epochs"):
+        raise ValueError(f"warmup_epochs={warm:g} outlasts the run of {epochs} epochs: lr0 would never be reached.")
 
     nbs = options.nbs or recipe.nbs
     decay = options.weight_decay * batch * accumulate / nbs

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 import yaml
 from torch import nn
-from torch.optim import Optimizer
 
 from eyas import dist
 from eyas.callbacks import Callback, CallbackList, ClipGradNorm
 from eyas.config import TrainOptions, resolve
 from eyas.config.resolve import check_effective
+from eyas.log import warn
 from eyas.models import DetectionModel
 from eyas.models.catalog import model_table
-from eyas.optim import SCHEDULES, build_optimizer, parameter_groups
+from eyas.optim import parameter_groups
 from eyas.optim.optimizers import optimizer_class
-from eyas.optim.schedules import Schedule
 from eyas.recipes import Recipe
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
 from eyas.train.pictures import Pictures
@@ -46,6 +47,8 @@ def merge_options(
 ) -> TrainOptions:
     """Return the options of a run: defaults < recipe < ``cfg`` < ``overrides``, each value with its source."""
     if isinstance(overrides, TrainOptions):
+        if cfg is not None:
+            raise ValueError("give the options either as cfg or as a ready TrainOptions in overrides, not both.")
         return overrides
     if isinstance(cfg, TrainOptions):
         options = TrainOptions.from_dict(cfg.to_dict(), cfg.sources())
@@ -70,12 +73,9 @@ def resume_options(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any]]
     if "state" not in checkpoint:
         raise CheckpointError(f"{path} holds weights only; resume from the last.pt of the run.")
     stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
-    changed = {
-        name: value
-        for name, value in options
-        if options.is_typed(name) and (name not in TrainOptions.model_fields or value != stored.get(name))
-    }
-    refused = sorted(set(changed) - RESUMABLE - {"project", "name", "save_dir", "exist_ok"})
+    changed = {name: value for name, value in options if options.is_typed(name) and value != stored.get(name)}
+    where = set() if isinstance(options.resume, str) else {"project", "name", "save_dir"}
+    refused = sorted(set(changed) - RESUMABLE - where)
     if refused:
         raise ValueError(
             f"{', '.join(refused)} cannot change when a run is resumed: it would be another training. "
@@ -83,21 +83,34 @@ def resume_options(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any]]
         )
     for name in sorted(set(changed) & RESUMABLE):
         setattr(stored, name, changed[name])
-    if stored.epochs is None:
-        stored.epochs = checkpoint["state"]["epochs"]  # chosen once; another machine might choose otherwise
-    stored.resume = str(path)
-    stored.save_dir = str(path.parent.parent)
-    stored.model = str(path)
-    done, planned = checkpoint["epoch"] + 1, stored.epochs
-    if checkpoint["state"]["step"] == 0 and stored.time is None and done >= planned:
-        raise CheckpointError(f"{path} is finished: {done} of {planned} epochs. Give epochs={2 * planned} to train longer.")
+    stored.resume, stored.model, stored.save_dir = str(path), str(path), str(path.parent.parent)
+    check_unfinished(path, checkpoint, changed.get("epochs"), stored.time)
     return stored, checkpoint
 
 
+def check_unfinished(path: Path, checkpoint: dict[str, Any], epochs: int | None, hours: float | None) -> None:
+    """Refuse to resume a run that has nothing left to do.
+
+    Raises:
+        CheckpointError: all its epochs are done, or its time is spent.
+    """
+    state = checkpoint["state"]
+    if hours is not None:
+        if state["elapsed"] >= hours * 3600:
+            raise CheckpointError(f"{path} is finished: its {hours:g} hours are spent. Give a larger time to train longer.")
+        return
+    done, planned = checkpoint["epoch"] + 1, epochs or state["epochs"]
+    if state["step"] == 0 and done >= planned:
+        raise CheckpointError(f"{path} is finished: {done} of {planned} epochs. Give epochs={2 * planned} to train longer.")
+
+
 def find_checkpoint(options: TrainOptions) -> Path:
-    """Return the ``last.pt`` that ``resume`` means: a path, the one ``model`` names, or the newest under the project."""
+    """Return the ``last.pt`` that ``resume`` means: a path, the run named, what ``model`` names, or the project's newest."""
     if isinstance(options.resume, str):
         return Path(options.resume)
+    if options.save_dir or options.name:
+        folder = Path(options.save_dir) if options.save_dir else project_folder(options) / str(options.name)
+        return folder / "weights" / "last.pt"
     if options.model and options.model.endswith(".pt"):
         return Path(options.model)
     runs = sorted(project_folder(options).glob("*/weights/last.pt"), key=lambda p: p.stat().st_mtime)
@@ -133,8 +146,9 @@ def collect_callbacks(given: Any, options: TrainOptions) -> CallbackList:
         mine, functions = [], dict(given)
     else:
         mine, functions = list(given or []), {}
-    replaced = tuple(type(c) for c in mine if isinstance(c, Callback))
-    stock = [c for c in stock_callbacks(options) if not isinstance(c, replaced)]
+    if options.is_typed("clip_grad_norm") and any(isinstance(c, ClipGradNorm) for c in mine):
+        raise ValueError("clip_grad_norm and a ClipGradNorm callback both decide how gradients are clipped; give one of them.")
+    stock = [c for c in stock_callbacks(options) if not any(isinstance(other, type(c)) for other in mine)]
     return CallbackList([*stock, *mine], functions)
 
 
@@ -185,7 +199,9 @@ def place_model(model: nn.Module, device: torch.device, channels_last: bool | No
 
 # -- plan, groups, schedule --------------------------------------------------------------------------------------------
 def plan_for(trainer: BaseTrainer) -> Plan:
-    """Derive the plan from a trainer whose loaders are built."""
+    """Derive the plan from a trainer whose loaders are built; a resumed run keeps the plan it was started with."""
+    if trainer.resume_from is not None:
+        return resumed_plan(trainer, trainer.resume_from["state"])
     images = len(trainer.train_loader.dataset)
     return make_plan(
         trainer.args,
@@ -197,22 +213,35 @@ def plan_for(trainer: BaseTrainer) -> Plan:
     )
 
 
+def resumed_plan(trainer: BaseTrainer, state: dict[str, Any]) -> Plan:
+    """Return the plan of the run that goes on, over more epochs if asked for.
+
+    Raises:
+        ValueError: the training split has changed.
+    """
+    plan = Plan.from_dict(state["plan"])
+    if len(trainer.train_loader) != plan.batches:
+        raise ValueError(
+            f"the training split changed since this run was started: {plan.batches} batches per epoch then, "
+            f"{len(trainer.train_loader)} now. Restore the data, or start a new run."
+        )
+    typed = trainer.args.epochs if trainer.args.source("epochs") == "override" else None
+    return replace(plan, epochs=typed or state["epochs"])
+
+
+def closing_epochs(trainer: BaseTrainer) -> int:
+    """Return how many last epochs go without mosaic; under a ``time`` budget the length of the run is an estimate."""
+    close = trainer.plan.close_mosaic
+    timed = trainer.args.time is not None and not trainer.args.is_typed("close_mosaic")
+    return min(close, round(trainer.epochs * trainer.recipe.close_share)) if timed else close
+
+
 def default_groups(model: nn.Module, name: str, lr: float, decay: float) -> list[dict[str, Any]]:
     """Return the stock parameter groups; MuSGD orthogonalises matrices and speeds up the class branches (spec B.5)."""
     if optimizer_class(name).__name__ == "MuSGD":
         boost = model.sections()["head.cls"] if isinstance(model, DetectionModel) else ()
         return parameter_groups(model, lr=lr, decay=decay, muon=True, boost=boost)
     return parameter_groups(model, lr=lr, decay=decay)
-
-
-def default_optimizer(name: str, groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
-    """Return the optimizer over ready groups."""
-    return build_optimizer(name, groups, lr=lr, momentum=momentum)
-
-
-def schedule(name: str) -> Schedule:
-    """Return the learning-rate curve called ``name``."""
-    return SCHEDULES[name]
 
 
 def epochs_within(hours: float, elapsed: float, done: int) -> int:
@@ -242,6 +271,11 @@ def tell_loader(loader: Any, epoch: int, mosaic_closed: bool, first_batch: int) 
         loader.set_epoch(epoch, mosaic_closed=mosaic_closed, first_batch=first_batch)
 
 
+def batches_from(loader: Any, first_batch: int) -> Iterable[Any]:
+    """Return the rest of an epoch; our own loader was told where to start, a user's plain one is run up to there."""
+    return loader if isinstance(loader, FollowsEpoch) else itertools.islice(loader, first_batch, None)
+
+
 def tell_criterion(criterion: Any, progress: Progress) -> None:
     """Send progress to a criterion that follows it."""
     if isinstance(criterion, FollowsProgress):
@@ -268,6 +302,26 @@ def plain_floats(metrics: Mapping[str, Any] | None, source: str) -> dict[str, fl
         except (TypeError, ValueError) as error:
             raise ValueError(f"{source} returned {key}={value!r}, which is not a number.") from error
     return plain
+
+
+def usable_fitness(fitness: Any) -> float | None:
+    """Return a fitness that can be compared; nan would otherwise stay the best for ever."""
+    if fitness is None:
+        return None
+    if not math.isfinite(float(fitness)):
+        warn(f"fitness is {float(fitness)}: this epoch cannot be the best.")
+        return None
+    return float(fitness)
+
+
+def refuse_several_processes() -> None:
+    """Stop a launch over several processes: their gradients would not be combined in this release.
+
+    Raises:
+        ValueError: WORLD_SIZE is above 1.
+    """
+    if dist.world_size() > 1:
+        raise ValueError(f"WORLD_SIZE is {dist.world_size()}: training in several processes is not in this release.")
 
 
 def all_finite(model: nn.Module) -> bool:

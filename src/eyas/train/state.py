@@ -45,7 +45,7 @@ def training_state(trainer: BaseTrainer, finished_epoch: bool) -> dict[str, Any]
         "meter": None if finished_epoch else trainer.meter.state_dict(),
         "best_fitness": trainer.best_fitness,
         "best_epoch": trainer.best_epoch,
-        "stopper": trainer.stopper.state_dict(),
+        "plan": trainer.plan.to_dict(),
         "history": trainer.history.rows,
         "elapsed": trainer.elapsed(),
         "callbacks": trainer.callbacks.state_dict(),
@@ -64,9 +64,9 @@ def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
         trainer.ema.ema.load_state_dict(checkpoint["model"])
         trainer.ema.updates = state["updates"]
     trainer.optimizer.load_state_dict(state["optimizer"])
-    trainer.scaler.load_state_dict(state["scaler"])
+    if state["scaler"]:  # empty unless the run so far used float16
+        trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_fitness, trainer.best_epoch = state["best_fitness"], state["best_epoch"]
-    trainer.stopper.load_state_dict(state["stopper"])
     trainer.history.rows = list(state["history"])
     trainer.callbacks.load_state_dict(state["callbacks"])
     trainer.elapsed_before = state["elapsed"]
@@ -74,7 +74,7 @@ def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
     trainer.start_step = state["step"]
     trainer.start_epoch = checkpoint["epoch"] + (1 if state["step"] == 0 else 0)
     if state["meter"] is not None:
-        trainer.meter.load_state_dict(state["meter"])
+        trainer.meter.load_state_dict(state["meter"], trainer.device)
     torch.set_rng_state(state["rng"])
     if "cuda_rng" in state and trainer.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,9 @@ class LossMeter:
     def state_dict(self) -> dict[str, Any]:
         return {"names": self.names, "sums": self.sums, "count": self.count}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.names, self.sums, self.count = list(state["names"]), state["sums"], state["count"]
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on counting where ``state_dict`` left off."""
+        self.names, self.sums, self.count = list(state["names"]), state["sums"].to(device), state["count"]
 
 
 class History:
@@ -74,24 +74,6 @@ def format_cell(value: float) -> str:
     return f"{value:.6g}"
 
 
-class EarlyStopping:
-    """Says when a run has gone ``patience`` epochs without a better fitness; 0 never stops."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience or math.inf
-        self.best_fitness: float | None = None
-        self.best_epoch = 0
-
-    def __call__(self, epoch: int, fitness: float | None) -> bool:
-        """Take the fitness of an epoch (``None``: not validated); returns whether to stop. Ties keep the earlier."""
-        if fitness is None:
-            return False
-        if self.best_fitness is None or fitness > self.best_fitness or self.best_fitness == 0:
-            self.best_fitness, self.best_epoch = fitness, epoch
-        return epoch - self.best_epoch >= self.patience
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_fitness": self.best_fitness, "best_epoch": self.best_epoch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_fitness, self.best_epoch = state["best_fitness"], state["best_epoch"]
+def patience_over(epoch: int, best_epoch: int, patience: int) -> bool:
+    """Whether a validated epoch (1-based) lies ``patience`` epochs behind the best one; 0 never stops."""
+    return patience > 0 and epoch - best_epoch >= patience

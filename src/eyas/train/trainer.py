@@ -15,8 +15,10 @@ from torch.optim import Optimizer
 from eyas import dist
 from eyas.callbacks import Callback, CallbackList
 from eyas.config import TrainOptions
-from eyas.optim import ModelEMA, apply_schedule, check_groups
+from eyas.evaluate.validator import DetectionValidator
+from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, check_groups
 from eyas.optim.ema import unwrap_model
+from eyas.optim.optimizers import optimizer_class
 from eyas.recipes import YOLO26, Recipe
 from eyas.train import setup, state
 from eyas.train.checkpoint import load_checkpoint, save_checkpoint
@@ -24,7 +26,7 @@ from eyas.train.device import amp_dtype, reproducible, select_device
 from eyas.train.interrupt import Interrupted, catch_interrupts
 from eyas.train.plan import Plan
 from eyas.train.result import TrainResult
-from eyas.train.tracking import EarlyStopping, History, LossMeter, TrainingDiverged
+from eyas.train.tracking import History, LossMeter, TrainingDiverged, patience_over
 from eyas.types import Batch, Progress
 
 
@@ -40,10 +42,12 @@ class BaseTrainer:
         args: the options; assigning an unknown name is an error.
         model: what ``get_model`` returned, later possibly replaced or wrapped; use this, not a copy.
         epoch, step: where the run stands, 0-based.
+        transforms: callables ``(image, boxes, labels)`` for training images, after all other augmentation.
         best_fitness, fitness, metrics: of the best epoch, of the latest validation, and its numbers.
     """
 
     recipe: Recipe = YOLO26
+    transforms: tuple[Any, ...] = ()
 
     def __init__(
         self,
@@ -55,10 +59,13 @@ class BaseTrainer:
         self.resume_from: dict[str, Any] | None = None
         if self.args.resume:
             self.args, self.resume_from = setup.resume_options(self.args)
+        if self.args.optimizer.lower() != "auto":
+            optimizer_class(self.args.optimizer)  # a name that is none is refused before data is read
         self.callbacks = setup.collect_callbacks(_callbacks, self.args)
         self.device = select_device(self.args.device)
         self.amp_dtype = amp_dtype(self.args.amp, self.device)
         self.amp = self.amp_dtype is not None
+        setup.refuse_several_processes()
         self.world_size = dist.world_size() if dist.world_size() > 1 else 0
         self.save_dir = setup.run_folder(self.args, resuming=self.resume_from is not None)
         self.wdir = self.save_dir / "weights"
@@ -72,7 +79,6 @@ class BaseTrainer:
         self.validator: Any = None
         self.history = History(self.csv)
         self.meter = LossMeter()
-        self.stopper = EarlyStopping(self.args.patience)
         self.epoch = self.step = self.start_epoch = self.start_step = 0
         self.epochs = 0
         self.best_fitness: float | None = None
@@ -81,14 +87,14 @@ class BaseTrainer:
         self.metrics: dict[str, float] = {}
         self.loss_items: dict[str, Tensor] = {}
         self.loss_names: tuple[str, ...] = ()
-        self.stop = False
+        self.stop = self.validated = False
         self.elapsed_before = 0.0
         self.exception: BaseException | None = None
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def train(self) -> TrainResult:
         """Run the training and return its outcome; whatever happens, ``teardown`` fires last."""
-        with reproducible(self.args.deterministic, self.device), catch_interrupts() as self.interrupted:
+        with reproducible(self.args.deterministic, self.device):
             try:
                 self.fit()
             except BaseException as error:
@@ -108,28 +114,31 @@ class BaseTrainer:
         self.started = time.monotonic()
         self.run_callbacks("on_train_start")
         self.epoch = self.start_epoch
-        while True:
-            self.train_epoch()
-            if self.validation_due():
-                self.validate_epoch()
-            self.stop = self.should_stop()
-            self.log_epoch()
-            if self.args.save or self.stop:
-                self.save_model()
-                self.run_callbacks("on_model_save")
-            self.run_callbacks("on_fit_epoch_end")
-            if self.stop:
-                break
-            self.epoch += 1
+        with catch_interrupts() as self.interrupted:
+            while not self.stop:
+                self.run_epoch()
+                self.epoch += not self.stop
         self.final_eval()
         self.run_callbacks("on_train_end")
 
+    def run_epoch(self) -> None:
+        """Train on every batch once, validate when due, log, save."""
+        self.train_epoch()
+        self.validated = self.validation_due()
+        if self.validated:
+            self.validate_epoch()
+        self.stop = self.should_stop()
+        self.log_epoch()
+        if self.save_model():
+            self.run_callbacks("on_model_save")
+        self.run_callbacks("on_fit_epoch_end")
+
     def train_epoch(self) -> None:
         """Train on every batch once."""
+        self.model.train()
         self.run_callbacks("on_train_epoch_start")
         self.send_progress()
-        self.model.train()
-        for self.step, batch in enumerate(self.train_loader, self.start_step):
+        for self.step, batch in enumerate(setup.batches_from(self.train_loader, self.start_step), self.start_step):
             self.train_batch(batch)
             if self.out_of_time():
                 break
@@ -165,12 +174,12 @@ class BaseTrainer:
         self.setup_loaders()
         self.plan = self.make_plan()
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
+        self.setup_criterion()
         self.setup_optimizer()
         if self.args.ema:
             self.ema = ModelEMA(self.model, decay=self.plan.ema_decay, tau=self.plan.ema_tau)
         self.validator = self.get_validator()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
-        self.setup_criterion()
         if self.resume_from is not None:
             self.resume_training(self.resume_from)
         setup.write_description(self)
@@ -208,9 +217,10 @@ class BaseTrainer:
         self.optimizer.zero_grad()
 
     def setup_criterion(self) -> None:
-        """Build the criterion now, so that progress can reach it before the first batch."""
+        """Build the criterion, unless the model brought one: before the optimizer, in case it has parameters."""
         model = unwrap_model(self.model)
-        model.criterion = model.init_criterion()
+        if model.criterion is None:
+            model.criterion = model.init_criterion()
 
     def make_plan(self) -> Plan:
         """Derive the run's plan from options, recipe and data."""
@@ -224,9 +234,10 @@ class BaseTrainer:
         """Tell loader and criterion where the run stands; the only message against the flow of data."""
         if self.start_step == 0:  # a run resumed inside an epoch goes on counting
             self.meter = LossMeter()
-        mosaic_closed = self.epoch >= self.epochs - self.plan.close_mosaic
+        mosaic_closed = self.epoch >= self.epochs - setup.closing_epochs(self)
         setup.tell_loader(self.train_loader, self.epoch, mosaic_closed, self.start_step)
-        setup.tell_criterion(unwrap_model(self.model).criterion, Progress(self.epoch, self.epochs))
+        for model in (unwrap_model(self.model), *([self.ema.ema] if self.ema else [])):
+            setup.tell_criterion(model.criterion, Progress(self.epoch, self.epochs))
 
     def set_rates(self) -> None:
         """Set learning rates and momenta of this batch, as a function of progress alone."""
@@ -243,7 +254,7 @@ class BaseTrainer:
 
     def lf(self, fraction: float) -> float:
         """Multiplier of all rates after this share of the run, in (0, 1]."""
-        return setup.schedule(self.plan.schedule)(fraction, self.plan.lrf)
+        return SCHEDULES[self.plan.schedule](fraction, self.plan.lrf)
 
     def step_due(self) -> bool:
         """Whether the optimizer steps after this batch: every ``accumulate`` batches, and at the end of an epoch."""
@@ -260,24 +271,18 @@ class BaseTrainer:
         best_before = self.best_fitness  # an override of validate() may write best_fitness itself (architecture trap 3)
         metrics, self.fitness = self.validate()
         self.metrics = setup.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
-        self.fitness = None if self.fitness is None else float(self.fitness)
-        self.improved = self.fitness is not None and (best_before is None or self.fitness > best_before)
-        if self.improved:
-            self.best_epoch = self.epoch + 1
-        self.best_fitness = self.fitness if self.improved else best_before
+        self.fitness = setup.usable_fitness(self.fitness)
+        improved = self.fitness is not None and (best_before is None or self.fitness > best_before)
+        self.best_fitness = self.fitness if improved else best_before
+        self.best_epoch = self.epoch + 1 if improved else self.best_epoch
         self.run_callbacks("on_val_end")
 
     def should_stop(self) -> bool:
         """Whether this was the last epoch: planned end, patience, or no time left."""
         if self.args.time is not None:
             self.epochs = setup.epochs_within(self.args.time, self.elapsed(), self.epoch + 1)
-        patience_over = self.stopper(self.epoch + 1, self.fitness if self.validated else None)
-        return patience_over or self.epoch + 1 >= self.epochs or self.out_of_time()
-
-    @property
-    def validated(self) -> bool:
-        """Whether ``fitness`` and ``metrics`` are this epoch's."""
-        return self.validation_due() and self.fitness is not None
+        out_of_patience = self.validated and patience_over(self.epoch + 1, self.best_epoch, self.args.patience)
+        return out_of_patience or self.epoch + 1 >= self.epochs or self.out_of_time()
 
     def log_epoch(self) -> None:
         """Add this epoch's row to the history and to ``results.csv``.
@@ -318,12 +323,13 @@ class BaseTrainer:
 
     def final_eval(self) -> None:
         """Validate the best weights once more, with pictures."""
-        if self.best.exists():
+        if self.best_epoch:
             model = unwrap_model(self.ema.ema if self.ema else self.model)
-            model.load_state_dict(load_checkpoint(self.best, map_location=self.device)["model"])
-            metrics = self.evaluate_best(model)
-            self.fitness = metrics.pop("fitness")
-            self.metrics = setup.plain_floats(metrics, "the final evaluation")
+            best = load_checkpoint(self.best, map_location=self.device)
+            model.load_state_dict(best["model"])
+            metrics = self.adjust("adjust_metrics", self.evaluate_best(model))
+            metrics.pop("fitness", None)  # what chose the best stays: it may be of the user's own making
+            self.metrics = best["train_metrics"] | setup.plain_floats(metrics, "the final evaluation")
 
     def evaluate_best(self, model: nn.Module) -> dict[str, float]:
         """Return metrics of the best weights."""
@@ -341,7 +347,7 @@ class BaseTrainer:
             last=self.last,
             history=self.history.rows,
             plan=self.plan,
-            detection=self.validator.metrics,
+            detection=self.validator.metrics if isinstance(self.validator, DetectionValidator) else None,
         )
 
     def close_loaders(self) -> None:
@@ -388,7 +394,7 @@ class BaseTrainer:
         raise NotImplementedError(f"{type(self).__name__} must define build_dataset()")
 
     def get_validator(self) -> Any:
-        """Return the validator; called with the trainer it returns numbers, ``fitness`` among them."""
+        """Return the validator: called with the trainer, or with ``model=``, it returns numbers, ``fitness`` among them."""
         raise NotImplementedError(f"{type(self).__name__} must define get_validator()")
 
     def preprocess_batch(self, batch: Batch) -> Batch:
@@ -415,7 +421,7 @@ class BaseTrainer:
             iterations: optimizer steps in the run.
         """
         groups = setup.default_groups(unwrap_model(model), name, lr, decay)
-        return setup.default_optimizer(name, self.adjust("adjust_param_groups", groups), lr, momentum)
+        return build_optimizer(name, self.adjust("adjust_param_groups", groups), lr=lr, momentum=momentum)
 
     def optimizer_step(self) -> None:
         """Unscale, adjust gradients (clipping), step, clear gradients, follow with the average."""
@@ -430,17 +436,22 @@ class BaseTrainer:
     def validate(self) -> tuple[dict[str, float], float | None]:
         """Return ``(metrics, fitness)`` of the averaged weights; never writes ``best_fitness``."""
         metrics = self.validator(self)
-        return metrics, metrics.pop("fitness")
+        return metrics, metrics.pop("fitness", None)
 
     def save_model(self) -> bool:
-        """Write ``last.pt``, and ``best.pt`` and ``epochN.pt`` when due; each atomically."""
-        if not dist.is_main():
+        """Write ``best.pt``, ``last.pt`` and ``epochN.pt`` when due, each atomically; returns whether anything was written.
+
+        ``save=False`` keeps only the best weights, and the last ones at the end.
+        """
+        is_best = self.best_epoch == self.epoch + 1
+        if not (self.args.save or self.stop or is_best) or not dist.is_main():
             return False
         checkpoint = self.checkpoint(finished_epoch=True)
-        keep = [] if not self.keeps_this_epoch() else [self.wdir / f"epoch{self.epoch + 1}.pt"]
-        save_checkpoint(checkpoint, self.last, *keep)
-        if self.best_epoch == self.epoch + 1:
+        if is_best:  # first, so that a last.pt that calls this epoch the best never stands beside an older best.pt
             save_checkpoint({k: v for k, v in checkpoint.items() if k != "state"}, self.best)
+        if self.args.save or self.stop:
+            keep = [self.wdir / f"epoch{self.epoch + 1}.pt"] if self.keeps_this_epoch() else []
+            save_checkpoint(checkpoint, self.last, *keep)
         return True
 
     def keeps_this_epoch(self) -> bool:
