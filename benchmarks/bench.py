@@ -157,9 +157,9 @@ def measure_steps(options: dict[str, Any], effort: Effort) -> dict[str, Any]:
                 runs[name].append(taken)
     images = len(steps["contiguous"].batch["img"])
     result: dict[str, Any] = {}
-    for name, taken in runs.items():
-        result[name] = {phase: images / median(run[i] for run in taken) for i, phase in enumerate(PHASES)}
-        result[name]["step"] = images / median(sum(run) for run in taken)
+    for name, all_taken in runs.items():
+        result[name] = {phase: images / median(run[i] for run in all_taken) for i, phase in enumerate(PHASES)}
+        result[name]["step"] = images / median(sum(run) for run in all_taken)
     ratios = [sum(slow) / sum(fast) for fast, slow in zip(runs["channels_last"], runs["contiguous"], strict=True)]
     return result | {"ratio": median(ratios)}
 

@@ -28,6 +28,7 @@ from eyas.train.detection import STRIDE, default_workers
 from eyas.train.device import amp_dtype, select_device
 from eyas.train.setup import model_source, run_folder
 
+EVAL_BATCH = 16
 # What a trained model remembers as defaults for val() and predict().
 REMEMBERED = ("imgsz", "data", "single_cls")
 
@@ -248,9 +249,10 @@ def eval_loader(options: TrainOptions, pin_memory: bool) -> EpochLoader:
     index.report.print_table()
     imgsz = -(-options.imgsz // STRIDE) * STRIDE
     store = ImageStore(index, imgsz=imgsz)
-    dataset = EvalDataset(index, store, imgsz=imgsz, stride=STRIDE, batch=options.batch)
+    batch = options.batch or EVAL_BATCH
+    dataset = EvalDataset(index, store, imgsz=imgsz, stride=STRIDE, batch=batch)
     workers = default_workers(options.workers, select_device(options.device))
-    return build_eval_loader(dataset, batch=options.batch, workers=workers, pin_memory=pin_memory)
+    return build_eval_loader(dataset, batch=batch, workers=workers, pin_memory=pin_memory)
 
 
 # -- behind the command line ---------------------------------------------------------------------------------------------

@@ -76,8 +76,7 @@ def test_the_watch_sees_what_waits() -> None:
     assert len(watch.seen) == 4, watch.seen
 
 
-# The moment counters of torch's Adam family live on the host, where reading them is free: they would be false alarms.
-@pytest.mark.parametrize("optimizer", ["MuSGD", "SGD"])
+@pytest.mark.parametrize("optimizer", ["MuSGD", "SGD", "AdamW"])
 @pytest.mark.parametrize("objects", [True, False])
 def test_a_training_step_asks_the_device_nothing(
     tiny_model: Path, digits_tiny: Path, tmp_path: Path, optimizer: str, objects: bool

@@ -289,7 +289,10 @@ class TrainOptions(BaseModel):
         ge=32,
         le=8192,
     )
-    batch: Int = _option(16, "data", "Images per step, over all devices.", on=_EVAL, ge=1)
+    batch: Int | None = _option(
+        None, "data", "Images per step, over all devices.", on=_EVAL, ge=1,
+        auto="16; 8 when training on a CPU, which gains little from larger ones and learns more in more steps",
+    )  # fmt: skip
     fraction: Float = _option(1.0, "data", "Share of the training images to use.", gt=0, le=1)
     single_cls: bool = _option(False, "data", "Treat all classes as one.", on=_EVAL)
     classes: Classes | None = _option(

@@ -24,6 +24,9 @@ class Recipe:
         short: optimizer for runs of at most ``long_after`` updates.
         long: optimizer for longer runs.
         long_after: updates above which a run is long.
+        fine_tune: factor on the rate when training starts from given weights.
+        batch: images per step on an accelerator.
+        cpu_batch: images per step on a CPU.
         epochs: length of a run on an accelerator.
         cpu_megapixels: training work on a CPU, images x height x width / 1e6 over the whole run; the number of epochs
             follows from it.
@@ -42,6 +45,9 @@ class Recipe:
     short: OptimizerChoice
     long: OptimizerChoice
     long_after: int = 10_000
+    fine_tune: float = 0.25
+    batch: int = 16
+    cpu_batch: int = 8
     epochs: int = 100
     cpu_megapixels: float = 1100.0
     min_epochs: int = 10

@@ -3,6 +3,6 @@
 from eyas.recipes.base import OptimizerChoice, Recipe
 
 YOLO26 = Recipe(
-    short=OptimizerChoice("AdamW", lr0=0.002, momentum=0.9),
+    short=OptimizerChoice("AdamW", lr0=0.004, momentum=0.9),
     long=OptimizerChoice("MuSGD", lr0=0.01, momentum=0.9),
 )

@@ -149,7 +149,16 @@ def refuse_void_options(options: TrainOptions, optimizer: str) -> None:
             raise ValueError(f"{name}={options.get(name)} has no effect on {optimizer}; leave it out.")
 
 
-def make_plan(options: TrainOptions, recipe: Recipe, *, images: int, batch: int, batches: int, on_cpu: bool) -> Plan:
+def make_plan(
+    options: TrainOptions,
+    recipe: Recipe,
+    *,
+    images: int,
+    batch: int,
+    batches: int,
+    on_cpu: bool,
+    from_scratch: bool = True,
+) -> Plan:
     """Derive the plan of a run.
 
     Args:
@@ -159,6 +168,7 @@ def make_plan(options: TrainOptions, recipe: Recipe, *, images: int, batch: int,
         batch: images in a full batch, over all processes.
         batches: batches in one epoch.
         on_cpu: whether training runs on a CPU.
+        from_scratch: whether the weights are random; given weights are changed more gently.
 
     Raises:
         ValueError: unknown optimizer.
@@ -167,6 +177,7 @@ def make_plan(options: TrainOptions, recipe: Recipe, *, images: int, batch: int,
     epochs, why = automatic_epochs(recipe, images, options.imgsz, on_cpu)
     epochs = int(choices.take("epochs", epochs, why))  # type: ignore[call-overload]
     total = epochs * batches
+    choices.note("batch", batch, options.source("batch") if options.is_typed("batch") else "recipe")
     choices.note("steps", f"{batches} batches of {batch} per epoch, {total} in all", f"{images} images")
 
     accumulate, why = accumulation(options, recipe, batch, total)
@@ -176,7 +187,10 @@ def make_plan(options: TrainOptions, recipe: Recipe, *, images: int, batch: int,
     choice, why = choose_optimizer(options, recipe, updates)
     choices.note("optimizer", choice.name, why)
     refuse_void_options(options, choice.name)
-    lr0 = float(choices.take("lr0", choice.lr0, f"rate of the recipe for {choice.name}"))  # type: ignore[arg-type]
+    rate, why = choice.lr0, f"rate of the recipe for {choice.name}"
+    if not from_scratch:
+        rate, why = rate * recipe.fine_tune, f"{why}, x {recipe.fine_tune:g} for given weights"
+    lr0 = float(choices.take("lr0", rate, why))  # type: ignore[arg-type]
     lrf = float(choices.take("lrf", options.lrf, options.source("lrf")))  # type: ignore[arg-type]
     momentum = float(choices.take("momentum", choice.momentum, f"for {choice.name}"))  # type: ignore[arg-type]
     schedule = "cosine" if options.cos_lr else options.schedule

@@ -210,7 +210,17 @@ def plan_for(trainer: BaseTrainer) -> Plan:
         batch=min(trainer.batch_size, images),
         batches=len(trainer.train_loader),
         on_cpu=trainer.device.type == "cpu",
+        from_scratch=trainer.from_scratch,
     )
+
+
+def batch_size(trainer: BaseTrainer) -> int:
+    """Return images per step: as typed, as the resumed run had it, or as the recipe chooses for the device."""
+    if trainer.args.batch is not None:
+        return trainer.args.batch
+    if trainer.resume_from is not None:
+        return trainer.resume_from["state"]["plan"]["batch"]
+    return trainer.recipe.cpu_batch if trainer.device.type == "cpu" else trainer.recipe.batch
 
 
 def resumed_plan(trainer: BaseTrainer, state: dict[str, Any]) -> Plan:

@@ -190,12 +190,13 @@ class BaseTrainer:
 
     def setup_model(self, cfg: Any, weights: Any) -> None:
         """Turn ``self.model`` from a name, path or checkpoint into a module; a module stays what it is."""
+        self.from_scratch = weights is None
         if not isinstance(self.model, nn.Module):
             self.model = self.get_model(cfg=cfg, weights=weights, verbose=self.args.verbose and dist.is_main())
 
     def setup_loaders(self) -> None:
         """Build both loaders; only then, with data and model sound, is the run folder made."""
-        self.batch_size = self.args.batch
+        self.batch_size = setup.batch_size(self)
         self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
         self.test_loader = self.get_dataloader(self.data["val"], 2 * self.batch_size, rank=dist.rank(), mode="val")
         self.wdir.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from eyas.config.errors import SYNONYMS, UNSUPPORTED
 # Defaults of spec core G that hold here unchanged; None there or "auto" here is tested separately.
 SPEC_DEFAULTS = {
     "patience": 100,
-    "batch": 16,
+    "batch": None,  # auto: 16, or 8 where a CPU trains
     "imgsz": 640,
     "save": True,
     "save_period": -1,
