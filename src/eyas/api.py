@@ -255,7 +255,7 @@ def eval_loader(options: TrainOptions, pin_memory: bool) -> EpochLoader:
     return build_eval_loader(dataset, batch=batch, workers=workers, pin_memory=pin_memory)
 
 
-# -- behind the command line ---------------------------------------------------------------------------------------------
+# -- behind the command line -------------------------------------------------------------------------------------------
 def run_train(cli: Mapping[str, Any]) -> TrainResult:
     """``eyas train key=value ...``: options come from the command line and are remembered as such."""
     options = resolve(recipe=YOLO26.options, cli=cli, command="train")

@@ -21,7 +21,6 @@ from eyas.callbacks import Callback
 from eyas.cli import main
 from eyas.train import DetectionTrainer
 from eyas.train.checkpoint import CheckpointError, SaveError, load_checkpoint, save_checkpoint
-
 from eyas.train.tracking import TrainingDiverged
 
 
@@ -41,10 +40,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def train(data: Path, model: Path | str, project: Path, *more: str) -> int:
-    return main(
-        ["train", f"model={model}", f"data={data}", f"project={project}", "imgsz=64", "batch=4", "workers=0"]
-        + ["plots=false", "device=cpu", *(more or ("epochs=1",))]
-    )
+    fixed = "imgsz=64 batch=4 workers=0 plots=false device=cpu".split()
+    return main(["train", f"model={model}", f"data={data}", f"project={project}", *fixed, *(more or ("epochs=1",))])
 
 
 def assert_refused(code: int, project: Path, capsys: pytest.CaptureFixture[str], *words: str, expected: int = 1) -> str:
@@ -88,7 +85,9 @@ def test_label_files_of_garbage(data: Path, tiny_model: Path, tmp_path: Path, ca
 
 
 def test_one_bad_row_costs_the_row_and_is_reported(data: Path, tiny_model: Path, tmp_path: Path, capsys: Any) -> None:
-    (data.parent / "labels" / "train" / "2.txt").write_text("0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.1 0.1\n0 0.5 oops 0.1 0.1\n")
+    (data.parent / "labels" / "train" / "2.txt").write_text(
+        "0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.1 0.1\n0 0.5 oops 0.1 0.1\n"
+    )
     (data.parent / "images" / "train" / "3.png").write_text("this is no image")
     assert train(data, tiny_model, tmp_path / "runs") == 0
     text = capsys.readouterr().out
@@ -151,8 +150,21 @@ def test_a_full_disk_in_a_run_is_one_line(data: Path, tiny_model: Path, tmp_path
 
 def test_ctrl_c_from_a_real_shell_saves_and_says_how_to_resume(data: Path, tiny_model: Path, tmp_path: Path) -> None:
     options = [f"model={tiny_model}", f"data={data}", f"project={tmp_path / 'runs'}", "imgsz=64", "batch=4"]
-    command = [sys.executable, "-u", "-m", "eyas", "train", *options, "epochs=500", "workers=1", "plots=false", "device=cpu"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "eyas",
+        "train",
+        *options,
+        "epochs=500",
+        "workers=1",
+        "plots=false",
+        "device=cpu",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if " 2/500" in line:
@@ -189,7 +201,9 @@ def test_checkpoints_hold_no_code(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "foreign.pt")
 
 
-def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_checkpoint(data: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_checkpoint(
+    data: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     class Poison(Callback):
         def adjust_loss(self, trainer: Any, loss: Any) -> Any:
             return loss * float("nan") if trainer.epoch == 1 else loss

@@ -21,7 +21,14 @@ def trained(digits_tiny: Path, tiny_model: Path, tmp_path_factory: pytest.TempPa
     yolo = YOLO(tiny_model)
     runs = tmp_path_factory.mktemp("trained")
     result = yolo.train(
-        data=str(digits_tiny), imgsz=64, epochs=3, workers=0, plots=False, verbose=False, device="cpu", project=str(runs)
+        data=str(digits_tiny),
+        imgsz=64,
+        epochs=3,
+        workers=0,
+        plots=False,
+        verbose=False,
+        device="cpu",
+        project=str(runs),
     )
     return result.best
 
@@ -99,7 +106,9 @@ def test_fine_tuning_starts_from_given_weights(trained: Path, digits_tiny: Path,
     options = {"workers": 0, "plots": False, "verbose": False, "device": "cpu", "project": str(tmp_path)}
     for changes in ({}, {"pretrained": False}):
         yolo = YOLO(trained)
-        yolo.add_callback("on_train_start", lambda trainer: seen.append(trainer.model.model[0].conv.weight.detach().clone()))
+        yolo.add_callback(
+            "on_train_start", lambda trainer: seen.append(trainer.model.model[0].conv.weight.detach().clone())
+        )
         yolo.train(data=str(digits_tiny), imgsz=64, epochs=1, **options, **changes)
     assert torch.equal(seen[0], start) and not torch.equal(seen[1], start)
 

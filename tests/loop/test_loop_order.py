@@ -81,7 +81,14 @@ def test_hooks_repeat_as_often_as_the_drawing_says(calls: list[str]) -> None:
     for name in ("on_train_epoch_start", "on_train_epoch_end", "validate", "on_fit_epoch_end", "save_model"):
         assert calls.count(name) == epochs, name
     assert calls.count("adjust_metrics") == epochs + 1, "the final evaluation too"
-    for name in ("on_train_batch_start", "preprocess_batch", "adjust_batch", "adjust_loss", "optimizer_step", "adjust_gradients"):
+    for name in (
+        "on_train_batch_start",
+        "preprocess_batch",
+        "adjust_batch",
+        "adjust_loss",
+        "optimizer_step",
+        "adjust_gradients",
+    ):
         assert calls.count(name) == batches, name
     for name in ("get_model", "build_optimizer", "adjust_model", "on_train_start", "on_train_end", "teardown"):
         assert calls.count(name) == 1, name

@@ -13,7 +13,12 @@ from eyas.train import DetectionTrainer
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
 from eyas.train.interrupt import Interrupted
 
-DETAILS = {"mixup": 0.3, "multi_scale": 0.3, "fliplr": 0.5, "epochs": 4}
+DETAILS = {"batch": 16, "mixup": 0.3, "multi_scale": 0.3, "fliplr": 0.5, "epochs": 4}
+OTHERS = (  # each is cut after the second of four epochs and must go on as if nothing had happened
+    {"nbs": 32, "optimizer": "SGD", "lr0": 0.01},
+    {"ema": False, "val_every": 3, "optimizer": "MuSGD"},
+    {"save_period": 1, "plots": True, "close_mosaic": 2},
+)
 
 
 class Crash(Exception):
@@ -81,9 +86,24 @@ def test_resume_after_a_crash_is_bit_identical(options: Any, straight: dict[str,
     assert_same_run(straight, load_checkpoint(result.last))
 
 
-def test_ctrl_c_inside_an_epoch_saves_and_resumes_bit_identically(options: Any, straight: dict[str, Any]) -> None:
-    trainer = DetectionTrainer(overrides=options(**DETAILS, name="cut"), _callbacks=[InterruptAt(2, 1)])
-    with pytest.raises(Interrupted, match=r"epoch 3 after 2 of 4 batches.*eyas train resume="):
+@pytest.mark.parametrize("changes", OTHERS)
+def test_other_settings_resume_bit_identically(options: Any, changes: dict[str, Any]) -> None:
+    o = options(**{**DETAILS, **changes})
+    whole = DetectionTrainer(overrides=o | {"name": "whole"}).train()
+    trainer = DetectionTrainer(overrides=o | {"name": "cut"}, _callbacks=[CrashAfterEpoch(1)])
+    with pytest.raises(Crash):
+        trainer.train()
+    result = DetectionTrainer(overrides={"resume": str(trainer.last), "plots": False}).train()
+    assert_same_run(load_checkpoint(whole.last), load_checkpoint(result.last))
+    assert result.best_epoch == whole.best_epoch
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_ctrl_c_inside_an_epoch_saves_and_resumes_bit_identically(
+    options: Any, straight: dict[str, Any], step: int
+) -> None:
+    trainer = DetectionTrainer(overrides=options(**DETAILS, name="cut"), _callbacks=[InterruptAt(2, step)])
+    with pytest.raises(Interrupted, match=rf"epoch 3 after {step + 1} of 4 batches.*eyas train resume="):
         trainer.train()
     result = DetectionTrainer(overrides={"resume": str(trainer.last)}).train()
     assert_same_run(straight, load_checkpoint(result.last))

@@ -19,7 +19,7 @@ from eyas.train.plan import make_plan
 
 
 def test_small_data_learns(options: Any, digits_tiny: Path, tmp_path: Path) -> None:
-    """Spec core I.1: 10 images, batch 4, 5 epochs, everything else at its default must move every parameter that gets a gradient."""
+    """Spec core I.1: 10 images, batch 4, 5 epochs and defaults must move every parameter that gets a gradient."""
     data = yaml.safe_load(digits_tiny.read_text())
     images = sorted((digits_tiny.parent / data["train"]).rglob("*.*"))[:10]
     (tmp_path / "ten.txt").write_text("\n".join(str(p) for p in images))
@@ -52,7 +52,12 @@ def test_loss_falls_and_the_result_says_what_happened(options: Any) -> None:
     losses = [row["train/cls_loss"] for row in result.history]
     assert losses[-1] < 0.8 * losses[0]
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4, 5, 6] and result.epochs == 6
-    assert set(result.metrics) >= {"metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", "metrics/mAP50-95(B)"}
+    assert set(result.metrics) >= {
+        "metrics/precision(B)",
+        "metrics/recall(B)",
+        "metrics/mAP50(B)",
+        "metrics/mAP50-95(B)",
+    }
     best = load_checkpoint(result.best)
     assert best["epoch"] + 1 == result.best_epoch
     for key, value in yolo.model.state_dict().items():
@@ -68,7 +73,9 @@ def test_loss_falls_and_the_result_says_what_happened(options: Any) -> None:
     assert missing == []
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert len(rows) == 6 and float(rows[-1]["train/cls_loss"]) == pytest.approx(losses[-1], rel=1e-4)
-    assert list(rows[0])[:3] == ["epoch", "time", "train/box_loss"] and "val/box_loss" in rows[0] and "lr/pg0" in rows[0]
+    assert (
+        list(rows[0])[:3] == ["epoch", "time", "train/box_loss"] and "val/box_loss" in rows[0] and "lr/pg0" in rows[0]
+    )
     assert json.loads((folder / "plan.json").read_text())["epochs"] == 6
     assert yaml.safe_load((folder / "options.yaml").read_text())["lr0"] == 0.01
 

@@ -35,7 +35,8 @@ class Assignment(NamedTuple):
     def scores(self, nc: int) -> Tensor:
         """Return soft class targets (B, A, nc)."""
         target = self.weight.new_zeros((*self.weight.shape, nc))
-        return target.scatter_(2, self.labels[..., None], self.weight[..., None])
+        # A maximum with zero, not a plain scatter: CUDA's deterministic scatter asks the device for its largest index.
+        return target.scatter_reduce_(2, self.labels[..., None], self.weight[..., None], "amax")
 
 
 class TaskAlignedAssigner:
@@ -142,14 +143,16 @@ def resolve_conflicts(anchor: Tensor, chosen: Tensor, overlap: Tensor, image: Te
     t, a = overlap.shape
     row = torch.arange(t, device=overlap.device)[:, None]
     cell = (image[:, None] * a + anchor).flatten()
-    claims = torch.zeros(b * a, dtype=torch.int64, device=overlap.device).scatter_add_(0, cell, chosen.flatten().long())
-    claimant = torch.where(chosen, row, -1).flatten()
-    owner = torch.full_like(claims, -1).scatter_reduce_(0, cell, claimant, "amax").view(b, a)
+    # Two maxima tell one claim from several. Counting with scatter_add_ would wait: its deterministic form on CUDA asks
+    # the device for the largest index.
+    nobody = torch.full((b * a,), -1, dtype=torch.int64, device=overlap.device)
+    owner = nobody.scatter_reduce(0, cell, torch.where(chosen, row, -1).flatten(), "amax").view(b, a)
+    first = (t - 1) - nobody.scatter_reduce(0, cell, torch.where(chosen, t - 1 - row, -1).flatten(), "amax").view(b, a)
     by_image = image[:, None].expand(t, a)
     most = overlap.new_zeros(b, a).scatter_reduce_(0, by_image, overlap, "amax")
     is_most = overlap == most[image]
     closest = torch.full_like(owner, t).scatter_reduce_(0, by_image, torch.where(is_most, row, t), "amin")
-    return torch.where(claims.view(b, a) > 1, closest, owner)
+    return torch.where(first < owner, closest, owner)
 
 
 def keep_best(owner: Tensor, metric: Tensor, image: Tensor, k: int) -> Tensor:

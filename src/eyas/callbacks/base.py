@@ -173,7 +173,9 @@ def check_event(event: str) -> str:
 class CallbackList:
     """The callbacks and plain functions of one run, in the order they were added."""
 
-    def __init__(self, callbacks: list[Callback] | None = None, functions: dict[str, list[Event]] | None = None) -> None:
+    def __init__(
+        self, callbacks: list[Callback] | None = None, functions: dict[str, list[Event]] | None = None
+    ) -> None:
         self.callbacks: list[Callback] = []
         self.functions: dict[str, list[Event]] = {event: [] for event in EVENTS}
         for callback in callbacks or []:
@@ -213,7 +215,9 @@ class CallbackList:
         for callback in self.callbacks:
             value = getattr(callback, adjuster)(trainer, value)
             if value is None:
-                raise TypeError(f"{type(callback).__name__}.{adjuster}() returned None; return the value, changed or not.")
+                raise TypeError(
+                    f"{type(callback).__name__}.{adjuster}() returned None; return the value, changed or not."
+                )
         return value
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from eyas.callbacks.base import Callback
 
 
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients in place so that their joint L2 norm is at most ``max_norm``; returns the norm before (scalar)."""
+    """Scale gradients in place so that their joint L2 norm is at most ``max_norm``; returns the norm before."""
     return torch.nn.utils.clip_grad_norm_(list(parameters), max_norm=max_norm, foreach=True)
 
 
@@ -30,7 +30,9 @@ class ClipGradNorm(Callback):
 
     def __init__(self, max_norm: float = 10.0) -> None:
         if max_norm <= 0:
-            raise ValueError(f"ClipGradNorm needs max_norm > 0, got {max_norm}; leave the callback out to clip nothing.")
+            raise ValueError(
+                f"ClipGradNorm needs max_norm > 0, got {max_norm}; leave the callback out to clip nothing."
+            )
         self.max_norm = max_norm
         self.norm: Tensor | None = None
 

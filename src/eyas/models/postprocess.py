@@ -58,8 +58,10 @@ def postprocess(
     cx cy w h in pixels and class scores of the one-to-many branch, which go through NMS with threshold ``iou``.
     ``conf``: only scores above it count. ``multi_label``: an anchor may give a row for every class, not only its best.
     """
+    preds = preds.cpu() if end2end else preds
     keep_class = None if classes is None else torch.as_tensor(list(classes), device=preds.device)
     if end2end:
+        # Already small: one transfer for the batch, where filtering on the device would wait for it once per image.
         return [_filter(rows, conf, keep_class)[:max_det] for rows in preds]
     results = []
     for pred in preds:

@@ -29,7 +29,13 @@ def parameter_kind(name: str, module: nn.Module, ndim: int, muon: bool) -> str:
 
 
 def parameter_groups(
-    model: nn.Module, *, lr: float, decay: float, muon: bool = False, boost: tuple[str, ...] = (), boost_factor: float = 3.0
+    model: nn.Module,
+    *,
+    lr: float,
+    decay: float,
+    muon: bool = False,
+    boost: tuple[str, ...] = (),
+    boost_factor: float = 3.0,
 ) -> list[dict[str, Any]]:
     """Return optimizer groups ``weight, bn, bias`` (and ``muon``); only ``weight`` and ``muon`` decay.
 

@@ -34,7 +34,7 @@ class MuSGD(Optimizer):
     """SGD with Nesterov momentum; groups labelled ``param_group="muon"`` also take an orthogonalised step.
 
     Args:
-        params: parameters or groups. A group whose ``param_group`` is ``"muon"`` must hold tensors of 2 or 4 dimensions.
+        params: parameters or groups. A group whose ``param_group`` is ``"muon"`` holds tensors of 2 or 4 dimensions.
         lr: learning rate.
         momentum: momentum of both parts, in [0, 1).
         weight_decay: decay of the SGD part.
@@ -100,4 +100,6 @@ class MuSGD(Optimizer):
             grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, grads)
-        torch._foreach_add_(params, torch._foreach_add(grads, buffers, alpha=momentum), alpha=-group["lr"] * group["sgd"])
+        torch._foreach_add_(
+            params, torch._foreach_add(grads, buffers, alpha=momentum), alpha=-group["lr"] * group["sgd"]
+        )

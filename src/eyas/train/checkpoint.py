@@ -113,7 +113,9 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} holds code, not just tensors, and was not opened: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"{path} holds code, not just tensors, and was not opened: {_first_line(error)}"
+        ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
     if not isinstance(checkpoint, dict) or "eyas" not in checkpoint or "model" not in checkpoint:

@@ -50,7 +50,7 @@ class DetectionTrainer(BaseTrainer):
 
     def set_model_attributes(self) -> None:
         """Give the model its classes, the options, its head's settings and the class weights."""
-        model = unwrap_model(self.model)
+        model: Any = unwrap_model(self.model)
         model.nc = self.data["nc"]
         model.names = self.data["names"]
         model.args = self.args
@@ -92,7 +92,9 @@ class DetectionTrainer(BaseTrainer):
             )
         return EvalDataset(index, store, imgsz=self.imgsz(), stride=STRIDE, batch=batch or 16)
 
-    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> EpochLoader:
+    def get_dataloader(
+        self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train"
+    ) -> EpochLoader:
         """Return the loader of a split."""
         if mode not in ("train", "val"):
             raise ValueError(f"mode={mode!r} must be 'train' or 'val'.")
@@ -154,6 +156,10 @@ class DetectionTrainer(BaseTrainer):
             for key, value in batch.items()
         }
         moved["img"] = moved["img"].float().div_(255)
+        if (
+            self.args.channels_last is False
+        ):  # the loader's images are channels last, and convolutions would follow them
+            moved["img"] = moved["img"].contiguous()
         if self.args.multi_scale:
             moved["img"] = self.rescale(moved["img"])
         return moved

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -12,8 +14,8 @@ def select_device(device: object = None) -> torch.device:
     """Return the device to use.
 
     Args:
-        device: ``None`` (a GPU if there is one, else the CPU), ``"cpu"``, ``"mps"``, an index such as ``0`` or ``"0"``, or
-            ``"cuda:0"``.
+        device: ``None`` (a GPU if there is one, else the CPU), ``"cpu"``, ``"mps"``, an index such as ``0`` or ``"0"``,
+            or ``"cuda:0"``.
 
     Raises:
         ValueError: no such device here, or several were asked for.
@@ -29,7 +31,9 @@ def select_device(device: object = None) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a device; use cpu, mps, 0, 1, ... or cuda:0.") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={device!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs.")
+        raise ValueError(
+            f"device={device!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs."
+        )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device='mps' is not available on this machine.")
     return chosen
@@ -62,14 +66,21 @@ def reproducible(deterministic: bool, device: torch.device) -> Iterator[None]:
     if device.type != "cuda" or not deterministic:
         yield
         return
+    # cuBLAS needs a fixed workspace to be reproducible, and reads this once, before its first matrix product.
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = workspace or ":4096:8"
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn, fill = torch.backends.cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory
+    cudnn = torch.backends.cudnn.deterministic
+    memory: Any = torch.utils.deterministic  # its switch is set by name: torch's stubs do not know it
+    fill = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.deterministic = True
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]  # a debugging aid that costs time
+    memory.fill_uninitialized_memory = False  # a debugging aid that costs time
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.deterministic = cudnn
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        if workspace is None:
+            del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+        memory.fill_uninitialized_memory = fill

@@ -17,7 +17,7 @@ PICTURED_BATCHES = 3
 
 
 class Pictures(Callback):
-    """Draws ``train_batch*.jpg`` (the first batches, and the first without mosaic), ``labels.jpg`` and ``results.png``."""
+    """Draws ``train_batch*.jpg`` (the first, and the first without mosaic), ``labels.jpg`` and ``results.png``."""
 
     def on_train_start(self, trainer: BaseTrainer) -> None:
         dataset = trainer.train_loader.dataset

@@ -133,7 +133,9 @@ def choose_optimizer(options: TrainOptions, recipe: Recipe, updates: int) -> tup
     sgd_like = name in ("SGD", "MuSGD", "ASGD")
     base = recipe.long if sgd_like else recipe.short
     warm_bias = 0.1 if name == "SGD" else base.warmup_bias_lr
-    return OptimizerChoice(name, base.lr0, 0.937 if name == "SGD" else base.momentum, warm_bias), options.source("optimizer")
+    return OptimizerChoice(name, base.lr0, 0.937 if name == "SGD" else base.momentum, warm_bias), options.source(
+        "optimizer"
+    )
 
 
 def refuse_void_options(options: TrainOptions, optimizer: str) -> None:

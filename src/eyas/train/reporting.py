@@ -26,12 +26,12 @@ class ConsoleReport(Callback):
     def header(self, trainer: BaseTrainer) -> str:
         """One line: what trains on what, where, into which folder."""
         device = trainer.device.type
-        place = torch.cuda.get_device_name(trainer.device) if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-        verb = f"Resuming at epoch {trainer.start_epoch + 1}" if trainer.resume_from else "Training"
-        return (
-            f"{verb}: {trainer.args.model} on {trainer.args.data}, {trainer.plan.images} images at {trainer.args.imgsz} px, "
-            f"{place}, results in {trainer.save_dir}"
+        place = (
+            torch.cuda.get_device_name(trainer.device) if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
         )
+        verb = f"Resuming at epoch {trainer.start_epoch + 1}" if trainer.resume_from else "Training"
+        data = f"{trainer.args.data}, {trainer.plan.images} images at {trainer.args.imgsz} px"
+        return f"{verb}: {trainer.args.model} on {data}, {place}, results in {trainer.save_dir}"
 
     def on_train_epoch_start(self, trainer: BaseTrainer) -> None:
         self.console.epoch_start(trainer.epoch, trainer.epochs, len(trainer.train_loader))
@@ -51,7 +51,9 @@ class ConsoleReport(Callback):
         minutes = trainer.elapsed() / 60
         lines = [f"{trainer.epoch + 1} epochs in {minutes:.1f} minutes."]
         if trainer.best_fitness is not None:
-            numbers = ", ".join(f"{k.removeprefix('metrics/').removesuffix('(B)')} {v:.4f}" for k, v in best_metrics(trainer).items())
+            numbers = ", ".join(
+                f"{k.removeprefix('metrics/').removesuffix('(B)')} {v:.4f}" for k, v in best_metrics(trainer).items()
+            )
             lines.append(f"Best epoch {trainer.best_epoch}: {numbers}.")
             lines.append(f"Best weights: {trainer.best}")
         return [*lines, f"Everything else: {trainer.save_dir}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -34,8 +34,25 @@ if TYPE_CHECKING:
 
 # What may change when a run goes on: nothing that would make it another training.
 RESUMABLE = frozenset(
-    "epochs time patience device workers cache val_every val plots save_period verbose save resume model save_json "
-    "save_txt save_conf".split()
+    [
+        "epochs",
+        "time",
+        "patience",
+        "device",
+        "workers",
+        "cache",
+        "val_every",
+        "val",
+        "plots",
+        "save_period",
+        "verbose",
+        "save",
+        "resume",
+        "model",
+        "save_json",
+        "save_txt",
+        "save_conf",
+    ]
 )
 
 
@@ -97,15 +114,19 @@ def check_unfinished(path: Path, checkpoint: dict[str, Any], epochs: int | None,
     state = checkpoint["state"]
     if hours is not None:
         if state["elapsed"] >= hours * 3600:
-            raise CheckpointError(f"{path} is finished: its {hours:g} hours are spent. Give a larger time to train longer.")
+            raise CheckpointError(
+                f"{path} is finished: its {hours:g} hours are spent. Give a larger time to train longer."
+            )
         return
     done, planned = checkpoint["epoch"] + 1, epochs or state["epochs"]
     if state["step"] == 0 and done >= planned:
-        raise CheckpointError(f"{path} is finished: {done} of {planned} epochs. Give epochs={2 * planned} to train longer.")
+        raise CheckpointError(
+            f"{path} is finished: {done} of {planned} epochs. Give epochs={2 * planned} to train longer."
+        )
 
 
 def find_checkpoint(options: TrainOptions) -> Path:
-    """Return the ``last.pt`` that ``resume`` means: a path, the run named, what ``model`` names, or the project's newest."""
+    """Return the ``last.pt`` that ``resume`` means: a path, the run named, the model's, or the project's newest."""
     if isinstance(options.resume, str):
         return Path(options.resume)
     if options.save_dir or options.name:
@@ -147,7 +168,9 @@ def collect_callbacks(given: Any, options: TrainOptions) -> CallbackList:
     else:
         mine, functions = list(given or []), {}
     if options.is_typed("clip_grad_norm") and any(isinstance(c, ClipGradNorm) for c in mine):
-        raise ValueError("clip_grad_norm and a ClipGradNorm callback both decide how gradients are clipped; give one of them.")
+        raise ValueError(
+            "clip_grad_norm and a ClipGradNorm callback both decide how gradients are clipped; give one of them."
+        )
     stock = [c for c in stock_callbacks(options) if not any(isinstance(other, type(c)) for other in mine)]
     return CallbackList([*stock, *mine], functions)
 
@@ -193,7 +216,7 @@ def place_model(model: nn.Module, device: torch.device, channels_last: bool | No
     """Return the model on its device, channels last unless refused: depthwise convolutions on a CPU are several times
     faster so, and tensor cores of a GPU want it too."""
     if channels_last or (channels_last is None and device.type != "mps"):
-        return model.to(device, memory_format=torch.channels_last)
+        return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lag behind
     return model.to(device)
 
 
@@ -264,6 +287,8 @@ def epochs_within(hours: float, elapsed: float, done: int) -> int:
 class FollowsEpoch(Protocol):
     """A loader whose order and augmentation are a function of the epoch."""
 
+    def __iter__(self) -> Iterator[Any]: ...
+
     def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None: ...
     def close(self) -> None: ...
 
@@ -283,7 +308,9 @@ def tell_loader(loader: Any, epoch: int, mosaic_closed: bool, first_batch: int) 
 
 def batches_from(loader: Any, first_batch: int) -> Iterable[Any]:
     """Return the rest of an epoch; our own loader was told where to start, a user's plain one is run up to there."""
-    return loader if isinstance(loader, FollowsEpoch) else itertools.islice(loader, first_batch, None)
+    if isinstance(loader, FollowsEpoch):
+        return loader
+    return itertools.islice(loader, first_batch, None)
 
 
 def tell_criterion(criterion: Any, progress: Progress) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def describe_model(trainer: BaseTrainer) -> dict[str, Any]:
     """Return the part of a checkpoint that inference needs: averaged weights, layer table, names, options, numbers."""
-    averaged = trainer.ema.ema if trainer.ema else unwrap_model(trainer.model)
+    averaged: Any = trainer.ema.ema if trainer.ema else unwrap_model(trainer.model)
     return {
         "eyas": {"format": FORMAT, "version": __version__, "torch": str(torch.__version__)},
         "model": dict(averaged.state_dict()),

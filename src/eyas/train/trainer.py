@@ -138,7 +138,9 @@ class BaseTrainer:
         self.model.train()
         self.run_callbacks("on_train_epoch_start")
         self.send_progress()
-        for self.step, batch in enumerate(setup.batches_from(self.train_loader, self.start_step), self.start_step):
+        rest = setup.batches_from(self.train_loader, self.start_step)
+        for step, batch in enumerate(rest, self.start_step):
+            self.step = step
             self.train_batch(batch)
             if self.out_of_time():
                 break
@@ -395,7 +397,7 @@ class BaseTrainer:
         raise NotImplementedError(f"{type(self).__name__} must define build_dataset()")
 
     def get_validator(self) -> Any:
-        """Return the validator: called with the trainer, or with ``model=``, it returns numbers, ``fitness`` among them."""
+        """Return the validator: called with the trainer or with ``model=``, it returns numbers, ``fitness`` too."""
         raise NotImplementedError(f"{type(self).__name__} must define get_validator()")
 
     def preprocess_batch(self, batch: Batch) -> Batch:
@@ -440,7 +442,7 @@ class BaseTrainer:
         return metrics, metrics.pop("fitness", None)
 
     def save_model(self) -> bool:
-        """Write ``best.pt``, ``last.pt`` and ``epochN.pt`` when due, each atomically; returns whether anything was written.
+        """Write ``best.pt``, ``last.pt`` and ``epochN.pt`` when due, each atomically; returns whether one was written.
 
         ``save=False`` keeps only the best weights, and the last ones at the end.
         """
