@@ -26,7 +26,8 @@ from eyas.train import BaseTrainer, DetectionTrainer, TrainResult
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
 from eyas.train.detection import STRIDE, default_workers
 from eyas.train.device import amp_dtype, select_device
-from eyas.train.setup import model_source, run_folder
+from eyas.train.options import run_folder
+from eyas.train.setup import model_source
 
 EVAL_BATCH = 16
 # What a trained model remembers as defaults for val() and predict().

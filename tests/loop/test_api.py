@@ -113,6 +113,20 @@ def test_fine_tuning_starts_from_given_weights(trained: Path, digits_tiny: Path,
     assert torch.equal(seen[0], start) and not torch.equal(seen[1], start)
 
 
+def test_weights_brought_by_load_are_trained_on(
+    trained: Path, tiny_model: Path, digits_tiny: Path, tmp_path: Path
+) -> None:
+    seen: list[torch.Tensor] = []
+    yolo = YOLO(tiny_model).load(trained)
+    yolo.add_callback(
+        "on_train_start", lambda trainer: seen.append(trainer.model.model[0].conv.weight.detach().clone())
+    )
+    options = {"workers": 0, "plots": False, "verbose": False, "device": "cpu", "project": str(tmp_path)}
+    result = yolo.train(data=str(digits_tiny), imgsz=64, epochs=1, **options)
+    assert torch.equal(seen[0], load_checkpoint(trained)["model"]["model.0.conv.weight"])
+    assert result.plan.lr0 < YOLO(tiny_model).recipe.short.lr0, "given weights are changed more gently"
+
+
 def test_wrong_calls_are_explained(tiny_model: Path, tmp_path: Path) -> None:
     from eyas.train import DetectionTrainer
 

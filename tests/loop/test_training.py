@@ -301,3 +301,133 @@ def test_multi_scale_and_mixing_train(options: Any) -> None:
     trainer.add_callback("on_train_batch_end", note)
     trainer.train()
     assert len(sizes) > 1 and all(s % 32 == 0 for s in sizes)
+
+
+def test_a_fitness_that_is_nan_is_never_the_best(options: Any, caplog: pytest.LogCaptureFixture) -> None:
+    scores = iter([float("nan"), -1.0, None])
+
+    class Odd(DetectionTrainer):
+        def validate(self) -> Any:
+            return super().validate()[0], next(scores)
+
+    result = Odd(overrides=options()).train()
+    assert (result.best_epoch, result.fitness) == (2, -1.0)
+    assert "fitness is nan" in caplog.text
+
+
+def test_without_any_fitness_the_last_weights_are_adopted(options: Any) -> None:
+    class Blind(DetectionTrainer):
+        def validate(self) -> Any:
+            return super().validate()[0], None
+
+    yolo = YOLO(options()["model"])
+    changes = {k: v for k, v in options(epochs=1).items() if k != "model"}
+    result = yolo.train(trainer=Blind, **changes)
+    assert result.best_epoch == 0 and not result.best.exists()
+    assert torch.equal(
+        yolo.model.state_dict()["model.0.conv.weight"], load_checkpoint(result.last)["model"]["model.0.conv.weight"]
+    )
+
+
+def test_save_false_still_keeps_the_best_weights(options: Any) -> None:
+    scores = iter([1.0, 2.0, 0.5])
+
+    class SecondIsBest(DetectionTrainer):
+        def validate(self) -> Any:
+            return super().validate()[0], next(scores)
+
+    result = SecondIsBest(overrides=options(save=False)).train()
+    assert load_checkpoint(result.best)["epoch"] + 1 == result.best_epoch == 2
+    assert load_checkpoint(result.last)["epoch"] + 1 == 3
+
+
+def test_a_component_of_the_user_replaces_the_stock_one_of_its_class(options: Any) -> None:
+    from eyas.callbacks import ClipGradNorm
+
+    class Mine(ClipGradNorm):
+        pass
+
+    trainer = DetectionTrainer(overrides=options(), _callbacks=[Mine(0.5)])
+    clips = [c for c in trainer.callbacks.callbacks if isinstance(c, ClipGradNorm)]
+    assert [type(c) for c in clips] == [Mine]
+    bare = DetectionTrainer(overrides=options(), _callbacks=[Callback()])
+    assert any(isinstance(c, ClipGradNorm) for c in bare.callbacks.callbacks), "an unrelated callback replaces nothing"
+    with pytest.raises(ValueError, match="both decide how gradients are clipped"):
+        DetectionTrainer(overrides=options(clip_grad_norm=1.0), _callbacks=[Mine(0.5)])
+
+
+def test_clipping_is_the_same_through_option_component_and_override(options: Any) -> None:
+    from eyas.callbacks import ClipGradNorm
+
+    class ByHand(DetectionTrainer):
+        def optimizer_step(self) -> None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=0.1)
+            super().optimizer_step()
+
+    runs = (
+        DetectionTrainer(overrides=options(epochs=1, clip_grad_norm=0.1)),
+        DetectionTrainer(overrides=options(epochs=1), _callbacks=[ClipGradNorm(0.1)]),
+        ByHand(overrides=options(epochs=1, clip_grad_norm=0)),
+        DetectionTrainer(overrides=options(epochs=1)),
+    )
+    for run in runs:
+        run.train()
+    option, component, override, stock = (run.model.state_dict() for run in runs)
+    for key, value in option.items():
+        assert torch.equal(value, component[key]) and torch.equal(value, override[key]), key
+    assert not torch.equal(option["model.0.conv.weight"], stock["model.0.conv.weight"])
+
+
+def test_single_cls_and_a_table_without_the_end_to_end_branch(options: Any, tmp_path: Path) -> None:
+    table = yaml.safe_load(Path(options()["model"]).read_text()) | {"end2end": False}
+    (tmp_path / "dense.yaml").write_text(yaml.safe_dump(table))
+    o = options(model=str(tmp_path / "dense.yaml"), single_cls=True, classes=[3, 4], epochs=1, cls_pw=0.5)
+    trainer = DetectionTrainer(overrides=o)
+    trainer.train()
+    assert trainer.model.nc == 1 and trainer.data["names"] == {0: "item"}
+    truth = trainer.validator.metrics.nt_per_class.sum()
+    assert truth == trainer.test_loader.dataset.index.instances(1).sum() > 0
+
+
+def test_class_weights_reach_the_loss_of_both_branches(options: Any) -> None:
+    trainer = DetectionTrainer(overrides=options(epochs=1, cls_pw=1.0))
+    trainer.train()
+    counts = torch.as_tensor(trainer.train_loader.dataset.index.instances(10), dtype=torch.float32)
+    for branch in (trainer.model.criterion.one2many, trainer.model.criterion.one2one):
+        weights = branch.class_weights.flatten()
+        torch.testing.assert_close(weights * counts, (weights * counts).mean().expand(10))
+        assert weights.mean().item() == pytest.approx(1.0)
+
+
+def test_users_transforms_see_every_training_image(options: Any) -> None:
+    yolo = YOLO(options()["model"])
+    changes = {k: v for k, v in options(epochs=1).items() if k != "model"}
+    seen: list[tuple[int, ...]] = []
+    reds: list[float] = []
+
+    def only_red(image: Any, boxes: Any, labels: Any) -> Any:
+        seen.append((*image.shape, boxes.shape[1]))
+        image = image.copy()
+        image[..., 1:] = 0
+        return image, boxes, labels
+
+    yolo.add_callback("on_train_batch_end", lambda t: reds.append(float(t.batch["img"][:, 1:].sum())))
+    yolo.train(transforms=[only_red], **changes)
+    assert seen == [(64, 64, 3, 4)] * 64 and reds == [0.0] * 4
+
+
+def test_one_process_only(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="several processes is not in this release"):
+        DetectionTrainer(overrides=options())
+
+
+def test_options_that_the_optimizer_or_device_cannot_use_are_refused(options: Any) -> None:
+    with pytest.raises(ValueError, match="warmup_momentum=0.5 has no effect on AdamW"):
+        DetectionTrainer(overrides=options(warmup_momentum=0.5)).train()
+    with pytest.raises(ValueError, match="outlasts the run"):
+        DetectionTrainer(overrides=options(warmup_epochs=5.0)).train()
+    with pytest.raises(ValueError, match="no effect on a CPU"):
+        DetectionTrainer(overrides=options(amp="bf16"))
+    with pytest.raises(ValueError, match="Did you mean"):
+        DetectionTrainer(overrides=options(optimizer="Adadeltaa"))

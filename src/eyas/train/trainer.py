@@ -20,7 +20,7 @@ from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, che
 from eyas.optim.ema import unwrap_model
 from eyas.optim.optimizers import optimizer_class
 from eyas.recipes import YOLO26, Recipe
-from eyas.train import setup, state
+from eyas.train import checks, options, setup, state
 from eyas.train.checkpoint import load_checkpoint, save_checkpoint
 from eyas.train.device import amp_dtype, reproducible, select_device
 from eyas.train.interrupt import Interrupted, catch_interrupts
@@ -55,19 +55,19 @@ class BaseTrainer:
         overrides: TrainOptions | Mapping[str, Any] | None = None,
         _callbacks: CallbackList | Mapping[str, list[Any]] | list[Callback] | None = None,
     ) -> None:
-        self.args = setup.merge_options(cfg, overrides, self.recipe)
+        self.args = options.merge_options(cfg, overrides, self.recipe)
         self.resume_from: dict[str, Any] | None = None
         if self.args.resume:
-            self.args, self.resume_from = setup.resume_options(self.args)
+            self.args, self.resume_from = options.resume_options(self.args)
         if self.args.optimizer.lower() != "auto":
             optimizer_class(self.args.optimizer)  # a name that is none is refused before data is read
         self.callbacks = setup.collect_callbacks(_callbacks, self.args)
         self.device = select_device(self.args.device)
         self.amp_dtype = amp_dtype(self.args.amp, self.device)
         self.amp = self.amp_dtype is not None
-        setup.refuse_several_processes()
+        options.refuse_several_processes()
         self.world_size = dist.world_size() if dist.world_size() > 1 else 0
-        self.save_dir = setup.run_folder(self.args, resuming=self.resume_from is not None)
+        self.save_dir = options.run_folder(self.args, resuming=self.resume_from is not None)
         self.wdir = self.save_dir / "weights"
         self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
         self.csv = self.save_dir / "results.csv"
@@ -273,8 +273,8 @@ class BaseTrainer:
         self.run_callbacks("on_val_start")
         best_before = self.best_fitness  # an override of validate() may write best_fitness itself (architecture trap 3)
         metrics, self.fitness = self.validate()
-        self.metrics = setup.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
-        self.fitness = setup.usable_fitness(self.fitness)
+        self.metrics = checks.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
+        self.fitness = checks.usable_fitness(self.fitness)
         improved = self.fitness is not None and (best_before is None or self.fitness > best_before)
         self.best_fitness = self.fitness if improved else best_before
         self.best_epoch = self.epoch + 1 if improved else self.best_epoch
@@ -300,9 +300,9 @@ class BaseTrainer:
         row |= {f"lr/pg{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
         self.history.append(row)
         broken = [name for name, value in losses.items() if not math.isfinite(value)]
-        broken += ["the weights"] if not setup.all_finite(unwrap_model(self.model)) else []
+        broken += ["the weights"] if not checks.all_finite(unwrap_model(self.model)) else []
         if broken:
-            raise TrainingDiverged(setup.describe_divergence(self, broken))
+            raise TrainingDiverged(checks.describe_divergence(self, broken))
 
     def running_losses(self) -> dict[str, float]:
         """Mean losses of the epoch so far; waits for the device."""
@@ -332,7 +332,7 @@ class BaseTrainer:
             model.load_state_dict(best["model"])
             metrics = self.adjust("adjust_metrics", self.evaluate_best(model))
             metrics.pop("fitness", None)  # what chose the best stays: it may be of the user's own making
-            self.metrics = best["train_metrics"] | setup.plain_floats(metrics, "the final evaluation")
+            self.metrics = best["train_metrics"] | checks.plain_floats(metrics, "the final evaluation")
 
     def evaluate_best(self, model: nn.Module) -> dict[str, float]:
         """Return metrics of the best weights."""

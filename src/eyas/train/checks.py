@@ -1,0 +1,56 @@
+"""Is a number usable? Checks between an epoch and what is decided from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from eyas.log import warn
+
+if TYPE_CHECKING:
+    from eyas.train.trainer import BaseTrainer
+
+
+def plain_floats(metrics: Mapping[str, Any] | None, source: str) -> dict[str, float]:
+    """Return metrics as Python floats, so that they can be logged, saved and compared.
+
+    Raises:
+        ValueError: a value is not a number.
+    """
+    plain = {}
+    for key, value in (metrics or {}).items():
+        try:
+            plain[str(key)] = float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{source} returned {key}={value!r}, which is not a number.") from error
+    return plain
+
+
+def usable_fitness(fitness: Any) -> float | None:
+    """Return a fitness that can be compared; nan would otherwise stay the best for ever."""
+    if fitness is None:
+        return None
+    if not math.isfinite(float(fitness)):
+        warn(f"fitness is {float(fitness)}: this epoch cannot be the best.")
+        return None
+    return float(fitness)
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether every parameter is a finite number; one question to the device for the whole model."""
+    norms = torch._foreach_norm([p.detach() for p in model.parameters()])
+    return bool(torch.stack(norms).isfinite().all())
+
+
+def describe_divergence(trainer: BaseTrainer, broken: list[str]) -> str:
+    """Say what became infinite, and what to do."""
+    kept = f"{trainer.last} holds the epoch before" if trainer.last.exists() else "no checkpoint was written yet"
+    lr = max(group["lr"] for group in trainer.optimizer.param_groups)
+    return (
+        f"{', '.join(broken)} became nan or infinite in epoch {trainer.epoch + 1}; {kept}. "
+        f"The learning rate was {lr:g}: try a smaller lr0, or amp=False."
+    )

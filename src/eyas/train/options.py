@@ -1,0 +1,130 @@
+"""Which options a run has, where it lives, and what a resumed run may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eyas import dist
+from eyas.config import TrainOptions, resolve
+from eyas.config.resolve import check_effective
+from eyas.recipes import Recipe
+from eyas.train.checkpoint import CheckpointError, load_checkpoint
+
+# What may change when a run goes on: nothing that would make it another training.
+RESUMABLE = frozenset(
+    "epochs time patience device workers cache val val_every plots verbose save save_period save_json save_txt save_conf "
+    "resume model".split()
+)
+
+
+def merge_options(
+    cfg: TrainOptions | Mapping[str, Any] | str | Path | None,
+    overrides: TrainOptions | Mapping[str, Any] | None,
+    recipe: Recipe,
+) -> TrainOptions:
+    """Return the options of a run: defaults < recipe < ``cfg`` < ``overrides``, each value with its source."""
+    if isinstance(overrides, TrainOptions):
+        if cfg is not None:
+            raise ValueError("give the options either as cfg or as a ready TrainOptions in overrides, not both.")
+        return overrides
+    if isinstance(cfg, TrainOptions):
+        options = TrainOptions.from_dict(cfg.to_dict(), cfg.sources())
+        for key, value in (overrides or {}).items():
+            setattr(options, key, value)
+        check_effective(options)
+        return options
+    file = Path(cfg) if isinstance(cfg, (str, Path)) else None
+    call = {**(cfg if isinstance(cfg, Mapping) else {}), **(overrides or {})}
+    return resolve(recipe=recipe.options, file=file, call=call)
+
+
+def resume_options(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any]]:
+    """Return the options of the run to continue, with what may change taken over, and its checkpoint.
+
+    Raises:
+        CheckpointError: nothing to resume, or the run is finished.
+        ValueError: an option was typed that would make it another training.
+    """
+    path = find_checkpoint(options)
+    checkpoint = load_checkpoint(path)
+    if "state" not in checkpoint:
+        raise CheckpointError(f"{path} holds weights only; resume from the last.pt of the run.")
+    stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
+    changed = {name: value for name, value in options if options.is_typed(name) and value != stored.get(name)}
+    where = set() if isinstance(options.resume, str) else {"project", "name", "save_dir"}
+    refused = sorted(set(changed) - RESUMABLE - where)
+    if refused:
+        raise ValueError(
+            f"{', '.join(refused)} cannot change when a run is resumed: it would be another training. "
+            f"Leave it out, or start a new run with model={path}."
+        )
+    for name in sorted(set(changed) & RESUMABLE):
+        setattr(stored, name, changed[name])
+    stored.resume, stored.model, stored.save_dir = str(path), str(path), str(path.parent.parent)
+    check_unfinished(path, checkpoint, changed.get("epochs"), stored.time)
+    return stored, checkpoint
+
+
+def check_unfinished(path: Path, checkpoint: dict[str, Any], epochs: int | None, hours: float | None) -> None:
+    """Refuse to resume a run that has nothing left to do.
+
+    Raises:
+        CheckpointError: all its epochs are done, or its time is spent.
+    """
+    state = checkpoint["state"]
+    if hours is not None:
+        if state["elapsed"] >= hours * 3600:
+            raise CheckpointError(
+                f"{path} is finished: its {hours:g} hours are spent. Give a larger time to train longer."
+            )
+        return
+    done, planned = checkpoint["epoch"] + 1, epochs or state["epochs"]
+    if state["step"] == 0 and done >= planned:
+        raise CheckpointError(
+            f"{path} is finished: {done} of {planned} epochs. Give epochs={2 * planned} to train longer."
+        )
+
+
+def find_checkpoint(options: TrainOptions) -> Path:
+    """Return the ``last.pt`` that ``resume`` means: a path, the run named, the model's, or the project's newest."""
+    if isinstance(options.resume, str):
+        return Path(options.resume)
+    if options.save_dir or options.name:
+        folder = Path(options.save_dir) if options.save_dir else project_folder(options) / str(options.name)
+        return folder / "weights" / "last.pt"
+    if options.model and options.model.endswith(".pt"):
+        return Path(options.model)
+    runs = sorted(project_folder(options).glob("*/weights/last.pt"), key=lambda p: p.stat().st_mtime)
+    if not runs:
+        raise CheckpointError(f"resume=True found no weights/last.pt under {project_folder(options)}; give its path.")
+    return runs[-1]
+
+
+def project_folder(options: TrainOptions) -> Path:
+    """Folder that holds runs."""
+    return Path(options.project) if options.project else Path("runs") / "detect"
+
+
+def run_folder(options: TrainOptions, *, resuming: bool = False, default_name: str = "train") -> Path:
+    """Return the folder of this run; a number is added when the name is taken. Nothing is ever deleted."""
+    if options.save_dir:
+        return Path(options.save_dir)
+    base = project_folder(options) / (options.name or default_name)
+    if options.exist_ok or resuming or not base.exists():
+        return base
+    number = 2
+    while (folder := base.with_name(f"{base.name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def refuse_several_processes() -> None:
+    """Stop a launch over several processes: their gradients would not be combined in this release.
+
+    Raises:
+        ValueError: WORLD_SIZE is above 1.
+    """
+    if dist.world_size() > 1:
+        raise ValueError(f"WORLD_SIZE is {dist.world_size()}: training in several processes is not in this release.")
