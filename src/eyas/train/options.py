@@ -13,10 +13,8 @@ from eyas.recipes import Recipe
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
 
 # What may change when a run goes on: nothing that would make it another training.
-RESUMABLE = frozenset(
-    "epochs time patience device workers cache val val_every plots verbose save save_period save_json save_txt save_conf "
-    "resume model".split()
-)
+RESUMABLE = {"epochs", "time", "patience", "device", "workers", "cache", "val", "val_every", "plots", "verbose"}
+RESUMABLE |= {"save", "save_period", "save_json", "save_txt", "save_conf", "resume", "model"}
 
 
 def merge_options(

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eyas.config import TrainOptions
+from eyas.recipes import YOLO26
+from eyas.train.plan import Plan, accumulation, automatic_epochs, make_plan
+
+
+def plan(
+    images: int = 2000, batch: int = 16, *, on_cpu: bool = True, from_scratch: bool = True, **options: object
+) -> Plan:
+    return make_plan(
+        TrainOptions(**options),
+        YOLO26,
+        images=images,
+        batch=batch,
+        batches=-(-images // batch),
+        on_cpu=on_cpu,
+        from_scratch=from_scratch,
+    )
+
+
+def test_a_cpu_gets_a_budget_of_work_and_a_gpu_the_recipes_length() -> None:
+    assert automatic_epochs(YOLO26, 205, 320, on_cpu=True)[0] == int(1100e6 / (205 * 320 * 320))
+    assert automatic_epochs(YOLO26, 118_000, 640, on_cpu=True)[0] == YOLO26.min_epochs
+    assert automatic_epochs(YOLO26, 4, 64, on_cpu=True)[0] == YOLO26.epochs
+    assert automatic_epochs(YOLO26, 205, 320, on_cpu=False)[0] == YOLO26.epochs
+
+
+def test_auto_chooses_by_the_length_of_the_run_and_only_what_was_left_open() -> None:
+    short, long = plan(epochs=10), plan(118_000, epochs=100, on_cpu=False)
+    assert (short.optimizer, short.lr0) == (YOLO26.short.name, YOLO26.short.lr0)
+    assert (long.optimizer, long.lr0) == ("MuSGD", 0.01)
+    typed = plan(epochs=10, lr0=0.5, momentum=0.7)
+    assert (typed.optimizer, typed.lr0, typed.momentum) == ("AdamW", 0.5, 0.7)
+    named = plan(epochs=10, optimizer="SGD")
+    assert (named.optimizer, named.lr0, named.momentum) == ("SGD", YOLO26.long.lr0, 0.937)
+
+
+def test_given_weights_are_changed_more_gently() -> None:
+    assert plan(epochs=10, from_scratch=False).lr0 == pytest.approx(YOLO26.short.lr0 * YOLO26.fine_tune)
+    assert plan(epochs=10, from_scratch=False, lr0=0.01).lr0 == 0.01
+
+
+def test_a_short_run_keeps_its_steps() -> None:
+    """Spec core I.1: accumulation may not eat a run of few batches, and the warm-up may not outlast it."""
+    tiny = plan(10, batch=4, epochs=5)
+    assert tiny.accumulate == 1 and tiny.updates == 15 and tiny.warmup_batches <= 1
+    large = plan(118_000, epochs=100, on_cpu=False)
+    assert large.accumulate == 4 and large.warmup_batches == 3 * 7375
+    assert accumulation(TrainOptions(nbs=64), YOLO26, 4, 15)[0] == 16, "typed nbs is obeyed"
+
+
+def test_the_average_and_the_last_epochs_are_fitted_to_the_run() -> None:
+    short, long = plan(epochs=12), plan(118_000, epochs=100, on_cpu=False)
+    assert short.ema_tau == pytest.approx(0.2 * short.updates) and long.ema_tau == 2000
+    assert short.close_mosaic == 3 and long.close_mosaic == 10
+    assert plan(epochs=12, close_mosaic=0).close_mosaic == 0
+
+
+def test_the_plan_survives_files_and_says_who_decided(tmp_path: Path) -> None:
+    made = plan(epochs=12, lr0=0.001)
+    assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    made.write(tmp_path / "plan.json")
+    assert json.loads((tmp_path / "plan.json").read_text())["lr0"] == 0.001
+    reasons = {name: why for name, _, why in made.rows()}
+    assert reasons["lr0"] == "call" and reasons["optimizer"].startswith("auto")
+    with pytest.raises(AttributeError):
+        made.lr0 = 1.0  # type: ignore[misc]
+
+
+def test_momentum_for_an_optimizer_without_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="momentum=0.5 has no effect on Adagrad"):
+        plan(epochs=3, optimizer="Adagrad", momentum=0.5)
