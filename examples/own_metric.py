@@ -4,8 +4,8 @@
 
 The metric is the share of validation images in which every object was found and nothing else was: what a person who
 counts things cares about. The number that validate() returns second is the fitness; it decides what best.pt holds and
-when patience is over. The sizes below make it a matter of seconds; use data="digits", imgsz=128 and no epochs= to see it
-rise.
+when patience is over. The sizes below make it a matter of seconds; use data="digits", imgsz=128 and no epochs= to see
+it rise.
 """
 
 from __future__ import annotations

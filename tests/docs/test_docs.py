@@ -1,8 +1,8 @@
 """The documentation is executed: every block of code of every page, every example, and what the pages say of files.
 
-A page is a story: its ``python`` blocks share one namespace and its ``eyas ...`` shell lines run between them, in order,
-in a temporary folder. A block below ``<!-- not run: reason -->`` is only checked: Python must compile, options must
-exist. A shell line may end in ``# exits 2`` to say which exit code it gives.
+A page is a story: its ``python`` blocks share one namespace and its ``eyas ...`` shell lines run between them, in
+order, in a temporary folder. A block below ``<!-- not run: reason -->`` is only checked: Python must compile, options
+must exist. A shell line may end in ``# exits 2`` to say which exit code it gives.
 """
 
 from __future__ import annotations
@@ -121,13 +121,13 @@ def test_every_example_runs(example: Path, tmp_path: Path, own_cache: Path) -> N
 
 
 def test_there_is_something_to_test() -> None:
-    assert {page.name for page in PAGES} >= {"README.md", "quickstart.md", "trainer.md", "cli.md", "data.md", "options.md"}
+    assert {page.stem for page in PAGES} >= {"README", "quickstart", "trainer", "cli", "data", "options"}
     assert {example.name for example in EXAMPLES} >= {"own_metric.py", "two_learning_rates.py"}
     for name in ("README.md", "docs/quickstart.md", "docs/trainer.md"):
         assert sum(block.run and block.language == "python" for block in blocks_of(ROOT / name)) >= 4, name
 
 
-# -- a page that is wrong is found ---------------------------------------------------------------------------------------
+# -- a page that is wrong is found -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "text",
     [
@@ -156,7 +156,7 @@ def test_an_error_points_to_the_line_of_the_page(tmp_path: Path) -> None:
     assert (str(last.path), last.lineno + 1) == (str(page), 5)
 
 
-# -- what the pages state ------------------------------------------------------------------------------------------------
+# -- what the pages state ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
@@ -189,7 +189,8 @@ def test_the_quickstart_lists_every_file_of_a_run(executed: Any) -> None:
     folder, _ = executed(page)
     run = folder / "runs" / "detect" / "train"
     text = page.read_text(encoding="utf-8").split("<!-- files of a run -->")[1].split("\n\n#")[0]
-    stated = {name for row in text.splitlines() if row.startswith("| `") for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    first_cells = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    stated = {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
     written = {os.path.relpath(file, run).replace(os.sep, "/") for file in run.rglob("*") if file.is_file()}
     assert written - stated == set(), "written, but not in the table"
     assert stated - written == set(), "in the table, but not written"
