@@ -80,7 +80,7 @@ UNSUPPORTED = {
     "freeze": "freezing layers is not in this release; set requires_grad in a get_model() override",
     "copy_paste": "it needs segmentation masks; use mixup or cutmix",
     "copy_paste_mode": "it needs segmentation masks; use mixup or cutmix",
-    "augmentations": "give a callable on (image, boxes, labels) to the dataset in a build_dataset() override",
+    "augmentations": "give callables on (image, boxes, labels) in Python: YOLO(...).train(transforms=[...])",
     "auto_augment": "it belongs to classification; use hsv_*, degrees, translate, scale, mosaic, mixup",
     "erasing": "it belongs to classification; use cutmix",
     "augment": "test-time augmentation is not supported",

@@ -319,6 +319,8 @@ class DetectionValidator:
             )
 
     def _write_files(self, folder: Path) -> None:
+        if self.metrics.confusion_matrix is None and not (self.save_json or self.save_txt):
+            return
         folder.mkdir(parents=True, exist_ok=True)
         if self.metrics.confusion_matrix is not None:
             from eyas.plot.confusion import save_confusion_matrices

@@ -85,6 +85,20 @@ def check_unfinished(path: Path, checkpoint: dict[str, Any], epochs: int | None,
         )
 
 
+def check_trainer(name: str, checkpoint: dict[str, Any]) -> None:
+    """Refuse to go on with another trainer than the one that started the run: it would be another training.
+
+    Raises:
+        ValueError: names both.
+    """
+    stored = checkpoint["state"]["trainer"]
+    if stored != name:
+        raise ValueError(
+            f"this run was started by {stored}, and {name} would train it differently. Resume it where that class is "
+            "defined: YOLO(last_pt).train(trainer=ThatClass, resume=True)."
+        )
+
+
 def find_checkpoint(options: TrainOptions) -> Path:
     """Return the ``last.pt`` that ``resume`` means: a path, the run named, the model's, or the project's newest."""
     if isinstance(options.resume, str):

@@ -33,6 +33,11 @@ def describe_model(trainer: BaseTrainer) -> dict[str, Any]:
     }
 
 
+def class_name(cls: type) -> str:
+    """Module and name of a class, for people; a checkpoint never holds the class itself."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def training_state(trainer: BaseTrainer, finished_epoch: bool) -> dict[str, Any]:
     """Return what only a resume needs; ``step`` is the next batch of ``epoch``, 0 when the epoch is complete."""
     state = {
@@ -46,6 +51,7 @@ def training_state(trainer: BaseTrainer, finished_epoch: bool) -> dict[str, Any]
         "best_fitness": trainer.best_fitness,
         "best_epoch": trainer.best_epoch,
         "plan": trainer.plan.to_dict(),
+        "trainer": class_name(type(trainer)),
         "history": trainer.history.rows,
         "elapsed": trainer.elapsed(),
         "callbacks": trainer.callbacks.state_dict(),
