@@ -1,4 +1,4 @@
-"""What all tests share: a cache folder of their own, the small embedded data set, and a network small enough to train."""
+"""What all tests share: a cache of their own, the small embedded data set, and a network small enough to train."""
 
 from __future__ import annotations
 

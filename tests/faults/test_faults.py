@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def train(data: Path, model: Path | str, project: Path, *more: str) -> int:
-    fixed = "imgsz=64 batch=4 workers=0 plots=false device=cpu".split()
+    fixed = ("imgsz=64", "batch=4", "workers=0", "plots=false", "device=cpu")
     return main(["train", f"model={model}", f"data={data}", f"project={project}", *fixed, *(more or ("epochs=1",))])
 
 

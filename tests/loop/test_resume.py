@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from eyas import YOLO
 from eyas.callbacks import Callback
 from eyas.train import DetectionTrainer
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
@@ -142,6 +143,19 @@ def test_resume_refuses_what_would_be_another_training(options: Any) -> None:
         trainer.train()
     with pytest.raises(ValueError, match="lr0 cannot change when a run is resumed"):
         DetectionTrainer(overrides={"resume": str(trainer.last), "lr0": 0.5})
+
+
+def test_a_run_is_resumed_by_the_trainer_that_started_it(options: Any) -> None:
+    class Mine(DetectionTrainer):
+        pass
+
+    trainer = Mine(overrides=options(epochs=2), _callbacks=[CrashAfterEpoch(0)])
+    with pytest.raises(Crash):
+        trainer.train()
+    with pytest.raises(ValueError, match=r"started by .*Mine, and .*DetectionTrainer would train it differently"):
+        DetectionTrainer(overrides={"resume": str(trainer.last)})
+    result = YOLO(trainer.last).train(trainer=Mine, resume=True, verbose=False)
+    assert result.epochs == 2 and result.save_dir == trainer.save_dir
 
 
 def test_resume_from_weights_only_or_nothing(options: Any, tmp_path: Path) -> None:
