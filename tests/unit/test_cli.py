@@ -145,7 +145,7 @@ def test_explain_lists_groups_and_all_options(run):
         (OSError(28, "No space left on device"), 1, "No space left on device"),
         (ImportError("digits needs scikit-learn: pip install ..."), 1, "digits needs scikit-learn"),
         (KeyboardInterrupt("all saved. Continue with: eyas train resume=last.pt"), 130, "eyas train resume=last.pt"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, "Interrupted."),
     ],
 )
 def test_errors_of_a_run_are_told_without_a_traceback(run, monkeypatch, error, code, tells):

@@ -342,7 +342,8 @@ def test_close_leaves_no_process_behind(index):
 
 
 SCRIPT = """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     from eyas.augment import AugmentSettings
     from eyas.data.dataset import TrainDataset
     from eyas.data.index import build_index
