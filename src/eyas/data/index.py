@@ -350,7 +350,8 @@ def _with_progress(chunks: Iterable[_Chunk], total: int, split: str) -> Iterator
             if task is not None:
                 progress.update(task, completed=done)
     finally:
-        progress.stop()
+        if task is not None:  # rich ends even a bar that was never drawn with an empty line
+            progress.stop()
 
 
 def _cache_key(settings: dict[str, Any], found: list[tuple[str, FileStat]], label_stats: list[FileStat]) -> str:

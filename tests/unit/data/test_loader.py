@@ -373,7 +373,7 @@ def test_workers_end_with_the_process(folder, number):
         start_new_session=True,
     )
     workers = [int(pid) for pid in parent.stdout.readline().split()]
-    assert len(workers) == 2
+    assert len(workers) == 2, parent.communicate()[1]
     if number == signal.SIGINT:
         os.killpg(parent.pid, number)  # what a terminal does: to the whole group
     else:
