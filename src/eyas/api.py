@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from eyas.callbacks import Callback, CallbackList
@@ -144,9 +145,10 @@ class YOLO:
             raise ValueError("no data was given, and the model does not remember any; for example data=my.yaml.")
         device = select_device(options.device)
         save_dir = run_folder(options, default_name="val")
-        loader = eval_loader(options, device.type == "cuda")
+        data = check_dataset(options.data, splits=(options.split,))
+        loader = eval_loader(options, data, device)
         try:
-            names = {0: "item"} if options.single_cls else check_dataset(options.data, splits=(options.split,))["names"]
+            names = {0: "item"} if options.single_cls else data["names"]
             validator = DetectionValidator(
                 loader,
                 names=names,
@@ -237,9 +239,8 @@ def network_from(checkpoint: Mapping[str, Any], verbose: bool = False) -> Detect
     return model.eval()
 
 
-def eval_loader(options: TrainOptions, pin_memory: bool) -> EpochLoader:
-    """Return the loader of one split for validation."""
-    data = check_dataset(options.data, splits=(options.split,))  # type: ignore[arg-type]
+def eval_loader(options: TrainOptions, data: Mapping[str, Any], device: torch.device) -> EpochLoader:
+    """Return the loader of one split of checked ``data`` for validation on ``device``."""
     index = build_index(
         data[options.split],
         names=data["names"],
@@ -252,8 +253,8 @@ def eval_loader(options: TrainOptions, pin_memory: bool) -> EpochLoader:
     store = ImageStore(index, imgsz=imgsz)
     batch = options.batch or EVAL_BATCH
     dataset = EvalDataset(index, store, imgsz=imgsz, stride=STRIDE, batch=batch)
-    workers = default_workers(options.workers, select_device(options.device))
-    return build_eval_loader(dataset, batch=batch, workers=workers, pin_memory=pin_memory)
+    workers = default_workers(options.workers, device)
+    return build_eval_loader(dataset, batch=batch, workers=workers, pin_memory=device.type == "cuda")
 
 
 # -- behind the command line -------------------------------------------------------------------------------------------
