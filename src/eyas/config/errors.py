@@ -77,7 +77,6 @@ UNSUPPORTED = {
     "source": "it belongs to prediction: `eyas predict source=...` or YOLO(...).predict(source)",
     "rect": "training batches are square; validation already uses rectangular batches",
     "compile": "torch.compile is not wired in yet; leave it out",
-    "freeze": "freezing layers is not in this release; set requires_grad in a get_model() override",
     "copy_paste": "it needs segmentation masks; use mixup or cutmix",
     "copy_paste_mode": "it needs segmentation masks; use mixup or cutmix",
     "augmentations": "give callables on (image, boxes, labels) in Python: YOLO(...).train(transforms=[...])",

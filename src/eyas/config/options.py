@@ -32,6 +32,8 @@ GROUPS = {
     "length": "Length of the run",
     "optimizer": "Optimizer and learning rate",
     "averaging": "Weight averaging and gradient clipping",
+    "layers": "Freezing, learning rates and normalisation, layer by layer",
+    "selection": "What is measured, which epoch is best, when to stop",
     "precision": "Device, precision and reproducibility",
     "loss": "Loss",
     "augmentation": "Augmentation",
@@ -100,17 +102,23 @@ def _to_amp(value: object) -> object:
 
 
 def _to_device(value: object) -> object:
-    if isinstance(value, list | tuple) and len(value) == 1:
-        value = value[0]
+    """[0, 1] and "0,1" are the same two GPUs."""
+    if isinstance(value, list | tuple):
+        return ",".join(str(_to_device(item)) for item in value)
     value = _to_plain_scalar(value)
+    if isinstance(value, str):
+        return value.replace(" ", "")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _check_device(value: str) -> str:
-    if "," in value:
-        raise ValueError("training on several devices is not in this release")
-    if not _DEVICE.fullmatch(value):
+    parts = value.split(",")
+    if not all(_DEVICE.fullmatch(part) for part in parts):
         raise ValueError("no such kind of device")
+    if len(parts) > 1 and not all(part.isdigit() for part in parts):
+        raise ValueError("several devices are given by their numbers; processes=N runs several on a CPU")
+    if len(set(parts)) < len(parts):
+        raise ValueError("the same device is named twice")
     return value
 
 
@@ -161,6 +169,73 @@ def _refuse_option_file(value: str) -> str:
     raise ValueError("option files are read by train(), val(), the command line and resolve(), and do not nest")
 
 
+def _to_names(value: object) -> object:
+    """One name, or several; commas separate names on the command line."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _to_items(value: object) -> object:
+    """One item or a list of them."""
+    if value is None or isinstance(value, list):
+        return value
+    return list(value) if isinstance(value, tuple) else [_to_int(value)]
+
+
+def _to_selection(value: object) -> object:
+    """A number counts first layers, a list of numbers names them: the two must stay apart."""
+    return list(value) if isinstance(value, tuple) else _to_int(value)
+
+
+def _to_weights(value: object) -> object:
+    """Numbers for classes: a name of a rule, a list, or a mapping of names to numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain_scalar(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [
+            float(item) if isinstance(item, int) and not isinstance(item, bool) else _to_plain_scalar(item)
+            for item in value
+        ]
+    return _to_plain_scalar(value)
+
+
+def _to_factors(value: object) -> object:
+    """A mapping of selectors to numbers; order is kept, the first match wins."""
+    if isinstance(value, Mapping):
+        return {
+            str(key): float(item) if isinstance(item, int) and not isinstance(item, bool) else _to_plain_scalar(item)
+            for key, item in value.items()
+        }
+    return value
+
+
+def _check_factors(value: dict[str, float]) -> dict[str, float]:
+    bad = [key for key, factor in value.items() if factor < 0]
+    if bad:
+        raise ValueError(f"the factor of {bad[0]!r} is negative")
+    return value
+
+
+def _check_plain(value: Any) -> Any:
+    _require_plain(value, depth=0)
+    return value
+
+
+def _to_schedule(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _check_schedule(value: str | dict[str, Any]) -> str | dict[str, Any]:
+    if isinstance(value, dict):
+        if not isinstance(value.get("name"), str):
+            raise ValueError('a torch scheduler is given as {"name": "StepLR", "step_size": 3}')
+        _require_plain(value, depth=0)
+    elif value not in ("linear", "cosine", "flat-cosine"):
+        raise ValueError("known are linear, cosine and flat-cosine; a torch scheduler is a mapping with its name")
+    return value
+
+
 def _to_data(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else _to_plain_scalar(value)
 
@@ -174,6 +249,18 @@ Classes = Annotated[list[int], BeforeValidator(_to_list)]
 Cache = Annotated[Literal[False, "ram", "disk"], BeforeValidator(_to_cache)]
 Optimizer = Annotated[str, BeforeValidator(_to_optimizer), AfterValidator(_check_optimizer)]
 Device = Annotated[str, BeforeValidator(_to_device), AfterValidator(_check_device)]
+Names = Annotated[list[str], BeforeValidator(_to_names)]
+ClassWeightsOption = Annotated[
+    Literal["balanced", "effective"] | list[float] | dict[str, float], BeforeValidator(_to_weights)
+]
+Factors = Annotated[dict[str, float], BeforeValidator(_to_factors), AfterValidator(_check_factors)]
+Criteria = Annotated[list[str | dict[str, Any]], BeforeValidator(_to_items), AfterValidator(_check_plain)]
+Selection = Annotated[
+    int | str | list[int | str | dict[str, Any]], BeforeValidator(_to_selection), AfterValidator(_check_plain)
+]
+Mapped = Annotated[dict[str, Any], BeforeValidator(_to_schedule), AfterValidator(_check_plain)]
+ScheduleOption = Annotated[str | dict[str, Any], BeforeValidator(_to_schedule), AfterValidator(_check_schedule)]
+SyncBn = Annotated[bool | Literal["auto"], BeforeValidator(_to_amp)]
 Amp = Annotated[bool | Literal["fp16", "bf16", "fp32"], BeforeValidator(_to_amp)]
 Scale = Annotated[float | tuple[float, float], BeforeValidator(_to_pair), AfterValidator(_check_scale)]
 
@@ -319,6 +406,17 @@ class TrainOptions(BaseModel):
         auto="from the number of cores",
     )
 
+    sampler: Literal["balanced", "repeat"] | None = _option(
+        None,
+        "data",
+        "Draw images with rare classes more often: balanced draws every class equally often, repeat shows images of "
+        "classes in fewer than `sampler_threshold` of the images several times (LVIS).",
+        auto="every image once in each epoch",
+    )
+    sampler_threshold: Float = _option(
+        0.1, "data", "Share of images below which sampler=repeat repeats a class.", gt=0, le=1
+    )
+
     # ---- length
     epochs: Int | None = _option(
         None, "length", "Passes over the training images.", ge=1, auto="from the recipe and the size of the data"
@@ -354,8 +452,12 @@ class TrainOptions(BaseModel):
         ge=0,
         le=10,
     )
-    schedule: Literal["linear", "cosine", "flat-cosine"] = _option(
-        "linear", "optimizer", "How the learning rate falls from `lr0` to `lr0 * lrf`."
+    schedule: ScheduleOption = _option(
+        "linear",
+        "optimizer",
+        "How the learning rate falls from `lr0` to `lr0 * lrf`: linear, cosine or flat-cosine; or a torch scheduler as "
+        "a mapping of its name and arguments, with `per: step` (default), `epoch` or `val`.",
+        expected='linear, cosine, flat-cosine or a mapping such as {"name": "StepLR", "step_size": 3, "per": "epoch"}',
     )
     cos_lr: bool = _option(False, "optimizer", "Another spelling of schedule=cosine.")
     warmup_epochs: Float | None = _option(
@@ -389,15 +491,113 @@ class TrainOptions(BaseModel):
         auto="fitted to the length of the run, at most 2000",
     )
     clip_grad_norm: Float = _option(10.0, "averaging", "Largest norm of the gradient; 0 does not clip.", ge=0)
+    clip_grad_value: Float = _option(
+        0.0, "averaging", "Largest absolute value of each element of the gradient; 0 does not clip.", ge=0
+    )
+    clip_per_group: bool = _option(
+        False, "averaging", "Clip the norm of each parameter group by itself instead of the joint norm."
+    )
+
+    # ---- layers
+    freeze: Selection | None = _option(
+        None,
+        "layers",
+        "What does not train: a section (`backbone`), a number of first layers, a glob or /regex/ over parameter "
+        'names, a list of those, or phases such as [{"what": "backbone", "epochs": 5}].',
+        expected="a selector, a list of them, or a list of phases",
+        auto="nothing is frozen",
+    )
+    freeze_epochs: Float | None = _option(
+        None,
+        "layers",
+        "Epochs after which `freeze` ends; below 1, a share of the run.",
+        gt=0,
+        auto="to the end of the run",
+    )
+    freeze_ramp: Float = _option(
+        0.0, "layers", "Epochs over which the rate of unfrozen layers grows from 0 to its schedule.", ge=0
+    )
+    freeze_norm: Literal["hold", "update"] = _option(
+        "hold", "layers", "Whether statistics of normalisation inside frozen layers are held or go on moving."
+    )
+    lr_rules: Factors | None = _option(
+        None,
+        "layers",
+        'Factors on the learning rate by selector, e.g. {"backbone": 0.1, "head.cls": 3.0}; the first match wins.',
+        expected="a mapping of selectors to factors",
+        auto="one rate for all layers",
+    )
+    layer_decay: Float | None = _option(
+        None,
+        "layers",
+        "Factor on the learning rate per level of depth, from the head down: 0.8 trains the first layers slowest.",
+        gt=0,
+        le=1,
+        auto="one rate for all depths",
+    )
+    decay_rules: Factors | None = _option(
+        None,
+        "layers",
+        'Factors on the weight decay by selector, e.g. {"head": 0.0}; the first match wins.',
+        expected="a mapping of selectors to factors",
+        auto="biases and normalisation do not decay, everything else does",
+    )
+    sync_bn: SyncBn = _option(
+        "auto",
+        "layers",
+        "Compute batch normalisation over the images of all processes; auto does so for several processes with at most "
+        "16 images each.",
+        expected="'auto', True or False",
+    )
+
+    # ---- selection
+    metrics: Names | None = _option(
+        None,
+        "selection",
+        "Metrics to add to each validation, e.g. f1, ap_small, recall_at_p90; `eyas explain metrics` names all.",
+        expected="a name or a list of names",
+        auto="precision, recall, mAP50 and mAP50-95 only",
+    )
+    best_by: Criteria | None = _option(
+        None,
+        "selection",
+        "What `best.pt` is the best of: a metric, or several, each with a file of its own, as names or as "
+        '{"metric": "f1", "mode": "max"}.',
+        expected="a metric, a mapping, or a list of those",
+        auto="0.1 mAP50 + 0.9 mAP50-95",
+    )
+    stop: Mapped | None = _option(
+        None,
+        "selection",
+        'When to stop early, instead of `patience`: {"metric": "f1", "mode": "max", "patience": 10, "min_delta": 0, '
+        '"start": 0}.',
+        expected="a mapping with metric, mode, patience, min_delta, start",
+        auto="`patience` epochs without a better fitness",
+    )
 
     # ---- precision
     device: Device | None = _option(
         None,
         "precision",
-        "Where to compute: `cpu`, `mps`, `cuda`, `cuda:1` or a GPU number.",
+        "Where to compute: `cpu`, `mps`, `cuda`, `cuda:1` or a GPU number; several numbers train in several processes.",
         on=_ALL,
-        expected="cpu, mps, cuda, cuda:N or a GPU number",
+        expected="cpu, mps, cuda, cuda:N, a GPU number or a list of them",
         auto="the first GPU, else the CPU",
+    )
+    processes: Int | None = _option(
+        None,
+        "precision",
+        "Processes that train together on this machine; `batch` is what they share.",
+        ge=1,
+        le=1024,
+        auto="one for each device",
+    )
+    restarts: Int = _option(
+        0,
+        "precision",
+        "How often several processes are started again from last.pt after one of them died.",
+        ge=0,
+        le=100,
     )
     amp: Amp = _option(
         True,
@@ -431,6 +631,21 @@ class TrainOptions(BaseModel):
         "Class weights count**-cls_pw, normalised to mean 1: 0 is off, 1 balances classes fully.",
         ge=0,
         le=1,
+    )
+
+    class_weights: ClassWeightsOption | None = _option(
+        None,
+        "loss",
+        "Weights of the classes in every classification loss: balanced (1 / count), effective (by the effective number "
+        "of objects), a list, or a mapping of class names (others weigh 1).",
+        expected="'balanced', 'effective', a list or a mapping of class names to weights",
+        auto="all classes weigh the same",
+    )
+    class_weights_cap: Float = _option(
+        10.0, "loss", "Largest ratio between the weights of two classes under balanced and effective.", ge=1
+    )
+    class_weights_normalize: bool = _option(
+        True, "loss", "Scale class weights so that their mean over all objects is 1."
     )
 
     # ---- augmentation
