@@ -1,6 +1,36 @@
 """Ways to change a training: the base class, drawn with every hook, and one file per customisation."""
 
-from eyas.callbacks.base import ADJUSTERS, EVENTS, Callback, CallbackList
-from eyas.callbacks.clip import ClipGradNorm, clip_grad_norm
+from eyas.callbacks.base import ADJUSTERS, EVENTS, Callback, CallbackList, StockCallback
+from eyas.callbacks.best import BestBy
+from eyas.callbacks.class_weights import ClassWeights
+from eyas.callbacks.clip import ClipGradNorm, ClipGradValue, clip_grad_norm, clip_grad_value
+from eyas.callbacks.freeze import Freeze, hold_norms, set_frozen
+from eyas.callbacks.metrics import MetricReport
+from eyas.callbacks.rates import LayerRates, layer_rates
+from eyas.callbacks.schedule import Schedule, TorchSchedule
+from eyas.callbacks.stop import EarlyStop
+from eyas.callbacks.sync_bn import SyncBatchNorm
 
-__all__ = ["ADJUSTERS", "EVENTS", "Callback", "CallbackList", "ClipGradNorm", "clip_grad_norm"]
+__all__ = [
+    "ADJUSTERS",
+    "EVENTS",
+    "BestBy",
+    "Callback",
+    "CallbackList",
+    "ClassWeights",
+    "ClipGradNorm",
+    "ClipGradValue",
+    "EarlyStop",
+    "Freeze",
+    "LayerRates",
+    "MetricReport",
+    "Schedule",
+    "StockCallback",
+    "SyncBatchNorm",
+    "TorchSchedule",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "hold_norms",
+    "layer_rates",
+    "set_frozen",
+]

@@ -4,7 +4,7 @@
 
     train()
     ├─ on_pretrain_routine_start
-    ├─ setup:  get_dataset · get_model · set_model_attributes · ADJUST_MODEL · get_dataloader (build_dataset) · plan
+    ├─ setup:  get_dataset · get_model · set_model_attributes · get_dataloader (build_dataset) · ADJUST_MODEL · plan
     │          build_optimizer · ADJUST_PARAM_GROUPS · EMA · get_validator · resume
     ├─ on_pretrain_routine_end
     ├─ on_train_start
@@ -12,12 +12,13 @@
     │   ├─ on_train_epoch_start
     │   ├─ for each batch
     │   │   ├─ on_train_batch_start
+    │   │   ├─ ADJUST_SCHEDULE · ADJUST_RATES
     │   │   ├─ preprocess_batch · ADJUST_BATCH
     │   │   ├─ forward · ADJUST_LOSS · backward
     │   │   ├─ when a step is due:  optimizer_step · ADJUST_GRADIENTS
     │   │   └─ on_train_batch_end
     │   ├─ on_train_epoch_end
-    │   ├─ when due:  on_val_start · validate · ADJUST_METRICS · on_val_end
+    │   ├─ when due:  on_val_start · validate · ADJUST_METRICS · ADJUST_FITNESS · on_val_end
     │   ├─ when due:  save_model · ADJUST_CHECKPOINT · on_model_save
     │   └─ on_fit_epoch_end
     ├─ final evaluation of the best weights · ADJUST_METRICS
@@ -32,11 +33,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from eyas.config import TrainOptions
     from eyas.types import Batch
 
 EVENTS = (
@@ -62,7 +64,10 @@ ADJUSTERS = (
     "adjust_batch",
     "adjust_loss",
     "adjust_gradients",
+    "adjust_schedule",
+    "adjust_rates",
     "adjust_metrics",
+    "adjust_fitness",
     "adjust_checkpoint",
 )
 
@@ -74,7 +79,19 @@ class Callback:
 
     One instance serves one run. Callbacks run on every process; one that writes files asks ``eyas.dist.is_main()``.
     One with state has ``state_dict`` and ``load_state_dict`` so that it survives a resume.
+
+    Attributes:
+        decides: the one decision that this component makes, such as ``"gradient clipping"``; two components that make
+            the same one are refused. None for those that decide nothing.
+        options: names of the options that ask for this component; typed beside an instance of it, they are refused.
+        on: ``"all"`` processes, or ``"main"`` for one that only the main process needs, such as a report.
+        origin: who asked for it: ``"component"``, or the source of the option (``"default"``, ``"command line"``...).
     """
+
+    decides: str | None = None
+    options: tuple[str, ...] = ()
+    origin: str = "component"
+    on: str = "all"
 
     # -- adjusters: return the value, or another of the same kind ------------------------------------------------------
     def adjust_model(self, trainer: Any, model: nn.Module) -> nn.Module:
@@ -97,9 +114,21 @@ class Callback:
         """Change ``.grad`` of the parameters in place; gradients are unscaled and complete for this step."""
         return parameters
 
+    def adjust_schedule(self, trainer: Any, multiplier: float) -> float:
+        """Return the factor on all base rates at this step, 1 at the start of a usual run; warm-up comes on top."""
+        return multiplier
+
+    def adjust_rates(self, trainer: Any, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Change ``lr`` or ``momentum`` of the optimizer's groups for this step; they were just set by the schedule."""
+        return groups
+
     def adjust_metrics(self, trainer: Any, metrics: dict[str, float]) -> dict[str, float]:
         """Return the metrics of this validation; keys added here reach the log, the history and the result."""
         return metrics
+
+    def adjust_fitness(self, trainer: Any, fitness: float) -> float:
+        """Return what decides whether this epoch is the best: larger is better. nan stands for none."""
+        return fitness
 
     def adjust_checkpoint(self, trainer: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """Return the checkpoint; tensors and plain values only."""
@@ -148,6 +177,18 @@ class Callback:
     def teardown(self, trainer: Any) -> None:
         """Always last."""
 
+    # -- what it decided, and what came of it --------------------------------------------------------------------------
+    def describe(self, trainer: Any) -> dict[str, object]:
+        """Return decisions for the plan, name -> value, once everything is built."""
+        return {}
+
+    def witness(self, trainer: Any) -> dict[str, object]:
+        """Return what was really seen of each option in ``options`` so far; one that had no effect is left out.
+
+        Asked after the first validation; plain values only. A typed option without a witness stops the run.
+        """
+        return {}
+
     # -- state ---------------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values that a resume needs."""
@@ -155,6 +196,15 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` returned."""
+
+
+class StockCallback(Callback):
+    """A component that options can ask for as well."""
+
+    @classmethod
+    def from_options(cls, options: TrainOptions) -> Self | None:
+        """Return the component that the options ask for, or None."""
+        raise NotImplementedError
 
 
 def check_event(event: str) -> str:
@@ -171,13 +221,24 @@ def check_event(event: str) -> str:
 
 
 class CallbackList:
-    """The callbacks and plain functions of one run, in the order they were added."""
+    """The callbacks and plain functions of one run, in the order they were added.
+
+    Attributes:
+        calls: how often each (receiver, hook) ran in this process. A receiver is a callback's class, or a function's
+            name, and its number among those of that name.
+        fired: hooks that were announced in this process, heard or not.
+        late: (receiver, hook) of those that were added after the hook had fired for the first time.
+    """
 
     def __init__(
         self, callbacks: list[Callback] | None = None, functions: dict[str, list[Event]] | None = None
     ) -> None:
         self.callbacks: list[Callback] = []
         self.functions: dict[str, list[Event]] = {event: [] for event in EVENTS}
+        self.calls: dict[tuple[str, str], int] = {}
+        self.fired: set[str] = set()
+        self.late: set[tuple[str, str]] = set()
+        self._keys: tuple[list[Callback], list[str]] = ([], [])
         for callback in callbacks or []:
             self.add(callback)
         for event, fns in (functions or {}).items():
@@ -193,18 +254,29 @@ class CallbackList:
         if not isinstance(callback, Callback):
             hint = f"{callback.__name__}()" if isinstance(callback, type) else "a subclass of eyas.Callback"
             raise TypeError(f"callbacks takes Callback instances, got {callback!r}; pass {hint}.")
+        before = set(self.registered())
         self.callbacks.append(callback)
+        self._note_late(before)
+
+    def leave_to_main(self) -> None:
+        """Drop what only the main process needs: this is another one."""
+        self.callbacks = [callback for callback in self.callbacks if callback.on == "all"]
 
     def add_function(self, event: str, fn: Event) -> None:
         """Register ``fn(trainer)`` for an event; raises ``ValueError`` for an event that never fires."""
+        before = set(self.registered())
         self.functions[check_event(event)].append(fn)
+        self._note_late(before)
 
     def fire(self, event: str, trainer: Any) -> None:
         """Tell everyone that ``event`` happened: callbacks first, then plain functions."""
-        for callback in self.callbacks:
-            getattr(callback, event)(trainer)
-        for fn in self.functions[event]:
+        self.fired.add(event)
+        for receiver, method in self._methods(event):
+            method(trainer)
+            self._count(receiver, event)
+        for receiver, fn in self._named_functions(event):
             fn(trainer)
+            self._count(receiver, event)
 
     def adjust(self, adjuster: str, trainer: Any, value: Any) -> Any:
         """Pass ``value`` through every callback's adjuster.
@@ -212,13 +284,41 @@ class CallbackList:
         Raises:
             TypeError: an adjuster returned nothing.
         """
-        for callback in self.callbacks:
-            value = getattr(callback, adjuster)(trainer, value)
+        self.fired.add(adjuster)
+        for receiver, method in self._methods(adjuster):
+            value = method(trainer, value)
             if value is None:
-                raise TypeError(
-                    f"{type(callback).__name__}.{adjuster}() returned None; return the value, changed or not."
-                )
+                name = receiver.rpartition(".")[0]
+                raise TypeError(f"{name}.{adjuster}() returned None; return the value, changed or not.")
+            self._count(receiver, adjuster)
         return value
+
+    def registered(self) -> list[tuple[str, str]]:
+        """Return (receiver, hook) of every hook that somebody has: what ``calls`` must know once all have fired."""
+        return [
+            (receiver, hook)
+            for hook in (*ADJUSTERS, *EVENTS)
+            for receiver, _ in (*self._methods(hook), *self._named_functions(hook))
+        ]
+
+    def _methods(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+        """Callbacks' own methods for a hook; the empty ones of the base class are neither called nor counted."""
+        empty = getattr(Callback, hook)
+        methods = ((key, getattr(callback, hook)) for key, callback in zip(self.keys(), self.callbacks, strict=True))
+        return [(key, method) for key, method in methods if getattr(method, "__func__", None) is not empty]
+
+    def _named_functions(self, event: str) -> list[tuple[str, Event]]:
+        """Plain functions of an event by name, and by order among those of one name."""
+        functions = self.functions.get(event, ())
+        names = [getattr(fn, "__qualname__", type(fn).__name__) for fn in functions]  # a partial has no name
+        keys = (f"{name}.{names[:i].count(name)}" for i, name in enumerate(names))
+        return list(zip(keys, functions, strict=True))
+
+    def _note_late(self, before: set[tuple[str, str]]) -> None:
+        self.late |= {(receiver, hook) for receiver, hook in self.registered() if hook in self.fired} - before
+
+    def _count(self, receiver: str, hook: str) -> None:
+        self.calls[receiver, hook] = self.calls.get((receiver, hook), 0) + 1
 
     def state_dict(self) -> dict[str, Any]:
         """State of all callbacks, keyed by class name and order."""
@@ -226,11 +326,16 @@ class CallbackList:
 
     def by_key(self) -> dict[str, Callback]:
         """Callbacks by class name, and by order among those of one class: stock ones may come and go."""
-        found: dict[str, Callback] = {}
-        for callback in self.callbacks:
-            name = type(callback).__name__
-            found[f"{name}.{sum(key.startswith(f'{name}.') for key in found)}"] = callback
-        return found
+        return dict(zip(self.keys(), self.callbacks, strict=True))
+
+    def keys(self) -> list[str]:
+        """Class name and order of every callback, in order; made anew only when the callbacks have changed."""
+        known, keys = self._keys
+        if len(known) != len(self.callbacks) or any(a is not b for a, b in zip(known, self.callbacks, strict=True)):
+            names = [type(callback).__name__ for callback in self.callbacks]
+            keys = [f"{name}.{names[:i].count(name)}" for i, name in enumerate(names)]
+            self._keys = list(self.callbacks), keys
+        return keys
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Give every callback its state back; callbacks are matched by class and order.

@@ -23,7 +23,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from eyas.data.cache import cache_root, write_atomic
+from eyas.data.balance import ImageClasses
+from eyas.data.cache import cache_root, locked, write_atomic
 from eyas.data.files import ABSENT, FileStat, label_path, list_images, stat_labels
 from eyas.data.image_header import read_header
 from eyas.data.report import DatasetReport, Problem
@@ -89,6 +90,10 @@ class ImageIndex:
     def instances(self, nc: int | None = None) -> np.ndarray:
         """Boxes per class, (nc,) int64."""
         return np.bincount(self.cls.astype(np.int64), minlength=len(self.names) if nc is None else nc)
+
+    def image_classes(self, nc: int | None = None) -> ImageClasses:
+        """Which classes each image shows."""
+        return ImageClasses.from_labels(self.cls, self.label_offsets, len(self.names) if nc is None else nc)
 
     def objects(self) -> np.ndarray:
         """Boxes per image, (N,) int64."""
@@ -194,9 +199,12 @@ def build_index(
     file = _cache_file(sources, settings, fraction, cache_dir)
     index = _load(file, key, split, names)
     if index is None:
-        index = _scan(found, label_stats, settings, key, workers)
-        if len(index):
-            _save(file, index)
+        with locked(file):  # several processes of a host come here at once: one scans, the others read what it found
+            index = _load(file, key, split, names)
+            if index is None:
+                index = _scan(found, label_stats, settings, key, workers)
+                if len(index):
+                    _save(file, index)
     _check_usable(index, split, classes)
     return index
 

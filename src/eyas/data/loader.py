@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from eyas.data.dataset import EvalDataset, SampleError, TrainDataset
-from eyas.data.sampler import EpochOrder, EvalBatchSampler, TrainBatchSampler
+from eyas.data.sampler import EpochOrder, EvalBatchSampler, Order, TrainBatchSampler, choose_order
 from eyas.log import warn
 
 # Fork on Linux: workers start in milliseconds (spawn imports torch again, 2-4 s each), share the index without copying
@@ -70,6 +70,11 @@ class EpochLoader:
     def epoch(self) -> int:
         """The epoch that the next `iter()` yields."""
         return self.sampler.epoch if isinstance(self.sampler, TrainBatchSampler) else 0
+
+    @property
+    def images(self) -> int:
+        """Images in an epoch, over all ranks; a repeated one counts as often as it is repeated."""
+        return self.sampler.order.n if isinstance(self.sampler, TrainBatchSampler) else len(self.dataset)
 
     def __len__(self) -> int:
         """Batches in an epoch, of this rank."""
@@ -137,21 +142,34 @@ def build_train_loader(
     world_size: int = 1,
     pin_memory: bool = False,
     shuffle: bool = True,
+    sampler: str | None = None,
+    threshold: float = 0.1,
 ) -> EpochLoader:
     """Loader of augmented training batches.
 
     Args:
         dataset: the training data.
-        batch: global batch, over all ranks; at most the size of the data set is used. The last batch may be smaller.
+        batch: global batch, over all ranks; at most an epoch's images are used. The last batch may be smaller.
         workers: worker processes of this rank.
         seed: seed of the order.
         rank, world_size: this rank takes a contiguous share of every global batch.
         pin_memory: page-locked batches, for copies to a GPU.
         shuffle: False keeps the order of the data set.
+        sampler: None visits every image once in an epoch, "balanced" draws all classes equally often, "repeat" visits
+            images of rare classes several times; an epoch's length is then the sum of the repeats.
+        threshold: share of images below which "repeat" repeats a class.
+
+    Raises:
+        ValueError: no such sampler, or one that would change nothing.
     """
-    sampler = TrainBatchSampler(EpochOrder(len(dataset), seed, shuffle), batch=batch, rank=rank, world_size=world_size)
-    prefetch = _prefetch(4, workers, 3 * -(-sampler.batch // world_size) * dataset.imgsz**2)
-    return EpochLoader(dataset, sampler, workers=workers, prefetch=prefetch, pin_memory=pin_memory)
+    order: Order = EpochOrder(len(dataset), seed, shuffle)
+    if sampler is not None:
+        if not shuffle:
+            raise ValueError(f"sampler={sampler!r} draws images at random and cannot keep their order; drop one.")
+        order = choose_order(sampler, dataset.index.image_classes(), threshold=threshold, seed=seed)
+    batches = TrainBatchSampler(order, batch=batch, rank=rank, world_size=world_size)
+    prefetch = _prefetch(4, workers, 3 * -(-batches.batch // world_size) * dataset.imgsz**2)
+    return EpochLoader(dataset, batches, workers=workers, prefetch=prefetch, pin_memory=pin_memory)
 
 
 def build_eval_loader(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Protocol
 
 import numpy as np
 
 from eyas.augment.random import Purpose, generator
+from eyas.data.balance import ImageClasses, class_balanced_probabilities, repeat_factors
 
 PARTNER_WINDOW = 16
 
@@ -45,6 +48,21 @@ class EvalKey:
     shape: tuple[int, int]
 
 
+class Order(Protocol):
+    """Which images an epoch visits, and when: a function of the epoch alone.
+
+    Attributes:
+        n: visits in an epoch, the same in every epoch.
+    """
+
+    @property
+    def n(self) -> int: ...
+
+    def permutation(self, epoch: int) -> np.ndarray:
+        """(n,) int64 dataset indices in the order of this epoch."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EpochOrder:
     """The order in which an epoch visits n images. Any epoch can be asked for without running the ones before.
@@ -64,6 +82,96 @@ class EpochOrder:
         if not self.shuffle:
             return np.arange(self.n)
         return generator(Purpose.ORDER, seed=self.seed, epoch=epoch).permutation(self.n)
+
+
+class WeightedOrder:
+    """An order that visits some images more often than others.
+
+    An image with the factor 2.3 is visited two or three times in an epoch, 2.3 times in the mean. Visits are drawn by
+    systematic sampling: points at equal distances over a line on which each image covers a length equal to its factor.
+    So an epoch has always the same length, and no image is forgotten or repeated by bad luck. Images of equal factors
+    lie side by side, in random order: then neither is a class whose images are alike.
+
+    Attributes:
+        name: what chose the factors, as the option `sampler` calls it.
+        factors: (N,) float64, expected visits of each image in an epoch; their sum is n.
+        seed: seed of the run.
+        n: visits in an epoch.
+
+    Args:
+        factors: (N,) at least 0; scaled so that their sum is n.
+        seed: seed of the run.
+        n: visits in an epoch; None rounds the sum of the factors.
+    """
+
+    name = "weighted"
+
+    def __init__(self, factors: np.ndarray, seed: int = 0, n: int | None = None) -> None:
+        total = float(factors.sum())
+        self.n = max(round(total), min(len(factors), 1)) if n is None else n
+        self.factors = factors * (self.n / total) if total > 0 else factors
+        self.seed = seed
+
+    def permutation(self, epoch: int) -> np.ndarray:
+        """(n,) int64 dataset indices in the order of this epoch; an image may come several times."""
+        rng = generator(Purpose.ORDER, seed=self.seed, epoch=epoch)
+        line = rng.permutation(len(self.factors))
+        line = line[np.argsort(self.factors[line], kind="stable")]
+        ends = np.cumsum(self.factors[line])
+        points = rng.random() + np.arange(self.n)
+        places = np.searchsorted(ends, points, side="right")
+        visits = line[np.minimum(places, len(line) - 1)]  # the last end may fall short of n by a rounding error
+        return rng.permutation(visits)
+
+
+class RepeatOrder(WeightedOrder):
+    """Images of rare classes several times, all others once (see `repeat_factors`).
+
+    Attributes:
+        threshold: share of images below which a class is repeated.
+    """
+
+    name = "repeat"
+
+    def __init__(self, image_classes: ImageClasses, *, threshold: float = 0.1, seed: int = 0) -> None:
+        self.threshold = threshold
+        super().__init__(repeat_factors(image_classes, threshold), seed)
+
+
+class BalancedOrder(WeightedOrder):
+    """As many visits as images, with every class drawn equally often (see `class_balanced_probabilities`)."""
+
+    name = "balanced"
+
+    def __init__(self, image_classes: ImageClasses, *, seed: int = 0) -> None:
+        super().__init__(class_balanced_probabilities(image_classes), seed, n=image_classes.n)
+
+
+SAMPLERS = ("balanced", "repeat")
+
+
+def choose_order(sampler: str | None, image_classes: ImageClasses, *, threshold: float, seed: int) -> Order:
+    """Return the order that a sampler's name stands for; None visits every image once.
+
+    Raises:
+        ValueError: no such sampler, or a threshold at which no class is repeated.
+    """
+    if sampler is None:
+        return EpochOrder(image_classes.n, seed)
+    if sampler == "balanced":
+        return BalancedOrder(image_classes, seed=seed)
+    if sampler == "repeat":
+        order = RepeatOrder(image_classes, threshold=threshold, seed=seed)
+        if order.factors.max(initial=0) <= 1:
+            rarest = min((c for c in image_classes.images_per_class().tolist() if c), default=0) / image_classes.n
+            raise ValueError(
+                f"sampler=repeat has no effect with sampler_threshold={threshold:g}: the rarest class is in "
+                f"{rarest:.1%} of the images. Raise the threshold above that, or leave sampler out."
+            )
+        return order
+    near = get_close_matches(str(sampler), SAMPLERS, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known are {' and '.join(SAMPLERS)}."
+    raise ValueError(f"sampler={sampler!r} is not a sampler. {hint}")
 
 
 def partner_window(batch: int) -> int:
@@ -95,7 +203,7 @@ class TrainBatchSampler:
     """
 
     def __init__(
-        self, order: EpochOrder, *, batch: int, rank: int = 0, world_size: int = 1, window: int | None = None
+        self, order: Order, *, batch: int, rank: int = 0, world_size: int = 1, window: int | None = None
     ) -> None:
         if order.n < 1:
             raise ValueError("the training set is empty: there is nothing to load")

@@ -13,8 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eyas.data.cache import cache_root
+from eyas import dist
+from eyas.data import host_memory
+from eyas.data.cache import cache_root, locked
 from eyas.data.decode import load_image
+from eyas.data.host_memory import HostMemory
 from eyas.data.index import ImageIndex
 from eyas.log import LOGGER
 
@@ -28,8 +31,9 @@ class ImageStore:
     """Images of an index, resized so that the long side is `imgsz` (spec E.5).
 
     With a cache, whoever decodes an image first (any worker process) stores it for all. `"ram"` is one buffer in shared
-    memory; `"disk"` one file outside the data folder, kept for later runs. When an image set does not fit, `"ram"`
-    falls back to `"disk"` and that to no cache, with a warning that names the sizes.
+    memory, one for all processes that train together on this host; `"disk"` one file outside the data folder, kept for
+    later runs. When an image set does not fit, `"ram"` falls back to `"disk"` and that to no cache, with a warning that
+    names the sizes.
 
     Args:
         index: the split.
@@ -112,12 +116,8 @@ class ImageStore:
     def _open_cache(self, mode: Literal["ram", "disk"], folder: Path) -> None:
         shapes = self.resized_shapes()
         need = PixelCache.total_bytes(shapes)
-        if mode == "ram":
-            free = free_shared_memory()
-            if need <= free * _RAM_SHARE:
-                self._pixels, self.cache_mode = PixelCache.in_memory(shapes), "ram"
-                return
-            LOGGER.warning("cache=ram needs %s but %s of memory are free; using cache=disk.", _size(need), _size(free))
+        if mode == "ram" and self._open_memory(shapes, need):
+            return
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{self._cache_name()}.pixels"
         free = shutil.disk_usage(folder).free
@@ -128,6 +128,25 @@ class ImageStore:
             )  # fmt: skip
             return
         self._pixels, self.cache_mode = PixelCache.in_file(file, shapes), "disk"
+
+    def _open_memory(self, shapes: np.ndarray, need: int) -> bool:
+        """Open the cache in memory, if there is room: one buffer for all processes of this training on this host."""
+        processes = dist.local_world_size()
+        name = f"{self._cache_name()} {processes} {dist.run_id()}"
+        if processes > 1 and not host_memory.SUPPORTED:
+            LOGGER.warning("cache=ram cannot be shared by several processes on this system; using cache=disk.")
+            return False
+        free = free_shared_memory()
+        # Where another process has made it already, it was found to fit, and is not made again.
+        if need > free * _RAM_SHARE and not (processes > 1 and HostMemory.exists(name)):
+            LOGGER.warning("cache=ram needs %s but %s of memory are free; using cache=disk.", _size(need), _size(free))
+            return False
+        if processes > 1:
+            self._pixels = PixelCache.on_host(shapes, name, rank=dist.local_rank(), processes=processes)
+        else:
+            self._pixels = PixelCache.in_memory(shapes)
+        self.cache_mode = "ram"
+        return True
 
     def _cache_name(self) -> str:
         key = f"{_CACHE_VERSION} {self.index.cache_key or self.index.fingerprint} {self.imgsz} {self.stretch}"
@@ -145,11 +164,14 @@ class PixelCache:
         pixels: (bytes,) uint8.
     """
 
-    def __init__(self, shapes: np.ndarray, *, tensor: Any = None, file: Path | None = None) -> None:
+    def __init__(
+        self, shapes: np.ndarray, *, tensor: Any = None, file: Path | None = None, memory: HostMemory | None = None
+    ) -> None:
         self.shapes = shapes
         self.offsets = _offsets(shapes)
         self.tensor = tensor
         self.file = file
+        self.memory = memory
         self._map()
 
     @staticmethod
@@ -166,14 +188,20 @@ class PixelCache:
         return cls(shapes, tensor=torch.tensor([], dtype=torch.uint8).set_(storage))
 
     @classmethod
+    def on_host(cls, shapes: np.ndarray, name: str, *, rank: int, processes: int) -> PixelCache:
+        """A buffer in memory that all processes of this host share; see `HostMemory` for the arguments."""
+        return cls(shapes, memory=HostMemory(name, cls.total_bytes(shapes), rank=rank, processes=processes))
+
+    @classmethod
     def in_file(cls, file: Path, shapes: np.ndarray) -> PixelCache:
         """A sparse file that all processes of the machine map; made if it is missing or of another size."""
         total = cls.total_bytes(shapes)
-        if not file.exists() or file.stat().st_size != total:
-            temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
-            with temporary.open("wb") as handle:
-                handle.truncate(total)
-            os.replace(temporary, file)
+        with locked(file):  # two processes that both make it would write into two files
+            if not file.exists() or file.stat().st_size != total:
+                temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
+                with temporary.open("wb") as handle:
+                    handle.truncate(total)
+                os.replace(temporary, file)
         return cls(shapes, file=file)
 
     def get(self, i: int) -> np.ndarray | None:
@@ -201,6 +229,8 @@ class PixelCache:
     def _map(self) -> None:
         if self.file is not None:
             buffer: np.ndarray = np.memmap(self.file, np.uint8, mode="r+")
+        elif self.memory is not None:
+            buffer = self.memory.buffer
         else:
             buffer = self.tensor.numpy()
         self.pixels = np.asarray(buffer)
@@ -208,7 +238,7 @@ class PixelCache:
         self._verified = np.zeros(len(self.shapes), bool)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"shapes": self.shapes, "offsets": self.offsets, "tensor": self.tensor, "file": self.file}
+        return {name: getattr(self, name) for name in ("shapes", "offsets", "tensor", "file", "memory")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -5,6 +5,7 @@ Legend: B images, n detections of a batch, m ground-truth boxes of a batch.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ import torch
 from eyas import dist
 from eyas.evaluate.boxlist import BoxList, Frame, Split, joined
 from eyas.evaluate.inference import StageClock, inference_state
+from eyas.evaluate.shards import Shard, join_shards
 from eyas.evaluate.writers import write_label_files, write_predictions_json
 from eyas.log import LOGGER, console, print_table
 from eyas.metrics.detection import DetMetrics
@@ -34,7 +36,7 @@ PICTURED_CONF = 0.25
 class DetectionValidator:
     """Runs a model over a loader and measures it (spec core F).
 
-    The validator knows nothing of options, callbacks or other processes. One object may be called any number of times;
+    The validator knows nothing of options or callbacks. One object may be called any number of times;
     each call starts from zero.
 
     Args:
@@ -158,7 +160,7 @@ class DetectionValidator:
         """Forget the previous run."""
         self.clock = StageClock(device)
         self.metrics = DetMetrics(self.names, confusion=self.plots, save_dir=self.save_dir)
-        self._loss_sums: dict[str, Tensor] = {}
+        self._losses: dict[str, list[Tensor]] = {}  # each item times B, for each batch, on the device
         self._kept: list[tuple[BoxList, BoxList, Frame]] = []  # in original pixels, for files and COCO
 
     def preprocess(self, batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -177,11 +179,11 @@ class DetectionValidator:
             return model(batch["img"])
 
     def add_losses(self, model: Any, batch: Mapping[str, Any], preds: Any, amp_dtype: torch.dtype | None) -> None:
-        """Add each loss item times B, on the device; the mean over images does not depend on how they were batched."""
+        """Keep each loss item times B, on the device; the mean over images does not depend on how they were batched."""
         with _autocast(batch["img"].device, amp_dtype):
             _, items = model.loss(batch, preds)
         for name, value in items.items():
-            self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value.detach().float() * len(batch["img"])
+            self._losses.setdefault(name, []).append(value.detach().float() * len(batch["img"]))
 
     def postprocess(self, preds: Any, *, end2end: bool) -> list[Tensor]:
         """Return one (n, 6) per image: xyxy in pixels of the network's input, score, class; best score first."""
@@ -211,6 +213,8 @@ class DetectionValidator:
             target_cls=truth.cls,
             target_img=truth.image,
             image_files=batch["im_file"],
+            pred_box=predicted.boxes,
+            target_box=truth.boxes,
         )
         if self.metrics.confusion_matrix is not None:
             self.metrics.confusion_matrix.update(*boxes)
@@ -218,18 +222,31 @@ class DetectionValidator:
             self._kept.append((predicted, truth, frame))
 
     def gather(self) -> None:
-        """The one place where the parts of several processes come together.
+        """Join what all processes found; afterwards each has the whole, bit for bit as one process would.
 
-        Each process that calls the validator sees the whole loader, so there is nothing to gather. Once loaders are
-        sharded, `metrics`, `_loss_sums` and `_kept` of all processes are merged here, and nowhere else.
+        Loaders give each process a run of whole batches, so the order of processes is the order of images. With a group
+        of processes, all of them must call the validator, those without a single batch too.
         """
+        matrix, metrics = self.metrics.confusion_matrix, self.metrics
+        mine = Shard(
+            files=metrics.image_files,
+            stats=metrics._collected,
+            confusion=None if matrix is None else matrix.matrix,
+            losses={name: torch.stack(values).tolist() for name, values in self._losses.items()},
+            kept=self._kept,
+            spent=self.clock.per_image(1),
+        )
+        self._seen = join_shards(dist.gather_all(mine))
+        metrics.image_files, metrics._collected, self._kept = self._seen.files, self._seen.stats, self._seen.kept
+        if matrix is not None and self._seen.confusion is not None:
+            matrix.matrix = self._seen.confusion
 
     def results(self) -> dict[str, float]:
         """Compute, print and write everything; returns the dict of floats."""
         values = self.metrics.process()
         images = len(self.metrics.image_files)
-        self.speed = self.metrics.speed = self.clock.per_image(images)
-        losses = {f"val/{name}": float(value) / images for name, value in self._loss_sums.items()}
+        self.speed = self.metrics.speed = {stage: ms / max(images, 1) for stage, ms in self._seen.spent.items()}
+        losses = {f"val/{name}": math.fsum(sums) / images for name, sums in self._seen.losses.items()}
         result = {**{key: values[key] for key in self.metrics.keys}, **losses, "fitness": values["fitness"]}
         if self.coco:
             result |= {f"coco/{name}": value for name, value in self._coco_numbers().items()}

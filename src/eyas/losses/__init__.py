@@ -1,8 +1,18 @@
 """Losses of elements, and the criteria that compose them. A loss sees predictions and a batch, never a model."""
 
+from eyas.losses.class_weighting import weight_classes
 from eyas.losses.dense import DenseCriterion
 from eyas.losses.elementwise import bce_loss, ciou_loss, dfl_loss, l1_loss
 from eyas.losses.end_to_end import EndToEndCriterion
 from eyas.losses.points import anchor_points
 
-__all__ = ["DenseCriterion", "EndToEndCriterion", "anchor_points", "bce_loss", "ciou_loss", "dfl_loss", "l1_loss"]
+__all__ = [
+    "DenseCriterion",
+    "EndToEndCriterion",
+    "anchor_points",
+    "bce_loss",
+    "ciou_loss",
+    "dfl_loss",
+    "l1_loss",
+    "weight_classes",
+]

@@ -11,14 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyas import dist
 from eyas.assign import Assignment, TaskAlignedAssigner
 from eyas.boxes import boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes
+from eyas.losses.class_weighting import weight_classes
 from eyas.losses.elementwise import ciou_loss, dfl_expectation, dfl_loss, l1_loss
 from eyas.losses.points import anchor_points
 
 
 class DenseCriterion:
     """Classification, box and distance loss of one branch, always in float32 and without waiting for the device.
+
+    In several processes, each returns its share: the sum of their losses is the loss that one process would have over
+    all their images, and the mean of their items is that process's item.
 
     Args:
         nc: classes.
@@ -71,6 +76,8 @@ class DenseCriterion:
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector (3,) times B, and the detached items before that factor.
 
+        In several processes B is the mean over them, because the last batch of an epoch may be shared unevenly.
+
         Args:
             preds: raw predictions {"boxes" (B, 4 reg_max, A), "scores" (B, C, A), "feats"} or (decoded, raw).
             batch: ``batch_idx`` (T,), ``cls`` (T, 1), ``bboxes`` (T, 4) cx cy w h divided by the input size.
@@ -78,7 +85,8 @@ class DenseCriterion:
         raw = self.parse_output(preds)
         _, losses = self.get_assigned_targets_and_loss(raw, batch)
         items = dict(zip(self.loss_names, losses.detach(), strict=True))
-        return losses * raw["boxes"].shape[0], items
+        images = dist.mean_over_ranks(losses.new_full((), raw["boxes"].shape[0]))
+        return losses * images, items
 
     loss = __call__
 
@@ -107,7 +115,7 @@ class DenseCriterion:
         assigned = self.assigner(
             scores.detach(), boxes.detach() * stride, points * stride, labels, targets.to(boxes.device), image
         )
-        norm = assigned.weight.sum().clamp(min=1)
+        norm = mean_weight(assigned.weight.sum())
         cls_loss = self.class_loss(scores, assigned.scores(self.nc)) / norm
 
         # Background anchors are replaced by a unit box compared with itself: no value of theirs reaches the sum, and
@@ -131,8 +139,7 @@ class DenseCriterion:
         loss = self.bce(scores, targets)
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(loss.device, non_blocking=True)  # moves once
-            loss = loss * self.class_weights
-        return loss.sum()
+        return weight_classes(loss, self.class_weights).sum()
 
     def distance_loss(
         self, outputs: Tensor, target: Tensor, stride: Tensor, size: Tensor, foreground: Tensor
@@ -153,6 +160,12 @@ def unpack_targets(batch: Mapping[str, Any], size: Tensor) -> tuple[Tensor, Tens
     labels = batch["cls"].to(device).view(-1).long()
     targets = cxcywh_to_xyxy(batch["bboxes"].to(device).float().view(-1, 4) * size)
     return labels, targets, batch["batch_idx"].to(device).view(-1).long()
+
+
+def mean_weight(weight: Tensor) -> Tensor:
+    """Return the divisor of the losses: the weight of all objects, at least 1, divided by the number of processes."""
+    mean = dist.mean_over_ranks(weight)
+    return mean.clamp(min=1 if mean is weight else 1 / dist.world_size())
 
 
 def _constant(values: Sequence[float], like: Tensor) -> Tensor:

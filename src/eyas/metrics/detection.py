@@ -131,8 +131,9 @@ class DetMetrics:
     Attributes:
         box: `BoxMetrics`, empty until `process()`.
         speed: milliseconds per image of each stage, set by the validator.
-        stats: flat arrays after `process()`: tp (N, 10) bool, conf (N,), pred_cls (N,), pred_img (N,), target_cls (M,),
-            target_img (M,); `*_img` index `image_files`.
+        stats: flat arrays after `process()`: tp (N, 10) bool, conf (N,), pred_cls (N,), pred_img (N,), pred_box (N, 4),
+            target_cls (M,), target_img (M,), target_box (M, 4); `*_img` index `image_files`, boxes are xyxy in pixels
+            of the original image, nan where `update()` got none.
         nt_per_class, nt_per_image: (nc,) ground-truth boxes of each class, images that show it.
     """
 
@@ -164,6 +165,8 @@ class DetMetrics:
         target_cls: NDArray,
         target_img: NDArray,
         image_files: Sequence[str],
+        pred_box: NDArray | None = None,
+        target_box: NDArray | None = None,
     ) -> None:
         """Add one batch of images.
 
@@ -175,6 +178,8 @@ class DetMetrics:
             target_cls: (m,) class ids of the ground truth.
             target_img: (m,) index into `image_files`.
             image_files: paths of all images of the batch, also of those without boxes.
+            pred_box: (n, 4) xyxy in pixels of the original image; only metrics by object size need boxes.
+            target_box: (m, 4) likewise.
         """
         offset = len(self.image_files)
         self.image_files.extend(image_files)
@@ -186,6 +191,8 @@ class DetMetrics:
                 "pred_img": np.asarray(pred_img, np.int64) + offset,
                 "target_cls": np.asarray(target_cls, np.int64),
                 "target_img": np.asarray(target_img, np.int64) + offset,
+                "pred_box": _boxes(pred_box, len(conf)),
+                "target_box": _boxes(target_box, len(target_cls)),
             }
         )
 
@@ -339,8 +346,16 @@ def _mean(values: NDArray) -> np.float64:
 
 def _no_stats() -> dict[str, NDArray]:
     none = np.zeros(0, np.int64)
-    tp, conf = np.zeros((0, len(IOU_THRESHOLDS)), bool), np.zeros(0, np.float32)
-    return {"tp": tp, "conf": conf, "pred_cls": none, "pred_img": none, "target_cls": none, "target_img": none}
+    tp, conf, box = np.zeros((0, len(IOU_THRESHOLDS)), bool), np.zeros(0, np.float32), _boxes(None, 0)
+    ids = {"pred_cls": none, "pred_img": none, "target_cls": none, "target_img": none}
+    return {"tp": tp, "conf": conf, **ids, "pred_box": box, "target_box": box}
+
+
+def _boxes(boxes: NDArray | None, count: int) -> NDArray[np.float32]:
+    """Boxes as given; nan stands for boxes that nobody gave."""
+    if boxes is None:
+        return np.full((count, 4), np.nan, np.float32)
+    return np.asarray(boxes, np.float32).reshape(count, 4)
 
 
 def _no_result() -> APResult:

@@ -32,6 +32,7 @@ def match_detections(
     *,
     thresholds: NDArray = IOU_THRESHOLDS,
     class_aware: bool = True,
+    among: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """Match the detections of any number of images with their ground truth (spec core F.2).
 
@@ -45,6 +46,7 @@ def match_detections(
         gt_image: (M,) image index of each box.
         thresholds: (T,) lowest IoU that counts, each > 0.
         class_aware: False lets a detection match ground truth of another class.
+        among: (N, T) detections that take part at each threshold; None for all.
 
     Returns:
         (N, T) index of the ground truth claimed at each threshold, -1 where there is none.
@@ -58,7 +60,7 @@ def match_detections(
         det_group = det_group * classes + np.asarray(det_cls, np.int64)
         gt_group = gt_group * classes + np.asarray(gt_cls, np.int64)
     pairs = _overlapping_pairs(det_boxes, det_group, gt_boxes, gt_group, lowest_iou=float(np.min(thresholds)))
-    return _assign(pairs, _priority(det_scores), num_gt, thresholds)
+    return _assign(pairs, _priority(det_scores), num_gt, thresholds, among)
 
 
 def match_iou_matrix(iou: NDArray, *, thresholds: NDArray = IOU_THRESHOLDS) -> NDArray[np.int64]:
@@ -118,7 +120,9 @@ def _ramps(count: NDArray) -> NDArray[np.int64]:
     return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - count, count)
 
 
-def _assign(pairs: Pairs, priority: NDArray, num_gt: int, thresholds: NDArray) -> NDArray[np.int64]:
+def _assign(
+    pairs: Pairs, priority: NDArray, num_gt: int, thresholds: NDArray, among: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
     """Propose-and-reject over all (detection, threshold) nodes; see the module's head for why it equals the queue."""
     num_det, num_thr = len(priority), len(thresholds)
     matched = np.full((num_det, num_thr), -1, dtype=np.int64)
@@ -130,6 +134,7 @@ def _assign(pairs: Pairs, priority: NDArray, num_gt: int, thresholds: NDArray) -
     first = np.searchsorted(det, np.arange(num_det), side="left")
     # A detection's pairs descend in IoU, so the ones that reach a threshold are the first `wishes` of them.
     wishes = np.stack([np.bincount(det[iou >= t], minlength=num_det) for t in thresholds], axis=1)
+    wishes = wishes if among is None else wishes * among
     node_det, node_thr = np.nonzero(wishes)
     wish = first[node_det]
     last = wish + wishes[node_det, node_thr] - 1

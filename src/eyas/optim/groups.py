@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch import nn
+
+Key = TypeVar("Key")
 
 # Every normalisation layer of torch, by class: their scales take no weight decay (spec core B.5).
 NORMS = tuple(v for k, v in vars(nn).items() if isinstance(v, type) and "Norm" in k)
@@ -73,3 +76,25 @@ def parameter_groups(
                     }
                 )
     return groups
+
+
+def split_groups(
+    groups: list[dict[str, Any]], key_of: Callable[[nn.Parameter], Key]
+) -> list[tuple[Key, dict[str, Any]]]:
+    """Split optimizer groups until all parameters of one have the same key; every parameter stays in exactly one.
+
+    Args:
+        groups: as ``parameter_groups`` makes them, or anyone's; they are not changed.
+        key_of: key of a parameter, hashable.
+
+    Returns:
+        ``(key, group)`` in order of first appearance inside each group; all other entries of a group are copied, and
+        the order of parameters is kept.
+    """
+    found: list[tuple[Key, dict[str, Any]]] = []
+    for group in groups:
+        parts: dict[Key, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            parts.setdefault(key_of(parameter), []).append(parameter)
+        found += [(key, {**group, "params": params}) for key, params in parts.items()]
+    return found

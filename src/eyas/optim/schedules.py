@@ -25,7 +25,17 @@ def flat_cosine(x: float, final: float, flat: float = 0.5) -> float:
     return cosine(max(x - flat, 0.0) / (1.0 - flat), final)
 
 
-SCHEDULES: dict[str, Schedule] = {"linear": linear, "cosine": cosine, "flat-cosine": flat_cosine}
+def constant(x: float, final: float) -> float:
+    """Multiplier of a rate that something else changes: 1."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "linear": linear,
+    "cosine": cosine,
+    "flat-cosine": flat_cosine,
+    "constant": constant,
+}
 
 
 def apply_schedule(
@@ -43,13 +53,14 @@ def apply_schedule(
         optimizer: its groups must hold ``initial_lr``.
         multiplier: value of the schedule, 1 at the start of the run.
         warm: share of the warm-up that is done, in (0, 1]; 1 when it is over.
-        bias_lr: rate of groups labelled ``bias`` where the warm-up starts; other groups start at 0.
+        bias_lr: rate of groups labelled ``bias`` where the warm-up starts, times their ``lr_factor`` if they have one;
+            other groups start at 0.
         warm_momentum: momentum where the warm-up starts, for groups that have one.
         momentum: momentum after the warm-up.
     """
     for group in optimizer.param_groups:
         target = group["initial_lr"] * multiplier
-        start = bias_lr if group.get("param_group") == "bias" else 0.0
+        start = bias_lr * group.get("lr_factor", 1.0) if group.get("param_group") == "bias" else 0.0
         group["lr"] = start + (target - start) * warm
         if "momentum" in group:
             group["momentum"] = warm_momentum + (momentum - warm_momentum) * warm

@@ -1,0 +1,68 @@
+"""Batch normalisation over all processes.
+
+What: mean and variance of every batch normalisation are taken over the images of all processes, not of each alone.
+When: once, before the model is wrapped. Default: automatic, with several processes and at most 16 images each, where
+statistics of one process alone are noisy. Hazards: every such layer waits for the slowest process, twice in each step;
+layers other than batch normalisation are not touched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from eyas.callbacks.base import StockCallback
+from eyas.nn.sync_bn import convert, synchronised_layers
+from eyas.optim.ema import unwrap_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from eyas.config import TrainOptions
+
+FEW_IMAGES = 16  # up to so many images in each process, statistics of one process alone are too noisy
+
+
+class SyncBatchNorm(StockCallback):
+    """Synchronise batch normalisation over the processes of a run.
+
+    Args:
+        mode: True always, False never, ``"auto"`` with at most 16 images in each process.
+    """
+
+    decides = "batch normalisation over processes"
+    options = ("sync_bn",)
+
+    def __init__(self, mode: bool | Literal["auto"] = True) -> None:
+        if mode not in (True, False, "auto"):
+            raise ValueError(f"SyncBatchNorm takes True, False or 'auto', got {mode!r}.")
+        self.mode = mode
+
+    @classmethod
+    def from_options(cls, options: TrainOptions) -> Self | None:
+        return cls(options.sync_bn)
+
+    def adjust_model(self, trainer: Any, model: nn.Module) -> nn.Module:
+        return convert(model) if self.wanted(trainer) else model
+
+    def wanted(self, trainer: Any) -> bool:
+        """Whether this run's layers are to be synchronised."""
+        if trainer.world_size <= 1:
+            return False
+        return trainer.batch_size / trainer.world_size <= FEW_IMAGES if self.mode == "auto" else self.mode
+
+    def describe(self, trainer: Any) -> dict[str, object]:
+        return {"sync_bn": self.outcome(trainer)}
+
+    def witness(self, trainer: Any) -> dict[str, object]:
+        if self.wanted(trainer) and not synchronised_layers(unwrap_model(trainer.model)):
+            return {}  # asked for, but the model has no batch normalisation
+        return {"sync_bn": self.outcome(trainer)}
+
+    def outcome(self, trainer: Any) -> str:
+        """What came of it, in words."""
+        if trainer.world_size <= 1:
+            return "one process: nothing to synchronise"
+        layers = synchronised_layers(unwrap_model(trainer.model))
+        if layers:
+            return f"{layers} layers over {trainer.world_size} processes"
+        return f"each process by itself, {trainer.batch_size / trainer.world_size:g} images in each"
