@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from eyas.train.checkpoint import CheckpointError, load_checkpoint
 from eyas.train.detection import STRIDE, default_workers
 from eyas.train.device import amp_dtype, select_device
 from eyas.train.options import run_folder
+from eyas.train.overview import print_overview
+from eyas.train.plan import Plan
 from eyas.train.setup import model_source
 
 EVAL_BATCH = 16
@@ -42,6 +45,7 @@ class YOLO:
         model: a name such as ``"yolo26n"`` (random weights), a YAML of layers, or a ``.pt`` checkpoint.
         task: ``"detect"``, the only one.
         verbose: print a summary of the model.
+        model_class: class to rebuild a checkpoint with; only for models whose layers their table does not describe.
 
     Attributes:
         model: the network; after ``train`` it holds the best weights.
@@ -52,7 +56,13 @@ class YOLO:
     recipe: Recipe = YOLO26
     trainer_class: type[BaseTrainer] = DetectionTrainer
 
-    def __init__(self, model: str | Path = "yolo26n", task: str | None = None, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        model: str | Path = "yolo26n",
+        task: str | None = None,
+        verbose: bool = False,
+        model_class: type[DetectionModel] = DetectionModel,
+    ) -> None:
         if task not in (None, "detect"):
             raise ValueError(f"task={task!r} is not supported; Eyas detects objects (task='detect').")
         self.name = str(model)
@@ -62,15 +72,16 @@ class YOLO:
         self.ckpt: dict[str, Any] = {}
         self.ckpt_path: str | None = None
         self.loaded: str | None = None  # weights that load() brought, for a later train()
+        self.model_class = model_class
         self.model: nn.Module = self.load_network(self.name, verbose)
 
     def load_network(self, model: str, verbose: bool) -> nn.Module:
         """Build the network of a name, YAML or checkpoint."""
         cfg, weights = model_source(TrainOptions(model=model), None)
         if weights is None:
-            return DetectionModel(cfg, verbose=verbose)
+            return self.model_class(cfg, verbose=verbose)
         self.ckpt, self.ckpt_path = weights, model
-        return network_from(weights, verbose=verbose)
+        return network_from(weights, verbose=verbose, model_class=self.model_class)
 
     @property
     def names(self) -> dict[int, str]:
@@ -126,9 +137,13 @@ class YOLO:
         """Take over the weights of a training, the best ones if there are any; returns the result."""
         path = result.best if result.best_epoch else result.last
         self.ckpt, self.ckpt_path, self.name = load_checkpoint(path), str(path), str(path)
-        self.model = network_from(self.ckpt)
+        self.model = network_from(self.ckpt, model_class=self.class_of(result))
         self.metrics, self.loaded = result.detection, None
         return result
+
+    def class_of(self, result: TrainResult) -> type[DetectionModel]:
+        """Return the class to rebuild a trained model with: the user's own, known here if not elsewhere."""
+        return result.model_class if issubclass(result.model_class, DetectionModel) else self.model_class
 
     def val(self, **options: Any) -> DetMetrics:
         """Measure the model on a split; defaults for ``data`` and ``imgsz`` are those it was trained with.
@@ -227,14 +242,23 @@ class YOLO:
         return self.model.info()  # type: ignore[operator]
 
 
-def network_from(checkpoint: Mapping[str, Any], verbose: bool = False) -> DetectionModel:
-    """Rebuild the network of a checkpoint; the file's tables and tensors are enough, no user code is needed."""
-    model = DetectionModel(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
+def network_from(
+    checkpoint: Mapping[str, Any], verbose: bool = False, model_class: type[DetectionModel] = DetectionModel
+) -> DetectionModel:
+    """Rebuild the network of a checkpoint.
+
+    The file's table and tensors are enough; ``model_class`` is for models with layers that no table describes.
+
+    Raises:
+        CheckpointError: the class builds other tensors than the file holds.
+    """
+    model = model_class(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
     copied = model.load(checkpoint, remap=False, verbose=False)
     if copied != len(model.state_dict()):
         raise CheckpointError(
-            f"the checkpoint fills {copied} of the {len(model.state_dict())} tensors that its layer table describes; "
-            "it was written by a model with other layers."
+            f"the checkpoint fills {copied} of the {len(model.state_dict())} tensors of a {model_class.__name__}: it "
+            f"was written by {checkpoint.get('model_class', 'a model')} with layers that no table describes. Open it where "
+            "that class is defined: YOLO(path, model_class=ThatClass)."
         )
     return model.eval()
 
@@ -263,6 +287,29 @@ def run_train(cli: Mapping[str, Any]) -> TrainResult:
     options = resolve(recipe=YOLO26.options, cli=cli, command="train")
     setup_logging(options.verbose)
     return DetectionTrainer(overrides=options).train()
+
+
+def run_plan(cli: Mapping[str, Any]) -> Plan:
+    """``eyas plan key=value ...``: build all that a training would be, print it, train nothing, leave no folder.
+
+    Several processes are planned for, not started.
+
+    Raises:
+        ValueError: whatever ``eyas train`` would be stopped by before its first step.
+    """
+    options = resolve(recipe=YOLO26.options, cli=cli, command="train")
+    setup_logging(options.verbose)
+    trainer = DetectionTrainer(overrides=options)
+    with tempfile.TemporaryDirectory(prefix="eyas-plan-") as folder:
+        trainer.set_folder(Path(folder))
+        try:
+            trainer.take_place()
+            trainer.prepare()
+            print_overview(trainer)
+        finally:
+            trainer.close_loaders()
+            trainer.run_callbacks("teardown")
+    return trainer.plan
 
 
 def run_val(cli: Mapping[str, Any]) -> DetMetrics:

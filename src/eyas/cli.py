@@ -25,6 +25,7 @@ Usage: eyas COMMAND [key=value ...]
 
 Commands
   train      train a detector          eyas train model=yolo26n data=digits imgsz=128 epochs=12
+  plan       what a training would do, without training       eyas plan model=yolo26n data=digits epochs=12
   val        measure a trained model   eyas val model=runs/detect/train/weights/best.pt data=digits
   predict    find objects in images    eyas predict model=runs/detect/train/weights/best.pt source=photos/
   info       versions, devices and the size of a model       eyas info model=yolo26n
@@ -114,6 +115,15 @@ def _train(arguments: list[str]) -> int:
     return OK
 
 
+def _plan(arguments: list[str]) -> int:
+    options = _checked_options(arguments, "train")
+    _require(options, "plan", "model", "data", unless="resume")
+    from eyas import api
+
+    api.run_plan(options)
+    return OK
+
+
 def _val(arguments: list[str]) -> int:
     options = _checked_options(arguments, "val")
     _require(options, "val", "model")
@@ -175,6 +185,7 @@ def explanation(name: str) -> str:
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
+    "plan": _plan,
     "val": _val,
     "predict": _predict,
     "info": _info,
@@ -227,6 +238,7 @@ def _nearest_command(name: str) -> str:
 def _print_command_help(command: str) -> None:
     usage = {
         "train": "eyas train model=NAME data=DATA [key=value ...]",
+        "plan": "eyas plan model=NAME data=DATA [key=value ...]",
         "val": "eyas val model=CHECKPOINT [data=DATA] [key=value ...]",
         "predict": "eyas predict model=CHECKPOINT source=FILES [key=value ...]",
         "info": "eyas info [model=NAME]",
@@ -235,8 +247,10 @@ def _print_command_help(command: str) -> None:
     print(f"Usage: {usage[command]}")
     if command == "predict":
         print("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
-    if command in ("train", "val", "predict"):
-        _print_options(command)
+    if command == "plan":
+        print("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")
+    if command in ("train", "plan", "val", "predict"):
+        _print_options("train" if command == "plan" else command)
 
 
 def _print_options(command: str | None, group: str | None = None) -> None:

@@ -83,6 +83,8 @@ def test_hooks_repeat_as_often_as_the_drawing_says(calls: list[str]) -> None:
     assert calls.count("adjust_metrics") == epochs + 1, "the final evaluation too"
     for name in (
         "on_train_batch_start",
+        "adjust_schedule",
+        "adjust_rates",
         "preprocess_batch",
         "adjust_batch",
         "adjust_loss",
@@ -100,6 +102,8 @@ def test_a_batch_runs_from_event_to_event(calls: list[str]) -> None:
     batch = calls[start : calls.index("on_train_batch_end") + 1]
     assert batch == [
         "on_train_batch_start",
+        "adjust_schedule",
+        "adjust_rates",
         "preprocess_batch",
         "adjust_batch",
         "adjust_loss",

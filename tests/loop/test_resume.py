@@ -65,7 +65,7 @@ def assert_same_run(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert one["state"]["optimizer"]["param_groups"] == other["state"]["optimizer"]["param_groups"]
     logs = [[{k: v for k, v in row.items() if k != "time"} for row in r["state"]["history"]] for r in (one, other)]
     assert logs[0] == logs[1]
-    for key in ("best_fitness", "best_epoch", "plan", "updates", "epochs"):
+    for key in ("best_fitness", "best_files", "plan", "updates", "epochs"):
         assert one["state"][key] == other["state"][key], key
 
 

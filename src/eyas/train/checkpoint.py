@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from eyas.compat.weights import ForeignFileError, read_weights
+
 FORMAT = 1
 
 
@@ -98,26 +100,22 @@ def save_checkpoint(checkpoint: dict[str, Any], *paths: Path) -> None:
 
 
 def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without running any code that it may contain.
+    """Read a checkpoint without running any code that it may contain: one of Eyas, or of the incumbent library.
 
     Returns:
-        The dictionary written by ``save_checkpoint``.
+        The dictionary written by ``save_checkpoint``; of a foreign file, its part that inference needs.
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: not a checkpoint, not one of Eyas, or from a newer format.
+        CheckpointError: not a checkpoint, holding code, of another task, or from a newer format.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}.")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds code, not just tensors, and was not opened: {_first_line(error)}"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        checkpoint = _load_foreign(path, map_location)
     if not isinstance(checkpoint, dict) or "eyas" not in checkpoint or "model" not in checkpoint:
         raise CheckpointError(f"{path} is not a checkpoint of Eyas (no 'eyas' and 'model' entries).")
     if checkpoint["eyas"]["format"] > FORMAT:
@@ -125,5 +123,11 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     return checkpoint
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _load_foreign(path: Path, map_location: str | torch.device) -> dict[str, Any]:
+    """Read a file that torch will not open as tensors and plain values: as the incumbent's, or say what it is."""
+    try:
+        checkpoint = read_weights(path)
+    except ForeignFileError as error:
+        raise CheckpointError(str(error)) from error
+    checkpoint["model"] = {key: tensor.to(map_location) for key, tensor in checkpoint["model"].items()}
+    return checkpoint

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from eyas.log import warn
+from eyas.models import DetectionModel
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -44,6 +45,26 @@ def all_finite(model: nn.Module) -> bool:
     """Whether every parameter is a finite number; one question to the device for the whole model."""
     norms = torch._foreach_norm([p.detach() for p in model.parameters()])
     return bool(torch.stack(norms).isfinite().all())
+
+
+def warn_if_not_portable(model: nn.Module) -> None:
+    """Tell the user now if checkpoints of this model will need its class: its table does not describe all of it.
+
+    A class that changes only losses, or how weights are made, is described by its table; one with layers or a forward
+    pass of its own is not, and is opened with ``YOLO(path, model_class=ThatClass)``.
+    """
+    cls = type(model)
+    if cls is DetectionModel or not isinstance(model, DetectionModel):
+        return
+    with torch.device("meta"):
+        described = DetectionModel(model.yaml, nc=model.nc, verbose=False)
+    own_forward = [n for n in ("forward", "predict", "fuse") if getattr(cls, n) is not getattr(DetectionModel, n)]
+    own_layers = {k: v.shape for k, v in model.state_dict().items()} != {
+        k: v.shape for k, v in described.state_dict().items()
+    }
+    if own_forward or own_layers:
+        what = "layers that its table does not list" if own_layers else f"its own {own_forward[0]}()"
+        warn(f"{cls.__name__} has {what}: open its checkpoints with YOLO(path, model_class={cls.__name__}).")
 
 
 def describe_divergence(trainer: BaseTrainer, broken: list[str]) -> str:

@@ -49,7 +49,7 @@ class DetectionTrainer(BaseTrainer):
         return model
 
     def set_model_attributes(self) -> None:
-        """Give the model its classes, the options, its head's settings and the class weights."""
+        """Give the model its classes, the options and its head's settings."""
         model: Any = unwrap_model(self.model)
         model.nc = self.data["nc"]
         model.names = self.data["names"]
@@ -107,7 +107,13 @@ class DetectionTrainer(BaseTrainer):
             "pin_memory": self.device.type == "cuda",
         }
         if isinstance(dataset, TrainDataset):
-            return build_train_loader(dataset, seed=self.args.seed, **settings)
+            return build_train_loader(
+                dataset,
+                seed=self.args.seed,
+                sampler=self.args.sampler,
+                threshold=self.args.sampler_threshold,
+                **settings,
+            )
         return build_eval_loader(dataset, **settings)
 
     def setup_loaders(self) -> None:
@@ -118,9 +124,6 @@ class DetectionTrainer(BaseTrainer):
             for report in reports:
                 report.print_table()
             reports[0].write(self.save_dir / "dataset_report.json", *reports[1:])
-        if self.args.cls_pw and ours(self.train_loader):
-            counts = self.train_loader.dataset.index.instances(self.data["nc"])
-            unwrap_model(self.model).class_weights = class_weights(counts, self.args.cls_pw)
 
     def get_validator(self) -> DetectionValidator:
         """Return the validator of the validation split."""
@@ -175,15 +178,6 @@ class DetectionTrainer(BaseTrainer):
 def ours(loader: Any) -> bool:
     """Whether a loader reads our own data sets, whose index can be asked."""
     return isinstance(loader, EpochLoader)
-
-
-def class_weights(counts: Any, power: float) -> torch.Tensor:
-    """Return factors ``count ** -power`` with mean 1 (nc,); classes without objects get the mean (spec core E.11)."""
-    count = torch.as_tensor(counts, dtype=torch.float64)
-    weights = count.clamp(min=1) ** -power
-    present = count > 0
-    weights[~present] = weights[present].mean() if present.any() else 1.0
-    return (weights / weights.mean()).float()
 
 
 def default_workers(workers: int | None, device: torch.device) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from eyas import dist
+
 
 def select_device(device: object = None) -> torch.device:
     """Return the device to use.
@@ -23,7 +25,7 @@ def select_device(device: object = None) -> torch.device:
     if device is None or device == "":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(device, (list, tuple)) or "," in str(device):
-        raise ValueError(f"device={device!r} names several devices; this release trains on one. Pick one of them.")
+        raise ValueError(f"device={device!r} names several devices, and only training uses several. Pick one of them.")
     text = str(device).lower()
     text = f"cuda:{text}" if text.isdigit() else text
     try:
@@ -39,6 +41,44 @@ def select_device(device: object = None) -> torch.device:
     return chosen
 
 
+def process_devices(device: str | None, processes: int | None) -> list[str | None]:
+    """Return the device of each process on this machine; one process unless several devices or processes are given.
+
+    Args:
+        device: as the option: None, a name, a GPU number, or several numbers such as ``"0,1"``.
+        processes: as the option; on a CPU any number, on GPUs as many as there are devices.
+
+    Raises:
+        ValueError: no such device, or the two do not fit each other or the launcher that started this process.
+    """
+    launched = dist.world_size() > 1
+    count = dist.local_world_size() if launched else processes
+    if launched and processes is not None and processes != count:
+        raise ValueError(f"processes={processes}, but this process was launched as one of {count} on this machine.")
+    named = device.split(",") if device else []
+    if len(named) > 1 and count not in (None, len(named)):
+        raise ValueError(f"device={device} names {len(named)} devices for {count} processes; give one for each.")
+    found: list[str | None] = list(named) if len(named) > 1 else spread(device, count or 1)
+    for one in found:
+        select_device(one)
+    return found
+
+
+def spread(device: str | None, count: int) -> list[str | None]:
+    """Return one device for each of ``count`` processes that share no GPU."""
+    if count == 1 or select_device(device).type == "cpu":
+        return [device] * count
+    if device not in (None, "cuda"):
+        raise ValueError(f"device={device} is one device for {count} processes; name {count}, or leave device out.")
+    return [str(number) for number in range(count)]
+
+
+def check_amp(amp: bool | str, device: torch.device) -> None:
+    """Refuse half precision by name on a CPU; unlike ``amp_dtype``, this asks nothing of a GPU."""
+    if device.type == "cpu" and amp in ("fp16", "bf16"):
+        raise ValueError(f"amp={amp!r} has no effect on a CPU, which trains in float32; leave it out.")
+
+
 def amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
     """Return the type for autocast, or ``None`` for full precision.
 
@@ -48,10 +88,9 @@ def amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
     Raises:
         ValueError: half precision was asked for by name on a CPU.
     """
-    if amp in (False, "fp32") or (device.type == "cpu" and amp is True):
+    check_amp(amp, device)
+    if amp in (False, "fp32") or device.type == "cpu":
         return None
-    if device.type == "cpu":
-        raise ValueError(f"amp={amp!r} has no effect on a CPU, which trains in float32; leave it out.")
     if amp == "fp16":
         return torch.float16
     if amp == "bf16":

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eyas import dist
 from eyas.config import TrainOptions, resolve
 from eyas.config.resolve import check_effective
 from eyas.recipes import Recipe
@@ -14,7 +13,7 @@ from eyas.train.checkpoint import CheckpointError, load_checkpoint
 
 # What may change when a run goes on: nothing that would make it another training.
 RESUMABLE = {"epochs", "time", "patience", "device", "workers", "cache", "val", "val_every", "plots", "verbose"}
-RESUMABLE |= {"save", "save_period", "save_json", "save_txt", "save_conf", "resume", "model"}
+RESUMABLE |= {"processes", "restarts", "save", "save_period", "save_json", "save_txt", "save_conf", "resume", "model"}
 
 
 def merge_options(
@@ -130,13 +129,3 @@ def run_folder(options: TrainOptions, *, resuming: bool = False, default_name: s
     while (folder := base.with_name(f"{base.name}-{number}")).exists():
         number += 1
     return folder
-
-
-def refuse_several_processes() -> None:
-    """Stop a launch over several processes: their gradients would not be combined in this release.
-
-    Raises:
-        ValueError: WORLD_SIZE is above 1.
-    """
-    if dist.world_size() > 1:
-        raise ValueError(f"WORLD_SIZE is {dist.world_size()}: training in several processes is not in this release.")

@@ -19,6 +19,8 @@ PICTURED_BATCHES = 3
 class Pictures(Callback):
     """Draws ``train_batch*.jpg`` (the first, and the first without mosaic), ``labels.jpg`` and ``results.png``."""
 
+    on = "main"
+
     def on_train_start(self, trainer: BaseTrainer) -> None:
         dataset = trainer.train_loader.dataset
         if isinstance(dataset, TrainDataset):

@@ -160,6 +160,7 @@ def make_plan(
     batches: int,
     on_cpu: bool,
     from_scratch: bool = True,
+    processes: int = 1,
 ) -> Plan:
     """Derive the plan of a run.
 
@@ -171,6 +172,7 @@ def make_plan(
         batches: batches in one epoch.
         on_cpu: whether training runs on a CPU.
         from_scratch: whether the weights are random; given weights are changed more gently.
+        processes: how many share each batch.
 
     Raises:
         ValueError: unknown optimizer.
@@ -180,6 +182,9 @@ def make_plan(
     epochs = int(choices.take("epochs", epochs, why))  # type: ignore[call-overload]
     total = epochs * batches
     choices.note("batch", batch, options.source("batch") if options.is_typed("batch") else "recipe")
+    if processes > 1:
+        asked = next((name for name in ("processes", "device") if options.is_typed(name)), None)
+        choices.note("processes", processes, options.source(asked) if asked else "launcher")
     choices.note("steps", f"{batches} batches of {batch} per epoch, {total} in all", f"{images} images")
 
     accumulate, why = accumulation(options, recipe, batch, total)
@@ -195,8 +200,8 @@ def make_plan(
     lr0 = float(choices.take("lr0", rate, why))  # type: ignore[arg-type]
     lrf = float(choices.take("lrf", options.lrf, options.source("lrf")))  # type: ignore[arg-type]
     momentum = float(choices.take("momentum", choice.momentum, f"for {choice.name}"))  # type: ignore[arg-type]
-    schedule = "cosine" if options.cos_lr else options.schedule
-    choices.note("schedule", schedule, options.source("cos_lr" if options.cos_lr else "schedule"))
+    schedule = options.schedule if isinstance(options.schedule, str) else "constant"  # a component takes over
+    choices.note("schedule", options.schedule, options.source("cos_lr" if options.cos_lr else "schedule"))
     bias_lr = float(choices.take("warmup_bias_lr", choice.warmup_bias_lr, f"for {choice.name}"))  # type: ignore[arg-type]
 
     warm_epochs = min(recipe.warmup_epochs, recipe.warmup_share * epochs)

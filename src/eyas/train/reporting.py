@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from eyas.callbacks.base import Callback
+from eyas.log import format_table
+from eyas.train import overview
 from eyas.train.console import RunConsole
 
 if TYPE_CHECKING:
@@ -14,14 +16,19 @@ if TYPE_CHECKING:
 
 
 class ConsoleReport(Callback):
-    """Prints the plan, a live line, a row per epoch, and where the results are."""
+    """Prints the plan and the groups, a live line, a row per epoch, and where the results are."""
+
+    on = "main"
 
     def __init__(self, enabled: bool = True) -> None:
         self.console = RunConsole(enabled=enabled)
 
     def on_train_start(self, trainer: BaseTrainer) -> None:
         self.console.device = trainer.device
-        self.console.start(trainer.plan.rows(), self.header(trainer))
+        self.console.start(overview.decision_rows(trainer), self.header(trainer))
+        for line in format_table(overview.GROUP_HEADER, overview.group_rows(trainer)):
+            self.console.message("  " + line)
+        self.console.message("")
 
     def header(self, trainer: BaseTrainer) -> str:
         """One line: what trains on what, where, into which folder."""

@@ -23,6 +23,7 @@ class TrainResult:
         last: latest weights, with everything a resume needs.
         history: one row per epoch, as in ``results.csv``.
         plan: what the options meant for this run.
+        model_class: class of the trained network.
         detection: the full metrics object of the best weights (``result.box.ap``, per-class values, curves).
     """
 
@@ -36,6 +37,7 @@ class TrainResult:
     history: list[dict[str, float]]
     plan: Plan
     detection: DetMetrics | None = field(repr=False, default=None)
+    model_class: type = field(repr=False, default=object)
 
     @property
     def box(self) -> object:

@@ -13,13 +13,29 @@ import yaml
 from torch import nn
 
 from eyas import dist
-from eyas.callbacks import Callback, CallbackList, ClipGradNorm
+from eyas.callbacks import (
+    BestBy,
+    Callback,
+    CallbackList,
+    ClassWeights,
+    ClipGradNorm,
+    ClipGradValue,
+    EarlyStop,
+    Freeze,
+    LayerRates,
+    MetricReport,
+    SyncBatchNorm,
+    TorchSchedule,
+)
+from eyas.callbacks.base import StockCallback
 from eyas.config import TrainOptions
+from eyas.data.loader import EpochLoader
 from eyas.models import DetectionModel
 from eyas.models.catalog import model_table
 from eyas.optim import parameter_groups
 from eyas.optim.optimizers import optimizer_class
 from eyas.train.checkpoint import load_checkpoint
+from eyas.train.composition import refuse_option_beside_component
 from eyas.train.pictures import Pictures
 from eyas.train.plan import Plan, make_plan
 from eyas.train.reporting import ConsoleReport
@@ -30,32 +46,49 @@ if TYPE_CHECKING:
 
 
 # -- callbacks ---------------------------------------------------------------------------------------------------------
+# Components that options ask for, in the order in which they work: those that change the model and its groups, then
+# what was measured; after the user's own callbacks come clipping (the last word on gradients), choices and reports.
+FIRST: tuple[type[StockCallback], ...] = (SyncBatchNorm, Freeze, LayerRates, ClassWeights, MetricReport)
+LAST: tuple[type[StockCallback], ...] = (ClipGradNorm, ClipGradValue, TorchSchedule, BestBy, EarlyStop)
+
+
 def collect_callbacks(given: Any, options: TrainOptions) -> CallbackList:
-    """Return the stock callbacks and the user's; one given by the user replaces the stock one of its class."""
+    """Return the stock callbacks and the user's; one given by the user takes the place of the stock one of its class.
+
+    Raises:
+        ConflictError: an option was typed that asks for what a given component decides.
+    """
     if isinstance(given, CallbackList):
-        mine, functions = given.callbacks, given.functions
+        mine, functions = list(given.callbacks), given.functions
     elif isinstance(given, Mapping):
         mine, functions = [], dict(given)
     else:
         mine, functions = list(given or []), {}
-    if options.is_typed("clip_grad_norm") and any(isinstance(c, ClipGradNorm) for c in mine):
-        raise ValueError(
-            "clip_grad_norm and a ClipGradNorm callback both decide how gradients are clipped; give one of them."
-        )
-    stock = [c for c in stock_callbacks(options) if not any(isinstance(other, type(c)) for other in mine)]
-    return CallbackList([*stock, *mine], functions)
+    CallbackList(mine)  # refuses classes and strangers before they are looked at
+    refuse_option_beside_component(mine, options)
+    first = [c for cls in FIRST for c in place(cls, mine, options)]
+    last = [c for cls in LAST for c in place(cls, mine, options)]
+    own = [c for c in mine if not isinstance(c, (*FIRST, *LAST, ConsoleReport, Pictures))]
+    return CallbackList([*first, *own, *last, *reports(mine, options)], functions)
 
 
-def stock_callbacks(options: TrainOptions) -> list[Callback]:
-    """Return the components that options ask for."""
-    found: list[Callback] = []
-    if options.clip_grad_norm > 0:
-        found.append(ClipGradNorm(options.clip_grad_norm))
-    if dist.is_main():
-        found.append(ConsoleReport(enabled=options.verbose))
-        if options.plots:
-            found.append(Pictures())
-    return found
+def place(cls: type[StockCallback], mine: list[Callback], options: TrainOptions) -> list[Callback]:
+    """Return the user's components of a stock class, else the one that the options ask for, if they do."""
+    given = [c for c in mine if isinstance(c, cls)]
+    if given:
+        return given
+    component = cls.from_options(options)
+    if component is None or (component.decides and any(c.decides == component.decides for c in mine)):
+        return []
+    component.origin = next((options.source(name) for name in cls.options if options.is_typed(name)), "default")
+    return [component]
+
+
+def reports(mine: list[Callback], options: TrainOptions) -> list[Callback]:
+    """Return what people look at; a report of the user's class replaces the stock one."""
+    found: list[Callback] = [ConsoleReport(enabled=options.verbose)]
+    found += [Pictures()] if options.plots else []
+    return [next((c for c in mine if isinstance(c, type(stock))), stock) for stock in found]
 
 
 # -- model -------------------------------------------------------------------------------------------------------------
@@ -96,7 +129,8 @@ def plan_for(trainer: BaseTrainer) -> Plan:
     """Derive the plan from a trainer whose loaders are built; a resumed run keeps the plan it was started with."""
     if trainer.resume_from is not None:
         return resumed_plan(trainer, trainer.resume_from["state"])
-    images = len(trainer.train_loader.dataset)
+    loader = trainer.train_loader
+    images = loader.images if isinstance(loader, EpochLoader) else len(loader.dataset)
     return make_plan(
         trainer.args,
         trainer.recipe,
@@ -105,16 +139,20 @@ def plan_for(trainer: BaseTrainer) -> Plan:
         batches=len(trainer.train_loader),
         on_cpu=trainer.device.type == "cpu",
         from_scratch=trainer.from_scratch,
+        processes=max(trainer.world_size, 1),
     )
 
 
 def batch_size(trainer: BaseTrainer) -> int:
-    """Return images per step: as typed, as the resumed run had it, or as the recipe chooses for the device."""
+    """Return images per step over all processes: as typed, as the resumed run had it, or what suits the devices."""
     if trainer.args.batch is not None:
         return trainer.args.batch
     if trainer.resume_from is not None:
         return trainer.resume_from["state"]["plan"]["batch"]
-    return trainer.recipe.cpu_batch if trainer.device.type == "cpu" else trainer.recipe.batch
+    processes = max(trainer.world_size, 1)
+    return (
+        max(trainer.recipe.cpu_batch, processes) if trainer.device.type == "cpu" else trainer.recipe.batch * processes
+    )
 
 
 def resumed_plan(trainer: BaseTrainer, state: dict[str, Any]) -> Plan:

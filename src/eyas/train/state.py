@@ -6,6 +6,7 @@ import datetime
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from eyas import __version__
 from eyas.optim.ema import unwrap_model
@@ -22,6 +23,7 @@ def describe_model(trainer: BaseTrainer) -> dict[str, Any]:
         "eyas": {"format": FORMAT, "version": __version__, "torch": str(torch.__version__)},
         "model": dict(averaged.state_dict()),
         "yaml": averaged.yaml,
+        "model_class": class_name(type(averaged)),
         "nc": averaged.nc,
         "names": dict(averaged.names),
         "train_args": trainer.args.to_dict(),
@@ -49,7 +51,9 @@ def training_state(trainer: BaseTrainer, finished_epoch: bool) -> dict[str, Any]
         "step": 0 if finished_epoch else trainer.step + 1,
         "meter": None if finished_epoch else trainer.meter.state_dict(),
         "best_fitness": trainer.best_fitness,
-        "best_epoch": trainer.best_epoch,
+        "best_files": dict(trainer.best_files),
+        "frozen": [name for name, p in unwrap_model(trainer.model).named_parameters() if not p.requires_grad],
+        "freeze_layer_names": list(trainer.freeze_layer_names),
         "plan": trainer.plan.to_dict(),
         "trainer": class_name(type(trainer)),
         "history": trainer.history.rows,
@@ -72,7 +76,9 @@ def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
     trainer.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:  # empty unless the run so far used float16
         trainer.scaler.load_state_dict(state["scaler"])
-    trainer.best_fitness, trainer.best_epoch = state["best_fitness"], state["best_epoch"]
+    trainer.best_fitness, trainer.best_files = state["best_fitness"], dict(state["best_files"])
+    trainer.freeze_layer_names = list(state["freeze_layer_names"])
+    restore_frozen(unwrap_model(trainer.model), state["frozen"])
     trainer.history.rows = list(state["history"])
     trainer.callbacks.load_state_dict(state["callbacks"])
     trainer.elapsed_before = state["elapsed"]
@@ -84,3 +90,9 @@ def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
     torch.set_rng_state(state["rng"])
     if "cuda_rng" in state and trainer.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)
+
+
+def restore_frozen(model: nn.Module, frozen: list[str]) -> None:
+    """Freeze exactly the parameters that were frozen when the run was saved, whoever had frozen them."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eyas import dist
 from eyas.train.checkpoint import write_atomic
 
 
@@ -32,6 +33,11 @@ class LossMeter:
         self.sums = values if self.sums is None else self.sums + values
         self.count += 1
 
+    def reduce(self) -> None:
+        """Make the sums the mean over all processes: every process's items are made so that this is the truth."""
+        if self.sums is not None:
+            self.sums = dist.mean_over_ranks(self.sums)
+
     def means(self) -> dict[str, float]:
         """Return the mean of each loss so far; waits for the device."""
         if self.sums is None:
@@ -49,31 +55,20 @@ class LossMeter:
 class History:
     """One row of numbers per epoch; ``results.csv`` is always the whole of it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
-    def append(self, row: dict[str, float]) -> None:
-        """Add a row and rewrite the file; an epoch without validation leaves its cells empty."""
-        self.rows.append(row)
-        self.write()
-
-    def write(self) -> None:
-        """Write ``results.csv``; columns in the order in which they first appeared."""
+    def write(self, path: Path) -> None:
+        """Write all rows; columns in the order in which they first appeared, cells of no value empty."""
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         for row in self.rows:
             writer.writerow([format_cell(row[c]) if c in row else "" for c in columns])
-        write_atomic(self.path, text.getvalue().encode())
+        write_atomic(path, text.getvalue().encode())
 
 
 def format_cell(value: float) -> str:
     """Six significant digits, whole numbers without a point."""
     return f"{value:.6g}"
-
-
-def patience_over(epoch: int, best_epoch: int, patience: int) -> bool:
-    """Whether a validated epoch (1-based) lies ``patience`` epochs behind the best one; 0 never stops."""
-    return patience > 0 and epoch - best_epoch >= patience

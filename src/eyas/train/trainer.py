@@ -14,20 +14,25 @@ from torch.optim import Optimizer
 
 from eyas import dist
 from eyas.callbacks import Callback, CallbackList
+from eyas.callbacks.freeze import hold_norms
 from eyas.config import TrainOptions
 from eyas.evaluate.validator import DetectionValidator
+from eyas.log import setup_logging
 from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, check_groups
 from eyas.optim.ema import unwrap_model
 from eyas.optim.optimizers import optimizer_class
 from eyas.recipes import YOLO26, Recipe
-from eyas.train import checks, options, setup, state
+from eyas.train import checks, composition, effects, options, parallel, setup, state
 from eyas.train.checkpoint import load_checkpoint, save_checkpoint
-from eyas.train.device import amp_dtype, reproducible, select_device
+from eyas.train.device import amp_dtype, check_amp, process_devices, reproducible, select_device
 from eyas.train.interrupt import Interrupted, catch_interrupts
 from eyas.train.plan import Plan
 from eyas.train.result import TrainResult
-from eyas.train.tracking import History, LossMeter, TrainingDiverged, patience_over
+from eyas.train.tracking import History, LossMeter, TrainingDiverged
 from eyas.types import Batch, Progress
+
+EVAL_BATCH = 32  # at most: what images are padded to follows from it, so it must not depend on the processes
+ASK_EVERY = 10  # steps between two questions to the other processes, whether one was asked to stop
 
 
 class BaseTrainer:
@@ -42,6 +47,11 @@ class BaseTrainer:
         args: the options; assigning an unknown name is an error.
         model: what ``get_model`` returned, later possibly replaced or wrapped; use this, not a copy.
         epoch, step: where the run stands, 0-based.
+        world_size: processes that train together, 0 for one.
+        stop: set it True in a callback to end the run after this epoch.
+        freeze_layer_names: parts of names; normalisation layers with one of them in their name stay in eval mode.
+        epoch_log: numbers that callbacks add to this epoch's row of ``results.csv``.
+        best_files: stem of a file of best weights -> its 1-based epoch so far; ``"best"`` is the main one.
         transforms: callables ``(image, boxes, labels)`` for training images, after all other augmentation.
         best_fitness, fitness, metrics: of the best epoch, of the latest validation, and its numbers.
     """
@@ -63,38 +73,47 @@ class BaseTrainer:
         if self.args.optimizer.lower() != "auto":
             optimizer_class(self.args.optimizer)  # a name that is none is refused before data is read
         self.callbacks = setup.collect_callbacks(_callbacks, self.args)
-        self.device = select_device(self.args.device)
-        self.amp_dtype = amp_dtype(self.args.amp, self.device)
-        self.amp = self.amp_dtype is not None
-        options.refuse_several_processes()
-        self.world_size = dist.world_size() if dist.world_size() > 1 else 0
-        self.save_dir = options.run_folder(self.args, resuming=self.resume_from is not None)
-        self.wdir = self.save_dir / "weights"
-        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
-        self.csv = self.save_dir / "results.csv"
+        self.devices = process_devices(self.args.device, self.args.processes)
+        self.device = select_device(self.devices[0])
+        check_amp(self.args.amp, self.device)
+        processes = max(dist.world_size(), len(self.devices))
+        self.world_size = processes if processes > 1 else 0
+        self.set_folder(options.run_folder(self.args, resuming=self.resume_from is not None))
         self.model: Any = self.args.model
         self.train_loader: Any = None
         self.test_loader: Any = None
         self.data: dict[str, Any] = {}
         self.ema: ModelEMA | None = None
         self.validator: Any = None
-        self.history = History(self.csv)
+        self.history = History()
         self.meter = LossMeter()
         self.epoch = self.step = self.start_epoch = self.start_step = 0
         self.epochs = 0
+        self.freeze_layer_names = [".dfl"]
+        self.epoch_log: dict[str, float] = {}
         self.best_fitness: float | None = None
-        self.best_epoch = 0
+        self.best_files: dict[str, int] = {"best": 0}
         self.fitness: float | None = None
         self.metrics: dict[str, float] = {}
         self.loss_items: dict[str, Tensor] = {}
         self.loss_names: tuple[str, ...] = ()
-        self.stop = self.validated = False
+        self.stop = self.validated = self.time_is_up = False
+        self.effects: effects.Effects | None = None
         self.elapsed_before = 0.0
         self.exception: BaseException | None = None
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def train(self) -> TrainResult:
-        """Run the training and return its outcome; whatever happens, ``teardown`` fires last."""
+        """Run the training, in as many processes as it asks for, and return its outcome."""
+        if len(self.devices) > 1 and dist.world_size() == 1:
+            from eyas.train.launch import launch  # torch's launcher takes a while to import, and few runs need it
+
+            return launch(self, processes=len(self.devices))
+        return self.run_here()
+
+    def run_here(self) -> TrainResult:
+        """Be one process of the training; whatever happens, ``teardown`` fires last."""
+        self.take_place()
         with reproducible(self.args.deterministic, self.device):
             try:
                 self.fit()
@@ -105,13 +124,13 @@ class BaseTrainer:
             finally:
                 self.close_loaders()
                 self.run_callbacks("teardown")
+        if self.owns_group:  # not after an error: the others would report a lost connection instead of that error
+            dist.finish()
         return self.result()
 
     def fit(self) -> None:
         """Set up, run the epochs, evaluate the best weights."""
-        self.run_callbacks("on_pretrain_routine_start")
-        self.setup()
-        self.run_callbacks("on_pretrain_routine_end")
+        self.prepare()
         self.started = time.monotonic()
         self.run_callbacks("on_train_start")
         self.epoch = self.start_epoch
@@ -121,6 +140,14 @@ class BaseTrainer:
                 self.epoch += not self.stop
         self.final_eval()
         self.run_callbacks("on_train_end")
+        effects.record(self)
+
+    def prepare(self) -> None:
+        """Build everything that the first step needs, and stop here if two things fight over one decision."""
+        self.run_callbacks("on_pretrain_routine_start")
+        composition.refuse_conflicts(self)
+        self.setup()
+        self.run_callbacks("on_pretrain_routine_end")
 
     def run_epoch(self) -> None:
         """Train on every batch once, validate when due, log, save."""
@@ -136,29 +163,36 @@ class BaseTrainer:
 
     def train_epoch(self) -> None:
         """Train on every batch once."""
-        self.model.train()
-        self.run_callbacks("on_train_epoch_start")
-        self.send_progress()
+        self.start_epoch_here()
         rest = setup.batches_from(self.train_loader, self.start_step)
         for step, batch in enumerate(rest, self.start_step):
             self.step = step
             self.train_batch(batch)
-            if self.out_of_time():
+            if self.answer_requests():
                 break
-            if self.interrupted and self.step_due():
-                self.save_and_leave()
         self.start_step = 0
+        self.meter.reduce()
         self.run_callbacks("on_train_epoch_end")
+
+    def start_epoch_here(self) -> None:
+        """Put the model into training mode, except for what is frozen, and tell everyone which epoch it is."""
+        self.epoch_log = {}
+        self.model.train()
+        self.run_callbacks("on_train_epoch_start")
+        hold_norms(unwrap_model(self.model), self.freeze_layer_names)
+        self.wrap_model()
+        self.send_progress()
 
     def train_batch(self, batch: Batch) -> None:
         """One forward and backward pass, and the optimizer's step when due; never waits for the device."""
         self.run_callbacks("on_train_batch_start")
         self.set_rates()
         self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
-        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
-            loss, self.loss_items = self.model(self.batch)
-        self.loss = self.adjust("adjust_loss", loss.sum())
-        self.scaler.scale(self.loss).backward()
+        with parallel.sync_when(self.model, self.step_due()):
+            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
+                loss, self.loss_items = self.model(self.batch)
+            self.loss = self.adjust("adjust_loss", self.total_loss(loss))
+            self.scaler.scale(self.loss).backward()
         if self.step_due():
             self.optimizer_step()
         self.meter.update(self.loss_items)
@@ -173,8 +207,9 @@ class BaseTrainer:
         self.setup_model(*source)
         self.model = setup.place_model(self.model, self.device, self.args.channels_last)
         self.set_model_attributes()
-        self.model = self.adjust("adjust_model", self.model)
+        self.model = parallel.portable_norms(self.model, self.device)
         self.setup_loaders()
+        self.model = self.adjust("adjust_model", self.model)
         self.plan = self.make_plan()
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
         self.setup_criterion()
@@ -187,6 +222,35 @@ class BaseTrainer:
             self.resume_training(self.resume_from)
         setup.write_description(self)
 
+    def take_place(self) -> None:
+        """Take this process's place among all: its device, the group of processes, the folder they share."""
+        if dist.world_size() > 1:
+            self.device = select_device(self.devices[dist.local_rank() % len(self.devices)])
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        self.amp_dtype = amp_dtype(self.args.amp, self.device)
+        self.amp = self.amp_dtype is not None
+        self.owns_group = dist.start(self.device.type)
+        self.set_folder(dist.agree(self.save_dir))
+        if not dist.is_main():
+            self.callbacks.leave_to_main()
+            setup_logging(verbose=False)
+
+    def set_folder(self, folder: Path) -> None:
+        """Set where this run's files lie."""
+        self.save_dir, self.wdir = folder, folder / "weights"
+        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+        self.csv = folder / "results.csv"
+
+    def wrap_model(self) -> None:
+        """Wrap the model for several processes, anew when other parameters train than before."""
+        if self.world_size:
+            self.model = parallel.wrapped(self.model, self.device)
+
+    def total_loss(self, loss: Tensor) -> Tensor:
+        """Return the scalar to differentiate: times the processes, because their gradients are averaged."""
+        return loss.sum() * self.world_size if self.world_size else loss.sum()
+
     def model_source(self) -> tuple[Any, Any]:
         """Return what the model is made from: its table and weights; a wrong name is found before data is read."""
         return (None, None) if isinstance(self.model, nn.Module) else setup.model_source(self.args, self.resume_from)
@@ -196,12 +260,14 @@ class BaseTrainer:
         self.from_scratch = weights is None
         if not isinstance(self.model, nn.Module):
             self.model = self.get_model(cfg=cfg, weights=weights, verbose=self.args.verbose and dist.is_main())
+            checks.warn_if_not_portable(self.model)
 
     def setup_loaders(self) -> None:
         """Build both loaders; only then, with data and model sound, is the run folder made."""
         self.batch_size = setup.batch_size(self)
         self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
-        self.test_loader = self.get_dataloader(self.data["val"], 2 * self.batch_size, rank=dist.rank(), mode="val")
+        eval_batch = min(2 * self.batch_size, EVAL_BATCH)
+        self.test_loader = self.get_dataloader(self.data["val"], eval_batch, rank=dist.rank(), mode="val")
         self.wdir.mkdir(parents=True, exist_ok=True)
 
     def setup_optimizer(self) -> None:
@@ -249,12 +315,13 @@ class BaseTrainer:
         warm = (progress.batches + 1) / plan.warmup_batches if progress.batches < plan.warmup_batches else 1.0
         apply_schedule(
             self.optimizer,
-            multiplier=self.lf(progress.fraction),
+            multiplier=self.adjust("adjust_schedule", self.lf(progress.fraction)),
             warm=warm,
             bias_lr=self.args.warmup_bias_lr if self.args.warmup_bias_lr is not None else plan.warmup_bias_lr,
             warm_momentum=self.args.warmup_momentum,
             momentum=plan.momentum,
         )
+        self.adjust("adjust_rates", self.optimizer.param_groups)
 
     def lf(self, fraction: float) -> float:
         """Multiplier of all rates after this share of the run, in (0, 1]."""
@@ -266,27 +333,35 @@ class BaseTrainer:
 
     def validation_due(self) -> bool:
         """Whether this epoch ends with a validation; the last one always does."""
-        last = self.epoch + 1 >= self.epochs or self.out_of_time()
+        last = self.epoch + 1 >= self.epochs or self.time_is_up
         return last or (self.args.val and (self.epoch + 1) % self.args.val_every == 0)
 
     def validate_epoch(self) -> None:
         """Validate, and decide whether this epoch is the best; ties keep the earlier."""
         self.run_callbacks("on_val_start")
+        parallel.share_statistics(self.model, self.ema)
         best_before = self.best_fitness  # an override of validate() may write best_fitness itself (architecture trap 3)
-        metrics, self.fitness = self.validate()
+        metrics, fitness = self.validate()
         self.metrics = checks.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
-        self.fitness = checks.usable_fitness(self.fitness)
+        self.fitness = self.judge(fitness)
+        self.metrics, self.fitness = dist.agree((self.metrics, self.fitness))
         improved = self.fitness is not None and (best_before is None or self.fitness > best_before)
         self.best_fitness = self.fitness if improved else best_before
         self.best_epoch = self.epoch + 1 if improved else self.best_epoch
         self.run_callbacks("on_val_end")
+        effects.prove(self)
+
+    def judge(self, fitness: float | None) -> float | None:
+        """Return what decides whether this epoch is the best, or None if nothing can."""
+        own = checks.usable_fitness(fitness)
+        decided = float(self.adjust("adjust_fitness", math.nan if own is None else own))
+        return decided if math.isfinite(decided) else None
 
     def should_stop(self) -> bool:
-        """Whether this was the last epoch: planned end, patience, or no time left."""
+        """Whether this was the last epoch: planned end, no time left, or a callback asked for it on any process."""
         if self.args.time is not None:
-            self.epochs = setup.epochs_within(self.args.time, self.elapsed(), self.epoch + 1)
-        out_of_patience = self.validated and patience_over(self.epoch + 1, self.best_epoch, self.args.patience)
-        return out_of_patience or self.epoch + 1 >= self.epochs or self.out_of_time()
+            self.epochs = dist.agree(setup.epochs_within(self.args.time, self.elapsed(), self.epoch + 1))
+        return dist.any_rank(self.stop or self.epoch + 1 >= self.epochs or self.time_is_up)
 
     def log_epoch(self) -> None:
         """Add this epoch's row to the history and to ``results.csv``.
@@ -298,11 +373,14 @@ class BaseTrainer:
         self.loss_names = tuple(losses)
         row = {"epoch": self.epoch + 1, "time": round(self.elapsed(), 2), **self.label_loss_items(losses)}
         row |= self.metrics if self.validated else {}
+        row |= checks.plain_floats(self.epoch_log, "epoch_log")
         row |= {f"lr/pg{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
-        self.history.append(row)
+        self.history.rows.append(row)
+        if dist.is_main():
+            self.history.write(self.csv)
         broken = [name for name, value in losses.items() if not math.isfinite(value)]
         broken += ["the weights"] if not checks.all_finite(unwrap_model(self.model)) else []
-        if broken:
+        if broken := dist.agree(broken):
             raise TrainingDiverged(checks.describe_divergence(self, broken))
 
     def running_losses(self) -> dict[str, float]:
@@ -314,12 +392,29 @@ class BaseTrainer:
         return self.elapsed_before + time.monotonic() - self.started
 
     def out_of_time(self) -> bool:
-        """Whether the ``time`` budget is spent."""
+        """Whether the ``time`` budget is spent, by this process's clock."""
         return self.args.time is not None and self.elapsed() >= self.args.time * 3600
+
+    def answer_requests(self) -> bool:
+        """Save and leave if a process was asked to; return whether the time is up. All processes answer alike."""
+        if self.world_size and not self.time_to_ask():
+            return False
+        if self.step_due() and dist.any_rank(bool(self.interrupted)):
+            self.save_and_leave()
+        self.time_is_up = self.args.time is not None and dist.agree(self.out_of_time())
+        return self.time_is_up
+
+    def time_to_ask(self) -> bool:
+        """Whether the processes exchange requests after this step; doing so at every step would hold up the fast."""
+        last = self.step + 1 == len(self.train_loader)
+        return last or (self.step_due() and (self.step + 1) // self.accumulate % ASK_EVERY == 0)
 
     def save_and_leave(self) -> None:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
-        save_checkpoint(self.checkpoint(finished_epoch=False), self.last)
+        self.meter.reduce()
+        if dist.is_main():
+            save_checkpoint(self.checkpoint(finished_epoch=False), self.last)
+        dist.barrier()
         raise Interrupted(
             f"stopped in epoch {self.epoch + 1} after {self.step + 1} of {len(self.train_loader)} batches, all saved. "
             f"Continue with: eyas train resume={self.last}"
@@ -329,7 +424,7 @@ class BaseTrainer:
         """Validate the best weights once more, with pictures."""
         if self.best_epoch:
             model = unwrap_model(self.ema.ema if self.ema else self.model)
-            best = load_checkpoint(self.best, map_location=self.device)
+            best = dist.agree(load_checkpoint(self.best) if dist.is_main() else None)
             model.load_state_dict(best["model"])
             metrics = self.adjust("adjust_metrics", self.evaluate_best(model))
             metrics.pop("fitness", None)  # what chose the best stays: it may be of the user's own making
@@ -352,7 +447,17 @@ class BaseTrainer:
             history=self.history.rows,
             plan=self.plan,
             detection=self.validator.metrics if isinstance(self.validator, DetectionValidator) else None,
+            model_class=type(unwrap_model(self.model)),
         )
+
+    @property
+    def best_epoch(self) -> int:
+        """1-based epoch of the best weights so far; 0 before there are any."""
+        return self.best_files["best"]
+
+    @best_epoch.setter
+    def best_epoch(self, epoch: int) -> None:
+        self.best_files["best"] = epoch
 
     def close_loaders(self) -> None:
         """End the worker processes."""
@@ -443,19 +548,20 @@ class BaseTrainer:
         return metrics, metrics.pop("fitness", None)
 
     def save_model(self) -> bool:
-        """Write ``best.pt``, ``last.pt`` and ``epochN.pt`` when due, each atomically; returns whether one was written.
+        """Write best weights, ``last.pt`` and ``epochN.pt`` when due, each atomically; returns whether one was written.
 
-        ``save=False`` keeps only the best weights, and the last ones at the end.
+        ``save=False`` keeps only the best weights, and the last ones at the end. Only the main process writes.
         """
-        is_best = self.best_epoch == self.epoch + 1
-        if not (self.args.save or self.stop or is_best) or not dist.is_main():
+        best = [self.wdir / f"{stem}.pt" for stem, epoch in self.best_files.items() if epoch == self.epoch + 1]
+        if not (self.args.save or self.stop or best):
             return False
-        checkpoint = self.checkpoint(finished_epoch=True)
-        if is_best:  # first, so that a last.pt that calls this epoch the best never stands beside an older best.pt
-            save_checkpoint({k: v for k, v in checkpoint.items() if k != "state"}, self.best)
-        if self.args.save or self.stop:
-            keep = [self.wdir / f"epoch{self.epoch + 1}.pt"] if self.keeps_this_epoch() else []
-            save_checkpoint(checkpoint, self.last, *keep)
+        if dist.is_main():
+            checkpoint = self.checkpoint(finished_epoch=True)
+            # First, so that a last.pt that calls this epoch the best never stands beside an older best.pt.
+            save_checkpoint({k: v for k, v in checkpoint.items() if k != "state"}, *best)
+            if self.args.save or self.stop:
+                keep = [self.wdir / f"epoch{self.epoch + 1}.pt"] if self.keeps_this_epoch() else []
+                save_checkpoint(checkpoint, self.last, *keep)
         return True
 
     def keeps_this_epoch(self) -> bool:
@@ -473,6 +579,11 @@ class BaseTrainer:
         """Return everything about this run as tensors and plain values; ``state`` is what only a resume needs."""
         checkpoint = state.describe_model(self) | {"state": state.training_state(self, finished_epoch)}
         return self.adjust("adjust_checkpoint", checkpoint)
+
+    def resume_here(self) -> None:
+        """Go on from ``last.pt`` when this process was started again after a crash; from the start if there is none."""
+        if self.last.exists():
+            self.resume_from = load_checkpoint(self.last)
 
     def resume_training(self, checkpoint: dict[str, Any]) -> None:
         """Take up the run exactly where the checkpoint left it."""

@@ -1,0 +1,70 @@
+"""One process of a training in several: ``python -m eyas.worker FOLDER PARENT``, started by ``eyas.train.launch``.
+
+The user's script is not run here. The trainer arrives whole, does its part, and its result or error goes back.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from eyas import dist
+
+GRACE = 30.0  # seconds for saving when the parent is gone, or for a clean end after an error
+
+
+def main(folder: Path, parent: int) -> int:
+    """Run this process's part and return its exit code."""
+    threading.Thread(target=follow_parent, args=(parent,), daemon=True).start()
+    limit_threads()
+    from eyas.train import handover  # imports torch, which reads the number of threads once
+    from eyas.train.interrupt import Interrupted
+
+    handover.process_file(folder, dist.rank()).write_text(str(os.getpid()))
+    try:
+        trainer = handover.unpack(handover.payload_file(folder).read_bytes())
+        if dist.restarts():
+            trainer.resume_here()
+        result = trainer.run_here()
+        if dist.is_main():
+            handover.write(handover.result_file(folder), handover.dumps(result))
+    except BaseException as error:
+        failure = handover.describe_failure(dist.rank(), error)
+        handover.write(handover.failure_file(folder, dist.restarts(), dist.rank()), pickle.dumps(failure))
+        end_within(GRACE)
+        # All processes were asked to stop, and did: no failure, after which the launcher would start them again.
+        return 0 if isinstance(error, Interrupted) else 1
+    return 0
+
+
+def limit_threads() -> None:
+    """Share the cores between the processes of this host, unless the user has said how many threads to use."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ["OMP_NUM_THREADS"] = str(max(cores // dist.local_world_size(), 1))
+
+
+def follow_parent(parent: int) -> None:
+    """Save and end when the process that launched the run is gone: nobody would ever end this one."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    end_within(GRACE)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_within(seconds: float) -> None:
+    """End this process at the latest then, whatever it waits for: a peer that is gone, or a library's own thread."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # somebody may be reading along
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,87 @@
+"""Exchanges between two processes, and the identities that they are in one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from eyas import dist
+
+
+def test_two_processes_exchange_what_they_know(in_ranks: Any) -> None:
+    def know() -> dict[str, Any]:
+        me = dist.rank()
+        mine = torch.tensor([1.0, 3.0]) * (me + 1)
+        with torch.no_grad():
+            alone = dist.mean_over_ranks(mine)
+        return {
+            "agree": dist.agree({"rank": me}),
+            "any": [dist.any_rank(me == 1), dist.any_rank(False)],
+            "all": dist.gather_all(f"rank {me}"),
+            "mean": dist.mean_over_ranks(mine).tolist(),
+            "untouched": mine.tolist() == [me + 1, 3 * (me + 1)],
+            "no grad": alone is mine,
+            "again": dist.start("cpu"),
+        }
+
+    expected = {
+        "agree": {"rank": 0},
+        "any": [True, False],
+        "all": ["rank 0", "rank 1"],
+        "mean": [1.5, 4.5],
+        "untouched": True,
+        "no grad": True,
+        "again": False,
+    }
+    assert in_ranks(know) == [expected, expected]
+
+
+def test_first_process_of_a_host_goes_first(in_ranks: Any, tmp_path: Path) -> None:
+    def prepare() -> bool:
+        with dist.local_main_first():
+            found = (tmp_path / "made").exists()
+            if dist.local_rank() == 0:
+                (tmp_path / "made").touch()
+        return found
+
+    assert in_ranks(prepare, 3) == [False, True, True]
+
+
+def test_others_go_on_when_the_first_fails(in_ranks: Any) -> None:
+    def fail() -> str:
+        try:
+            with dist.local_main_first():
+                if dist.local_rank() == 0:
+                    raise OSError("disk full")
+        except OSError:
+            return "failed"
+        return "went on"
+
+    assert in_ranks(fail) == ["failed", "went on"]
+
+
+def test_one_process_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    value, tensor = object(), torch.ones(2)
+    assert (dist.rank(), dist.local_rank(), dist.world_size(), dist.local_world_size(), dist.restarts()) == (0, 0, 1, 1, 0)
+    assert dist.is_main()
+    assert not dist.start("cpu")
+    assert not dist.is_initialised()
+    assert dist.agree(value) is value
+    assert dist.gather_all(value) == [value]
+    assert dist.mean_over_ranks(tensor) is tensor
+    assert dist.any_rank(True) and not dist.any_rank(False)
+    dist.barrier()
+    with dist.local_main_first():
+        dist.finish()
+
+
+def test_asking_who_i_am_needs_no_torch() -> None:
+    code = "import sys; from eyas import dist; dist.agree(1); dist.any_rank(True); dist.barrier(); dist.finish();"
+    subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], check=True, timeout=60)
