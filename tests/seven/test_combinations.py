@@ -53,8 +53,8 @@ def assert_equal(one: dict[str, Any], other: dict[str, Any], tolerance: float = 
     for part in ("model", "average"):
         assert one[part].keys() == other[part].keys()
         for key, value in one[part].items():
-            difference = (value.double() - other[part][key].double()).abs().max() if value.numel() else 0
-            assert difference <= tolerance, f"{part} {key}: {difference}"
+            allowed = tolerance * value.double().abs().clamp(min=1)  # variances of random networks reach hundreds
+            assert ((value.double() - other[part][key].double()).abs() <= allowed).all(), f"{part} {key}"
     assert one["best_files"] == other["best_files"]
     for row, twin in zip(one["rows"], other["rows"], strict=True):
         assert row == (twin if tolerance == 0 else pytest.approx(twin, rel=1e-4, abs=1e-5))
@@ -74,5 +74,5 @@ def test_one_process_or_two_straight_or_resumed(
     for folder in (tmp_path, two_processes / matrix.title(needs)):
         for run in ("straight", "resumed"):
             effects = json.loads((folder / run / "effects.json").read_text())
-            seen = {name for name, entry in effects["settings"].items() if entry["witness"] not in (None, {}, [])}
+            seen = {name for name, entry in effects["settings"].items() if entry["seen"] not in (None, {}, [])}
             assert seen >= set(matrix.settings(needs)), "a setting left no witness"

@@ -1,0 +1,288 @@
+"""Each of the seven needs through its three doors: option == component == override, bit for bit.
+
+Overrides are written as a user would write them, from what the trainer shows, without the component's own functions.
+That synchronised normalisation gives two processes the statistics of one is tested where two processes are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eyas import DetectionTrainer
+from eyas.callbacks import BestBy, Callback, ClassWeights, ClipGradNorm, Freeze, LayerRates, MetricReport, SyncBatchNorm
+from eyas.losses import EndToEndCriterion
+from eyas.models import DetectionModel
+from eyas.nn.sync_bn import convert, portable
+from eyas.optim import unwrap_model
+
+
+# -- 1. metrics --------------------------------------------------------------------------------------------------------
+class WithF1(DetectionTrainer):
+    """Adds F1 under the names that the shipped metric has."""
+
+    def validate(self) -> Any:
+        metrics, fitness = super().validate()
+        box = self.validator.metrics.box
+        by_class = np.full(self.data["nc"], np.nan)
+        by_class[box.ap_class_index] = box.f1
+        stem = "metrics/F1@iou0.5_best"
+        f1 = {f"{stem}({name})": by_class[i] for i, name in self.data["names"].items()}
+        return metrics | {f"{stem}(B)": box.f1.mean()} | f1, fitness
+
+
+def test_metrics_through_three_doors(found: Any) -> None:
+    option = found.train(metrics=["f1"], fraction=1.0)
+    component = found.train(DetectionTrainer, MetricReport("f1"), fraction=1.0)
+    override = found.train(WithF1, fraction=1.0)
+    found.assert_same(option, component)
+    found.assert_same(option, override)
+    values = [row["metrics/F1@iou0.5_best(B)"] for row in option.result.history]
+    assert all(0 < value < 1 for value in values), "something is found, so zeros are no agreement"
+    assert option.result.metrics["metrics/F1@iou0.5_best(B)"] == values[option.result.best_epoch - 1]
+
+
+# -- 2. class weights --------------------------------------------------------------------------------------------------
+WEIGHTS = {"1": 3.0, "7": 0.5}
+
+
+def weights_of(names: dict[int, str]) -> torch.Tensor:
+    return torch.tensor([WEIGHTS.get(names[i], 1.0) for i in range(len(names))])
+
+
+class ByAttribute(DetectionTrainer):
+    """Says what classes weigh before the loss is built."""
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        model: Any = super().get_model(cfg, weights, verbose)
+        model.class_weights = weights_of(self.data["names"])
+        return model
+
+
+class WeightedModel(DetectionModel):
+    """Makes its own loss, whose element-wise part weighs classes."""
+
+    def init_criterion(self) -> Any:
+        return EndToEndCriterion(self.weighted(topk=10), self.weighted(topk=7, topk2=1))
+
+    def weighted(self, **choice: Any) -> Any:
+        criterion = self.dense_criterion(**choice)
+        criterion.bce = nn.BCEWithLogitsLoss(weight=weights_of(self.names), reduction="none")
+        return criterion
+
+
+class ByCriterion(DetectionTrainer):
+    """Returns a model of the user's own class, as the guide does."""
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        model = WeightedModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
+        model.head.init_biases(self.imgsz())
+        if weights:
+            model.load(weights)
+        return model
+
+
+def test_class_weights_through_three_doors(tiny: Any, plain_run: Any) -> None:
+    option = tiny.train(class_weights=WEIGHTS, class_weights_normalize=False)
+    component = tiny.train(DetectionTrainer, ClassWeights(WEIGHTS, normalize=False))
+    tiny.assert_same(option, component)
+    tiny.assert_same(option, tiny.train(ByAttribute))
+    tiny.assert_same(option, tiny.train(ByCriterion))
+    assert tiny.differ(option, plain_run)
+
+
+# -- 3. best by another metric -----------------------------------------------------------------------------------------
+class ByClassLoss(DetectionTrainer):
+    """Chooses by the class loss on the validation split: lower is better, so its negative is the fitness."""
+
+    def validate(self) -> Any:
+        metrics, _ = super().validate()
+        return metrics, -metrics["val/cls_loss"]
+
+
+class ByClassLossItself(DetectionTrainer):
+    """The same, and keeps the book on the best itself before the loop looks, as the guide does."""
+
+    def validate(self) -> Any:
+        metrics, _ = super().validate()
+        fitness = -metrics["val/cls_loss"]
+        if self.best_fitness is None or fitness > self.best_fitness:
+            self.best_fitness = fitness
+        return metrics, fitness
+
+
+def test_best_by_through_three_doors(tiny: Any, plain_run: Any) -> None:
+    option = tiny.train(best_by="val/cls_loss")
+    component = tiny.train(DetectionTrainer, BestBy({"metric": "val/cls_loss", "mode": "min"}))
+    tiny.assert_same(option, component)
+    tiny.assert_same(option, tiny.train(ByClassLoss))
+    tiny.assert_same(option, tiny.train(ByClassLossItself))
+    assert option.best["epoch"] == 1 and plain_run.best["epoch"] == 0, "another epoch than the usual number chooses"
+    assert option.best["best_by"] == component.best["best_by"]
+
+
+# -- 4. freeze, then unfreeze ------------------------------------------------------------------------------------------
+def freeze_at_first(trainer: Any) -> None:
+    """A plain function for ``on_train_epoch_start``."""
+    model: Any = unwrap_model(trainer.model)
+    backbone = model.sections()["backbone"]
+    frozen = trainer.epoch < 1
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not (frozen and name.startswith(backbone)))
+    trainer.freeze_layer_names = [".dfl", *backbone] if frozen else [".dfl"]
+
+
+class FreezesByMethod(DetectionTrainer):
+    """The same in a method of the loop."""
+
+    def start_epoch_here(self) -> None:
+        freeze_at_first(self)
+        super().start_epoch_here()
+
+
+def test_freeze_through_three_doors(tiny: Any, plain_run: Any) -> None:
+    option = tiny.train(freeze="backbone", freeze_epochs=1)
+    component = tiny.train(DetectionTrainer, Freeze("backbone", epochs=1))
+    function = tiny.trainer()
+    function.add_callback("on_train_epoch_start", freeze_at_first)
+    tiny.assert_same(option, component)
+    tiny.assert_same(option, tiny.finish(function))
+    tiny.assert_same(option, tiny.train(FreezesByMethod))
+    assert tiny.differ(option, plain_run)
+    throughout = tiny.train(freeze="backbone")
+    assert tiny.differ(option, throughout), "the backbone moved once it was unfrozen"
+
+
+# -- 5. rates by layer -------------------------------------------------------------------------------------------------
+class SlowBackbone(DetectionTrainer):
+    """Sorts parameters by hand into what the stock groups are, times two sections; head first, as nobody else does."""
+
+    def build_optimizer(
+        self,
+        model: nn.Module,
+        name: str = "auto",
+        lr: float = 0.001,
+        momentum: float = 0.9,
+        decay: float = 1e-5,
+        iterations: float = 1e5,
+    ) -> Any:
+        network: Any = unwrap_model(model)
+        slow: dict[str, list[nn.Parameter]] = {"bias": [], "bn": [], "weight": []}
+        fast: dict[str, list[nn.Parameter]] = {"bias": [], "bn": [], "weight": []}
+        for key, module in network.named_modules():
+            section = slow if f"{key}.".startswith(network.sections()["backbone"]) else fast
+            for own, parameter in module.named_parameters(recurse=False):
+                kind = "bias" if own == "bias" else "bn" if isinstance(module, nn.BatchNorm2d) else "weight"
+                section[kind].append(parameter)
+        groups = [
+            {"params": parameters, "lr": rate, "weight_decay": decay if kind == "weight" else 0.0}
+            for section, rate in ((fast, lr), (slow, lr * 0.1))
+            for kind, parameters in section.items()
+        ]
+        return getattr(torch.optim, name)(groups, betas=(momentum, 0.999), fused=True)
+
+
+def test_rates_through_three_doors(tiny: Any, plain_run: Any) -> None:
+    option = tiny.train(lr_rules={"backbone": 0.1})
+    component = tiny.train(DetectionTrainer, LayerRates({"backbone": 0.1}))
+    override = tiny.train(SlowBackbone)
+    tiny.assert_same(option, component)
+    tiny.assert_same(option, override)
+    orders = [[group["lr"] for group in run.trainer.optimizer.param_groups] for run in (option, override)]
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
+    assert tiny.differ(option, plain_run)
+
+
+# -- 6. synchronised normalisation -------------------------------------------------------------------------------------
+class Synchronised(DetectionTrainer):
+    """Converts by torch's own function, whatever the number of processes."""
+
+    def set_model_attributes(self) -> None:
+        super().set_model_attributes()
+        self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+
+
+def test_sync_bn_through_three_doors_in_one_process(tiny: Any, plain_run: Any) -> None:
+    tiny.assert_same(plain_run, tiny.train(sync_bn=True))
+    tiny.assert_same(plain_run, tiny.train(DetectionTrainer, SyncBatchNorm(True)))
+    override = tiny.train(Synchronised)
+    tiny.assert_same(plain_run, override)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in override.trainer.ema.ema.modules())
+
+
+def test_sync_bn_of_component_and_override_converts_the_same_layers(tiny_model: Any) -> None:
+    ours = convert(DetectionModel(tiny_model, verbose=False))
+    theirs = nn.SyncBatchNorm.convert_sync_batchnorm(DetectionModel(tiny_model, verbose=False))
+    theirs = portable(theirs, torch.device("cpu"))
+    facts = [
+        [
+            (name, type(m), m.eps, m.momentum, m.affine, m.track_running_stats, m.num_features)
+            for name, m in model.named_modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        ]
+        for model in (ours, theirs)
+    ]
+    assert facts[0] == facts[1] and len(facts[0]) > 50
+    assert {fact[1] for fact in facts[0]} == {type(next(m for m in ours.modules() if isinstance(m, nn.SyncBatchNorm)))}
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+# -- 7. clipping -------------------------------------------------------------------------------------------------------
+class MyStep(DetectionTrainer):
+    """README's: writes the whole step, so nothing of the stock clipping is left."""
+
+    def optimizer_step(self) -> None:
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=0.1)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.update(self.model)
+
+
+class ClipsFirst(DetectionTrainer):
+    """Clips and leaves the rest to the stock step."""
+
+    def optimizer_step(self) -> None:
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=0.1)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.update(self.model)
+
+
+class Watch(Callback):
+    """Notes the norm with which a step was really made, after everyone has adjusted gradients."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+
+def test_clipping_through_three_doors(tiny: Any, plain_run: Any) -> None:
+    option = tiny.train(clip_grad_norm=0.1)
+    component = tiny.train(DetectionTrainer, ClipGradNorm(0.1))
+    override = tiny.train(MyStep)
+    tiny.assert_same(option, component)
+    tiny.assert_same(option, override, without=("grad/",))
+    logged = [(row["grad/norm"] > 0.1, row["grad/clipped"]) for row in option.result.history]
+    assert logged == [(True, 1.0)] * 2
+    assert not any(key.startswith("grad/") for key in override.result.history[0]), "the stock clipping did not run too"
+    assert tiny.differ(option, plain_run)
+
+
+# -- all ---------------------------------------------------------------------------------------------------------------
+def test_the_comparison_can_fail(tiny: Any, plain_run: Any) -> None:
+    tiny.assert_same(plain_run, plain_run)
+    other = tiny.train(lr_rules={"model.0.conv.weight": 0.999})
+    with pytest.raises(AssertionError):
+        tiny.assert_same(plain_run, other)
+    assert math.isfinite(other.result.history[-1]["train/cls_loss"])
