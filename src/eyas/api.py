@@ -257,8 +257,8 @@ def network_from(
     if copied != len(model.state_dict()):
         raise CheckpointError(
             f"the checkpoint fills {copied} of the {len(model.state_dict())} tensors of a {model_class.__name__}: it "
-            f"was written by {checkpoint.get('model_class', 'a model')} with layers that no table describes. Open it where "
-            "that class is defined: YOLO(path, model_class=ThatClass)."
+            f"was written by {checkpoint.get('model_class', 'a model')}, with layers that no table describes. Open it "
+            "where that class is defined: YOLO(path, model_class=ThatClass)."
         )
     return model.eval()
 

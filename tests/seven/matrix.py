@@ -1,4 +1,4 @@
-"""Trainings of the seven needs, two by two and all together, straight and resumed; run by one process or by each of two.
+"""Trainings of the seven needs, two by two and all together, straight and resumed; by one process or by two.
 
 As a program, under torch's launcher: ``python -m torch.distributed.run --nproc-per-node=2 matrix.py OUT OPTIONS.json``.
 """

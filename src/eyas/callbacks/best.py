@@ -141,8 +141,7 @@ class BestBy(StockCallback):
 
     def witness(self, trainer: Any) -> dict[str, object]:
         records = {k.stem: k.record() for k in self.keepers if k.epoch}
-        waiting = any(not k.may_win(trainer.epoch + 1) for k in self.keepers)
-        return {"best_by": records or "no epoch takes part yet"} if records or waiting else {}
+        return {"best_by": records or "no epoch with a finite value has taken part yet"}
 
     def state_dict(self) -> dict[str, Any]:
         return {k.stem: k.record() for k in self.keepers}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from eyas.augment.settings import AugmentSettings
 from eyas.callbacks.base import Callback
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ class Method:
     calls: tuple[str, ...] = ()
 
 
-AUGMENTATION = ("mosaic", "mixup", "cutmix", "degrees", "translate", "scale", "shear", "perspective")
-AUGMENTATION += ("hsv_h", "hsv_s", "hsv_v", "flipud", "fliplr", "bgr")
+AUGMENTATION = tuple(AugmentSettings.__dataclass_fields__)
 
 METHODS: dict[str, Method] = {
     "build_optimizer": Method(

@@ -147,7 +147,7 @@ def describe_culprit(trainer: Any, error: BaseException) -> str:
         label, child = step
         owner = value if label.startswith(".") else owner
         value, path = child, path + label
-    attribute = re.search(r"\.(\w+)(\[.*)?$", path)
+    attribute = re.search(r"\.(\w+)(\[[^.]*\])?$", path)
     where = assignment_line(type(owner), attribute[1]) if attribute else ""
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     return f"{path}{where} is a {kind}, which cannot be pickled ({error})."

@@ -74,7 +74,7 @@ def collect_callbacks(given: Any, options: TrainOptions) -> CallbackList:
 
 def place(cls: type[StockCallback], mine: list[Callback], options: TrainOptions) -> list[Callback]:
     """Return the user's components of a stock class, else the one that the options ask for, if they do."""
-    given = [c for c in mine if isinstance(c, cls)]
+    given: list[Callback] = [c for c in mine if isinstance(c, cls)]
     if given:
         return given
     component = cls.from_options(options)

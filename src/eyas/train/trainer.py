@@ -424,7 +424,7 @@ class BaseTrainer:
         """Validate the best weights once more, with pictures."""
         if self.best_epoch:
             model = unwrap_model(self.ema.ema if self.ema else self.model)
-            best = dist.agree(load_checkpoint(self.best) if dist.is_main() else None)
+            best: Any = dist.agree(load_checkpoint(self.best) if dist.is_main() else None)
             model.load_state_dict(best["model"])
             metrics = self.adjust("adjust_metrics", self.evaluate_best(model))
             metrics.pop("fitness", None)  # what chose the best stays: it may be of the user's own making
