@@ -1,10 +1,8 @@
-"""Train the backbone ten times slower than the rest, by overriding one method of the trainer.
+"""Train the backbone ten times slower than the rest: by an option, by a component, or by overriding build_optimizer().
 
     python examples/two_learning_rates.py
 
-Useful when the backbone comes with good weights and the head does not. The two rates keep their ratio through warm-up
-and schedule, because the loop multiplies each group's own base rate. The sizes below make it a matter of seconds; use
-data="digits", imgsz=128 and no epochs= to see it learn.
+The rates keep their ratio through warm-up and schedule, because the loop multiplies each group's own base rate.
 """
 
 from __future__ import annotations
@@ -14,12 +12,16 @@ from typing import Any
 import torch
 
 from eyas import YOLO, DetectionTrainer
+from eyas.callbacks import LayerRates, layer_rates
+from eyas.optim import build_optimizer, parameter_groups
 
-BACKBONE_FACTOR = 0.1
+TINY = {"data": "digits-tiny", "imgsz": 64, "fraction": 0.25, "batch": 8, "epochs": 2, "workers": 0}
+QUIET = {"plots": False, "verbose": False}
+RULES = {"backbone": 0.1}  # selectors and factors; the first that matches a parameter decides
 
 
 class TwoRates(DetectionTrainer):
-    """AdamW with two groups: the backbone at a tenth of the rate."""
+    """The stock groups split by the rules; any torch optimizer over any groups may be returned here."""
 
     def build_optimizer(
         self,
@@ -30,22 +32,22 @@ class TwoRates(DetectionTrainer):
         decay: float = 1e-5,
         iterations: float = 1e5,
     ) -> torch.optim.Optimizer:
-        backbone = model.sections()["backbone"]  # prefixes of parameter names; no counting of layers
-        slow = [parameter for key, parameter in model.named_parameters() if key.startswith(backbone)]
-        fast = [parameter for key, parameter in model.named_parameters() if not key.startswith(backbone)]
-        groups = [{"params": slow, "lr": lr * BACKBONE_FACTOR}, {"params": fast, "lr": lr}]
-        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), weight_decay=decay)
+        groups = layer_rates(model, parameter_groups(model, lr=lr, decay=decay), RULES)
+        return build_optimizer(name, groups, lr=lr, momentum=momentum)
 
 
 def main() -> None:
-    """Train for two short epochs and show that the ratio held."""
-    result = YOLO("yolo26n").train(
-        trainer=TwoRates, data="digits-tiny", imgsz=64, epochs=2, workers=0, plots=False, verbose=False
-    )
-    for row in result.history:
-        slow, fast = row["lr/pg0"], row["lr/pg1"]
-        print(f"epoch {row['epoch']}: backbone {slow:.6f}, the rest {fast:.6f}, ratio {slow / fast:.3f}")
-        assert abs(slow / fast - BACKBONE_FACTOR) < 1e-6
+    """Go through each door and show that the ratio holds."""
+    option = YOLO("yolo26n").train(lr_rules=RULES, **TINY, **QUIET)
+    component = YOLO("yolo26n").train(callbacks=[LayerRates(RULES)], **TINY, **QUIET)
+    override = YOLO("yolo26n").train(trainer=TwoRates, **TINY, **QUIET)
+
+    for row in override.history:
+        rates = sorted({value for key, value in row.items() if key.startswith("lr/")})
+        print(f"epoch {row['epoch']}: backbone {rates[0]:.6f}, the rest {rates[1]:.6f}")
+        assert abs(rates[0] / rates[1] - RULES["backbone"]) < 1e-9
+    losses = [[row["train/box_loss"] for row in run.history] for run in (option, component, override)]
+    assert losses[0] == losses[1] == losses[2]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ def merge_options(
 ) -> TrainOptions:
     """Return the options of a run: defaults < recipe < ``cfg`` < ``overrides``, each value with its source."""
     if isinstance(overrides, TrainOptions):
-        if cfg is not None:
+        nothing = cfg is None or (isinstance(cfg, TrainOptions) and not any(cfg.is_typed(name) for name, _ in cfg))
+        if not nothing:
             raise ValueError("give the options either as cfg or as a ready TrainOptions in overrides, not both.")
         return overrides
     if isinstance(cfg, TrainOptions):

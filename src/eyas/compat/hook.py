@@ -1,0 +1,114 @@
+"""Lets ``import ultralytics`` find what `eyas.compat.ultralytics` lists, and nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from eyas.compat.ultralytics import MODULES, ROOT, TABLE, NotInThisReleaseError, lookup
+
+
+class EyasCompatFinder(MetaPathFinder, Loader):
+    """Finds the modules of the table and makes them; it has no state, so it travels to other processes by name."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec of a module of the table; None for modules that are none of our business.
+
+        Raises:
+            ImportError: the table has no such module or name; tells the nearest, and what there is.
+        """
+        if fullname.partition(".")[0] != ROOT:
+            return None
+        if fullname not in MODULES:
+            raise missing(fullname)
+        # Every module counts as a package: Python then asks here for a name that `from module import name` did not
+        # find, and the answer can be more helpful than "cannot import name".
+        return importlib.util.spec_from_loader(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to Python."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give a module its names, looked up when they are first asked for."""
+        name = module.__name__
+        module.__doc__ = f"{name}, as far as Eyas stands in for it: {', '.join(listed(name)) or 'a package'}."
+        module.__dict__["__getattr__"] = attribute_of(name)
+        module.__dict__["__all__"] = sorted(TABLE.get(name, ()))
+
+
+def attribute_of(module: str) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a module."""
+
+    def get(name: str) -> Any:
+        if name not in TABLE.get(module, {}):
+            raise AttributeError(f"module {module!r} has no {name!r} under Eyas; it has {', '.join(listed(module))}")
+        try:
+            return lookup(module, name)
+        except NotInThisReleaseError as error:  # hasattr() must get its answer; an import gets the error below
+            raise AttributeError(str(error)) from None
+
+    return get
+
+
+def listed(module: str) -> list[str]:
+    """Return the names and modules that can be imported from a module."""
+    inner = {path.removeprefix(f"{module}.") for path in MODULES if path.startswith(f"{module}.")}
+    return sorted([*TABLE.get(module, ()), *(name for name in inner if "." not in name)])
+
+
+def missing(fullname: str) -> ImportError:
+    """Return the error for a module or name that the table does not have."""
+    parent, _, name = fullname.rpartition(".")
+    while parent not in MODULES:
+        parent, _, name = parent.rpartition(".")
+    if name in TABLE.get(parent, {}):
+        try:
+            lookup(parent, name)
+        except NotInThisReleaseError as error:
+            return error
+        return ImportError(f"{name!r} of {parent} is a name, not a module: from {parent} import {name}", name=fullname)
+    elsewhere = {key: module for module, names in TABLE.items() for key in names}
+    near = difflib.get_close_matches(name, [*listed(parent), *elsewhere], n=1)
+    hint = ""
+    if near:
+        home = parent if near[0] in listed(parent) else elsewhere[near[0]]
+        hint = f" Did you mean {near[0]!r} from {home}?"
+    return ImportError(
+        f"Eyas has nothing for {name!r} of {parent}.{hint} It has {', '.join(listed(parent))}.", name=fullname
+    )
+
+
+def install() -> EyasCompatFinder:
+    """Put the finder first among Python's importers, once, and return it.
+
+    Modules of the same name that were imported from elsewhere before are forgotten, so that all names agree.
+    """
+    for finder in sys.meta_path:
+        if isinstance(finder, EyasCompatFinder):
+            return finder
+    for name in [name for name in sys.modules if name.partition(".")[0] == ROOT]:
+        del sys.modules[name]
+    finder = EyasCompatFinder()
+    sys.meta_path.insert(0, finder)
+    return finder
+
+
+def uninstall() -> None:
+    """Take the finder and its modules away again."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, EyasCompatFinder)]
+    for name in [name for name, module in sys.modules.items() if served(module)]:
+        del sys.modules[name]
+
+
+def served(module: ModuleType | None) -> bool:
+    """Whether a module was made by the finder."""
+    spec = getattr(module, "__spec__", None)
+    return isinstance(getattr(spec, "loader", None), EyasCompatFinder)

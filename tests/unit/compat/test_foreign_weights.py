@@ -1,0 +1,482 @@
+"""The incumbent's weight files: read exactly, without running anything, and refused clearly where that cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import pickle
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from eyas.compat.weights import ForeignFileError, read_weights
+from eyas.models import DetectionModel
+from eyas.train.checkpoint import CheckpointError, load_checkpoint
+
+NAMES = {0: "cat", 1: "dog", 2: "owl"}
+
+
+# -- files as the incumbent writes them, made without it ---------------------------------------------------------------
+class Dresser:
+    """Rebuilds a network from objects of made-up classes, whose names are those that its files refer to."""
+
+    def __init__(self) -> None:
+        self.modules: dict[str, types.ModuleType] = {}
+
+    def cls(self, path: str) -> type:
+        home, _, name = path.rpartition(".")
+        for end in (i for i, letter in enumerate(f"{home}.") if letter == "."):  # the packages around it too
+            self.modules.setdefault(home[:end], types.ModuleType(home[:end]))
+        module = self.modules[home]
+        if not hasattr(module, name):
+            setattr(module, name, type(name, (), {"__module__": home, "__qualname__": name}))
+        return getattr(module, name)
+
+    def save(self, value: Any, path: Path) -> None:
+        """Write a file; pickle looks classes up by name, so the made-up modules exist meanwhile."""
+        with pytest.MonkeyPatch.context() as patch:
+            for home, module in self.modules.items():
+                patch.setitem(sys.modules, home, module)
+            torch.save(value, path)
+
+    def dress(self, module: nn.Module, path: str | None = None) -> Any:
+        theirs = self.cls(path or f"ultralytics.nn.modules.{type(module).__name__}")()
+        theirs.__dict__ = {
+            "training": False,
+            "_parameters": OrderedDict(module._parameters),
+            "_buffers": OrderedDict(module._buffers),
+            "_non_persistent_buffers_set": set(module._non_persistent_buffers_set),
+            "_backward_hooks": OrderedDict(),
+            "_modules": OrderedDict((name, self.dress(child)) for name, child in module._modules.items() if child),
+        }
+        return theirs
+
+    def network(self, model: DetectionModel, **changes: Any) -> Any:
+        theirs = self.dress(copy.deepcopy(model).half(), "ultralytics.nn.tasks.DetectionModel")
+        facts = {"yaml": model.yaml, "names": NAMES, "nc": model.nc, "task": "detect", "stride": model.stride}
+        theirs.__dict__.update(facts | {"args": {"imgsz": 96, "data": "pets.yaml", "lr0": 0.01}} | changes)
+        return theirs
+
+
+@pytest.fixture
+def dresser() -> Dresser:
+    return Dresser()
+
+
+@pytest.fixture
+def tiny(tiny_model: Path) -> DetectionModel:
+    torch.manual_seed(0)
+    return DetectionModel(str(tiny_model), nc=3, names=NAMES, verbose=False).eval()
+
+
+def detector(dresser: Dresser, child: Any = None, **attributes: Any) -> Any:
+    """The smallest network that is read: one normalisation inside a head."""
+    head, layers, norm = dresser.cls("head.Detect")(), dresser.cls("layers.Sequential")(), dresser.cls("norm.Norm")()
+    network = dresser.cls("net.DetectionModel")()
+    norm.__dict__ = {"_parameters": OrderedDict(weight=torch.ones(2), bias=None)}
+    head.__dict__ = {"_modules": {"bn": norm, **({"x": child} if child else {})}}
+    layers.__dict__ = {"_modules": {"0": head}}
+    network.__dict__ = {"_modules": {"model": layers}, "yaml": {"nc": 3}, "names": NAMES, **attributes}
+    return network
+
+
+@pytest.fixture
+def theirs(dresser: Dresser, tiny: DetectionModel, tmp_path: Path) -> Path:
+    path = tmp_path / "theirs.pt"
+    content = {"epoch": -1, "ema": None, "model": dresser.network(tiny), "optimizer": None, "version": "8.4"}
+    dresser.save(content | {"license": "AGPL-3.0 License", "train_metrics": {"fitness": 0.5}}, path)
+    return path
+
+
+# -- what is read ------------------------------------------------------------------------------------------------------
+def test_every_tensor_is_read_exactly(theirs: Path, tiny: DetectionModel) -> None:
+    found = read_weights(theirs)
+    expected = tiny.state_dict()
+    assert list(found["model"]) == list(expected)
+    for key, tensor in found["model"].items():
+        assert tensor.dtype is (torch.float32 if expected[key].is_floating_point() else torch.int64), key
+        wanted = expected[key].half().float() if expected[key].is_floating_point() else expected[key]
+        assert torch.equal(tensor, wanted), key
+    assert found["nc"] == 3 and found["names"] == NAMES
+    assert found["train_args"] == {"imgsz": 96, "data": "pets.yaml"}, "only what serves as a default later"
+    assert found["train_metrics"] == {"fitness": 0.5}
+
+
+def test_a_checkpoint_is_opened_like_one_of_ours(theirs: Path, tiny: DetectionModel) -> None:
+    from eyas.api import YOLO
+
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(theirs, weights_only=True)
+    model = YOLO(theirs)
+    assert model.names == NAMES and model.remembered("val") == {"imgsz": 96, "data": "pets.yaml"}
+    tiny.half().float()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model.model(images)[0], tiny(images)[0])
+
+
+def test_the_average_is_preferred(dresser: Dresser, tiny: DetectionModel, tmp_path: Path) -> None:
+    live = dresser.network(tiny)
+    with torch.no_grad():
+        for parameter in tiny.parameters():
+            parameter.fill_(0.25)
+    dresser.save({"model": live, "ema": dresser.network(tiny)}, tmp_path / "both.pt")
+    state = read_weights(tmp_path / "both.pt")["model"]
+    assert all((state[name] == 0.25).all() for name, _ in tiny.named_parameters())
+
+
+def test_buffers_outside_the_state_stay_behind(dresser: Dresser, tiny: DetectionModel, tmp_path: Path) -> None:
+    tiny.model[0].register_buffer("scratch", torch.ones(3), persistent=False)
+    dresser.save({"model": dresser.network(tiny)}, tmp_path / "buffers.pt")
+    assert list(read_weights(tmp_path / "buffers.pt")["model"]) == list(tiny.state_dict())
+
+
+def test_a_class_of_the_users_own_is_no_obstacle(dresser: Dresser, tiny: DetectionModel, tmp_path: Path) -> None:
+    """Quirk 9 of spec core I: such files cannot be opened elsewhere by the library that wrote them."""
+    network = dresser.network(tiny)
+    network.__class__ = dresser.cls("my_script.WeightedDetectionModel")
+    network.args = dresser.cls("ultralytics.utils.IterableSimpleNamespace")()
+    network.args.__dict__ = {"imgsz": 320, "single_cls": False, "box": 7.5}
+    network.criterion = dresser.cls("my_script.Loss")()
+    dresser.save({"model": network}, tmp_path / "own.pt")
+    found = read_weights(tmp_path / "own.pt")
+    assert found["train_args"] == {"imgsz": 320, "single_cls": False}
+
+
+def test_the_licence_in_the_file_is_told(theirs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "eyas"):
+        read_weights(theirs)
+    assert [r.getMessage() for r in caplog.records if "AGPL-3.0 License" in r.getMessage()] != []
+
+
+# -- a malicious file runs nothing -------------------------------------------------------------------------------------
+class Evil:
+    """Pickled as a call of anything."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.call = function, args
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def archive(path: Path, description: bytes, compression: int = zipfile.ZIP_STORED, **blocks: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.writestr("archive/data.pkl", description)
+        for key, data in blocks.items():
+            file.writestr(f"archive/data/{key.removeprefix('_')}", data)
+    return path
+
+
+def pickled_id(value: Any) -> bytes:
+    """A pickle whose only content is a persistent id."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj: Any) -> Any:
+            return ("storage", value, "0", "cpu", 1) if obj == "here" else None
+
+    buffer = io.BytesIO()
+    Pickler(buffer, 2).dump({"model": "here"})
+    return buffer.getvalue()
+
+
+def text(value: str) -> bytes:
+    """An instruction that pushes a text."""
+    data = value.encode()
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def payloads(marker: Path) -> dict[str, bytes]:
+    system, command = Evil(os.system, f"touch {marker}"), f"touch {marker}"
+    call = b"cposix\nsystem\n(" + text(command) + b"tR"  # os.system(command)
+    stub = b"\x80\x02cultralytics.nn.tasks\nDetectionModel\n)\x81"
+    return {
+        "at the top": pickle.dumps(system, 2),
+        "in an entry": pickle.dumps({"model": {"a": [system]}}, 2),
+        "by a newer pickle": pickle.dumps({"model": {"a": (system,)}}, 5),
+        "by an older pickle": pickle.dumps({"model": system}, 0),
+        "eval": pickle.dumps({"model": Evil(eval, f"open({str(marker)!r}, 'w')")}, 2),
+        "as a state": stub + call + b"b.",
+        "as an argument": b"\x80\x02ctorch.nn.modules.conv\nConv2d\n" + call + b"\x85R.",
+        "as a hidden setstate": stub + b"}" + text("__setstate__") + b"cposix\nsystem\nsb" + text(command) + b"b.",
+        "in a persistent id": pickled_id(system),
+        "as a persistent id": b"\x80\x02" + call + b"Q.",
+        "as a textual persistent id": b"Pcommand\n.",
+        "by INST": b"(" + text(command) + b"iposix\nsystem\n.",
+        "by OBJ": b"(cposix\nsystem\n" + text(command) + b"o.",
+        "by NEWOBJ_EX": b"\x80\x04cposix\nsystem\n" + text(command) + b"\x85}\x92.",
+        "by the registry": b"\x80\x02\x82\x01(" + text(command) + b"tR.",
+        "by getattr": b"\x80\x02cbuiltins\ngetattr\ncposix\n\n" + text("system") + b"\x86R" + text(command) + b"\x85R.",
+        "a module imported": b"\x80\x02cantigravity_of_eyas\nfly\n)R.",
+        "as items": b"\x80\x02ccollections\nOrderedDict\n" + call + b"\x85R.",
+    }
+
+
+@pytest.mark.parametrize("name", payloads(Path("x")))
+def test_nothing_in_a_malicious_file_runs(name: str, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    path = archive(tmp_path / "evil.pt", payloads(marker)[name])
+    with pytest.raises(ForeignFileError, match=r"evil\.pt"):
+        read_weights(path)
+    with pytest.raises(CheckpointError, match=r"evil\.pt"):
+        load_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_the_payloads_are_real(tmp_path: Path) -> None:
+    """What is refused above does run where a pickle is simply loaded."""
+    marker = tmp_path / "ran"
+    for name in ("at the top", "in an entry", "by a newer pickle", "by INST", "by OBJ", "as items"):
+        with contextlib.suppress(AttributeError, ImportError, TypeError, pickle.UnpicklingError):
+            pickle.loads(payloads(marker)[name])
+        assert marker.exists(), name
+        marker.unlink()
+
+
+def test_a_call_hidden_in_a_sound_file_is_found(dresser: Dresser, tiny: DetectionModel, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    network = dresser.network(tiny)
+    network._modules["model"]._modules["3"].act = Evil(os.mkdir, str(marker))
+    dresser.save({"model": network}, tmp_path / "hidden.pt")
+    with pytest.raises(CheckpointError, match=r"holds code, not just tensors.*posix\.mkdir"):
+        load_checkpoint(tmp_path / "hidden.pt")
+    assert not marker.exists()
+
+
+# -- a file that lies about sizes --------------------------------------------------------------------------------------
+def tensor_pickle(kind: bytes, numel: int, size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> bytes:
+    """{"model": a Detect network with one tensor}, written by hand."""
+
+    def number(n: int) -> bytes:
+        return b"\x8a\x09" + n.to_bytes(9, "little", signed=True)
+
+    def numbers(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    storage = b"(" + text("storage") + b"ctorch\n" + kind + b"\n" + text("0") + text("cpu") + number(numel) + b"tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset) + numbers(size) + numbers(stride)
+    tensor += b"\x89ccollections\nOrderedDict\n)RtR"
+    head = b"chead\nDetect\n)\x81}" + text("_parameters") + b"}" + text("weight") + tensor + b"ssb"
+    layers = b"clayers\nSequential\n)\x81}" + text("_modules") + b"}" + text("0") + head + b"ssb"
+    network = b"cnet\nDetectionModel\n)\x81}" + text("_modules") + b"}" + text("model") + layers + b"ssb"
+    return b"\x80\x02}" + text("model") + network + b"s."
+
+
+@pytest.mark.parametrize(
+    ("description", "block", "match"),
+    [
+        (tensor_pickle(b"FloatStorage", 4, (4,), (1,)), b"\0" * 8, "another length"),
+        (tensor_pickle(b"FloatStorage", 2, (4,), (1,)), b"\0" * 8, "beyond its numbers"),
+        (tensor_pickle(b"FloatStorage", 2, (2,), (1,), offset=1), b"\0" * 8, "beyond its numbers"),
+        (tensor_pickle(b"FloatStorage", 2, (2,), (9,)), b"\0" * 8, "beyond its numbers"),
+        (tensor_pickle(b"FloatStorage", 2, (10**9, 10**9), (0, 0)), b"\0" * 8, "beyond its numbers"),
+        (tensor_pickle(b"FloatStorage", 2, (-1,), (1,)), b"\0" * 8, "impossible shape"),
+        (tensor_pickle(b"FloatStorage", 2, (1, 2), (1,)), b"\0" * 8, "impossible shape"),
+        (tensor_pickle(b"FloatStorage", 2, (1,) * 90, (1,) * 90), b"\0" * 8, "impossible shape"),
+        (tensor_pickle(b"ComplexFloatStorage", 1, (1,), (1,)), b"\0" * 8, "ComplexFloatStorage"),
+        (tensor_pickle(b"FloatStorage", 2, (2,), (1,)), b"\0" * 8, "table of layers is missing"),  # itself sound
+    ],
+)
+def test_sizes_that_do_not_fit(description: bytes, block: bytes, match: str, tmp_path: Path) -> None:
+    path = archive(tmp_path / "sizes.pt", description, _0=block)
+    with pytest.raises(ForeignFileError, match=match):
+        read_weights(path)
+
+
+def test_a_missing_block_of_numbers(tmp_path: Path) -> None:
+    path = archive(tmp_path / "gone.pt", tensor_pickle(b"FloatStorage", 2, (2,), (1,)))
+    with pytest.raises(ForeignFileError, match="data/0 is missing"):
+        read_weights(path)
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    bomb = archive(tmp_path / "bomb.pt", pickle.dumps({"model": 1}, 2), zipfile.ZIP_DEFLATED, _0=b"\0" * 10_000_000)
+    assert bomb.stat().st_size < 20_000
+    with pytest.raises(ForeignFileError, match="larger than the file"):
+        read_weights(bomb)
+
+
+def test_one_block_used_again_and_again(dresser: Dresser, tmp_path: Path) -> None:
+    """A tensor costs 20 bytes of description; ten thousand of one large block would fill the memory."""
+    block = torch.zeros(1000)
+    head = dresser.cls("head.Detect")()
+    head.__dict__ = {"_parameters": OrderedDict((f"w{i}", block) for i in range(10_000))}
+    layers, network = dresser.cls("layers.Sequential")(), dresser.cls("net.DetectionModel")()
+    layers.__dict__, network.__dict__ = {"_modules": {"0": head}}, {"_modules": {"model": layers}}
+    dresser.save({"model": network}, tmp_path / "again.pt")
+    with pytest.raises(ForeignFileError, match="beyond its numbers"):
+        read_weights(tmp_path / "again.pt")
+
+
+def test_modules_and_values_that_nest_without_end(dresser: Dresser, tmp_path: Path) -> None:
+    loop = dresser.cls("net.Loop")()
+    loop.__dict__ = {"_modules": {"again": loop}}
+    dresser.save({"model": detector(dresser, loop)}, tmp_path / "loop.pt")
+    doubled = dresser.cls("net.Loop")()
+    for _ in range(50):  # 2 ** 50 modules from fifty
+        outer = dresser.cls("net.Loop")()
+        outer.__dict__ = {"_modules": {"a": doubled, "b": doubled}}
+        doubled = outer
+    dresser.save({"model": detector(dresser, doubled)}, tmp_path / "doubled.pt")
+    laughs: list[Any] = []
+    for _ in range(50):
+        laughs = [laughs, laughs]
+    dresser.save({"model": detector(dresser, yaml=laughs)}, tmp_path / "laughs.pt")
+    for name in ("loop", "doubled", "laughs"):
+        with pytest.raises(ForeignFileError, match="without end"):
+            read_weights(tmp_path / f"{name}.pt")
+
+
+def test_a_key_nested_deeply_is_not_hashed(tmp_path: Path) -> None:
+    deep = b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s."
+    with pytest.raises(ForeignFileError, match="no 'model'"):
+        read_weights(archive(tmp_path / "deep.pt", deep))
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        b"",
+        b"\x80\x02",
+        b"garbage",
+        b"\x80\x02.",
+        b"\x80\x02a.",
+        b"\x80\x02)R.",
+        b"\x80\x02h\x07.",
+        b"\x80\x02}K\x01K\x02u.",
+    ],
+)
+def test_garbage_is_refused(description: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ForeignFileError, match="garbage.pt"):
+        read_weights(archive(tmp_path / "garbage.pt", description))
+
+
+def test_any_flipped_byte_is_read_or_refused(dresser: Dresser, tmp_path: Path) -> None:
+    """Nothing but ForeignFileError leaves the reader, wherever the description is damaged."""
+    path = tmp_path / "flipped.pt"
+    dresser.save({"model": detector(dresser), "version": "8"}, path)
+    with zipfile.ZipFile(path) as file:
+        description, block = file.read("flipped/data.pkl"), file.read("flipped/data/0")
+    refused = 0
+    for position in range(len(description)):
+        for flip in (0x01, 0x2F):
+            damaged = bytearray(description)
+            damaged[position] ^= flip
+            try:
+                read_weights(archive(path, bytes(damaged), _0=block))
+            except ForeignFileError:
+                refused += 1
+    assert refused > len(description)
+
+
+# -- what it is instead ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html>\n<html>404 Not Found</html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS"),
+        (b'{"message": "rate limit"}', "text"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", "ONNX"),
+        (b"\x00\x01\x02 no idea", "no archive of torch.save"),
+        (b"PK\x03\x04 and then nothing", "damaged or cut off"),
+    ],
+)
+def test_other_files_are_named(content: bytes, match: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"other\.pt.*{match}"):
+        load_checkpoint(path)
+
+
+def test_a_plain_pickle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"model": 1}))
+    with pytest.raises(ForeignFileError, match="plain pickle"):
+        read_weights(tmp_path / "plain.pt")
+
+
+def test_torchscript_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as file:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            file.writestr(f"script/{name}", b"\x80\x02}.")
+    with pytest.raises(ForeignFileError, match="TorchScript"):
+        read_weights(tmp_path / "script.pt")
+
+
+def test_other_archives_are_named(dresser: Dresser, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.pt", "w") as file:
+        file.writestr("cat.jpg", b"\xff\xd8")
+    with pytest.raises(CheckpointError, match="not one of torch.save"):
+        load_checkpoint(tmp_path / "photos.pt")
+    dresser.save({"model": OrderedDict(weight=torch.zeros(2))}, tmp_path / "state.pt")
+    with pytest.raises(ForeignFileError, match="tensors without the network"):
+        read_weights(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize(
+    ("head", "task", "match"),
+    [
+        ("Segment", "segment", "task 'segment'"),
+        ("Pose", "pose", "task 'pose'"),
+        ("Classify", "classify", "task 'classify'"),
+        ("RTDETRDecoder", "detect", "RT-DETR"),
+        ("Novel", "detect", "ends in Novel"),
+    ],
+)
+def test_other_tasks_are_named(dresser: Dresser, head: str, task: str, match: str, tmp_path: Path) -> None:
+    network = detector(dresser, task=task)
+    network._modules["model"]._modules["0"].__class__ = dresser.cls(f"ultralytics.nn.modules.head.{head}")
+    dresser.save({"model": network}, tmp_path / "task.pt")
+    with pytest.raises(CheckpointError, match=match):
+        load_checkpoint(tmp_path / "task.pt")
+
+
+def test_a_fused_network_and_wrong_names(dresser: Dresser, tiny: DetectionModel, tmp_path: Path) -> None:
+    dresser.save({"model": dresser.network(copy.deepcopy(tiny).fuse())}, tmp_path / "fused.pt")
+    with pytest.raises(ForeignFileError, match="folded"):
+        read_weights(tmp_path / "fused.pt")
+    for changes in ({"names": {0: "cat"}}, {"nc": "three"}, {"names": {"a": "cat"}}, {"yaml": None}):
+        dresser.save({"model": detector(dresser, **changes)}, tmp_path / "names.pt")
+        with pytest.raises(ForeignFileError, match="classes|numbered|table"):
+            read_weights(tmp_path / "names.pt")
+    dresser.save({"model": detector(dresser, names=list(NAMES.values()))}, tmp_path / "list.pt")
+    assert read_weights(tmp_path / "list.pt")["names"] == NAMES
+
+
+# -- against independent numbers ---------------------------------------------------------------------------------------
+PARITY = Path(__file__).resolve().parents[4] / "shared" / "parity"
+REFERENCE = PARITY / "reference-yolo26n.pt"
+
+
+@pytest.mark.skipif(not REFERENCE.is_file(), reason="no parity cases beside the repository")
+def test_a_real_file_gives_the_stated_outputs() -> None:
+    import importlib.util
+
+    import numpy as np
+
+    spec = importlib.util.spec_from_file_location("parity_fill", PARITY / "fill.py")
+    assert spec is not None and spec.loader is not None
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    with np.load(PARITY / "cases" / "reference-yolo26n.npz") as case:
+        expected = dict(case)
+    checkpoint = load_checkpoint(REFERENCE)
+    model = DetectionModel(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=False)
+    assert model.load(checkpoint, remap=False, verbose=False) == len(model.state_dict()) == 708
+    with torch.no_grad():
+        detections, raw = model.eval()(fill.image(1, 128, 128, 0))
+    found = {"end2end_detections": detections}
+    found |= {f"{b}_{part}": raw[b][part] for b in ("one2one", "one2many") for part in ("boxes", "scores")}
+    for name, value in found.items():
+        difference = np.abs(value.numpy() - expected[name]).max() / np.abs(expected[name]).max()
+        assert difference < 1e-5, name
