@@ -42,6 +42,11 @@ class SyncBatchNorm(StockCallback):
         return cls(options.sync_bn)
 
     def adjust_model(self, trainer: Any, model: nn.Module) -> nn.Module:
+        if self.mode is False and trainer.world_size > 1 and (layers := synchronised_layers(unwrap_model(model))):
+            raise ValueError(
+                f"sync_bn=False, but {layers} layers of the model are synchronised already, by get_model() or "
+                f"set_model_attributes() of {type(trainer).__name__}. Remove one of the two."
+            )
         return convert(model) if self.wanted(trainer) else model
 
     def wanted(self, trainer: Any) -> bool:
