@@ -35,7 +35,9 @@ def run_in_ranks(function: Callable[[], Any], processes: int = 2) -> list[Any]:
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     pipes = [context.Pipe(duplex=False) for _ in range(processes)]
-    workers = [context.Process(target=be_rank, args=(function, r, processes, port, pipes[r][1])) for r in range(processes)]
+    workers = [
+        context.Process(target=be_rank, args=(function, r, processes, port, pipes[r][1])) for r in range(processes)
+    ]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
         for worker in workers:

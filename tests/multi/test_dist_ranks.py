@@ -69,7 +69,13 @@ def test_one_process_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
     value, tensor = object(), torch.ones(2)
-    assert (dist.rank(), dist.local_rank(), dist.world_size(), dist.local_world_size(), dist.restarts()) == (0, 0, 1, 1, 0)
+    assert (dist.rank(), dist.local_rank(), dist.world_size(), dist.local_world_size(), dist.restarts()) == (
+        0,
+        0,
+        1,
+        1,
+        0,
+    )
     assert dist.is_main()
     assert not dist.start("cpu")
     assert not dist.is_initialised()

@@ -160,7 +160,10 @@ def batch_of(images: list[int]) -> dict[str, Tensor]:
     for place, image in enumerate(images):
         generator = torch.Generator().manual_seed(image)
         for _ in range(image % 3):
-            centre, size = torch.rand(2, generator=generator) * 0.4 + 0.3, torch.rand(2, generator=generator) * 0.3 + 0.2
+            centre, size = (
+                torch.rand(2, generator=generator) * 0.4 + 0.3,
+                torch.rand(2, generator=generator) * 0.3 + 0.2,
+            )
             rows.append([place, float(image % 3), *centre.tolist(), *size.tolist()])
     table = torch.tensor(rows).reshape(-1, 6)
     pictures = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(image)) for image in images]

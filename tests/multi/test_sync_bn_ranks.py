@@ -64,7 +64,9 @@ def test_two_processes_are_one(
             assert torch.equal(parts[0][name], parts[1][name])
             found = parts[0][name]
         scale = max(float(value.abs().max()), 1.0)
-        torch.testing.assert_close(found / scale, value / scale, atol=TOLERANCE[dtype], rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found / scale, value / scale, atol=TOLERANCE[dtype], rtol=0, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_gradients_are_finite_differences(in_ranks: Any) -> None:

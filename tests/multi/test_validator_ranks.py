@@ -27,7 +27,12 @@ def model(tiny_model: Path) -> DetectionModel:
     model = DetectionModel(str(tiny_model), nc=10, verbose=False)
     model.head.init_biases(64)
     model.loss(  # makes the criterion
-        {"img": torch.zeros(1, 3, 64, 64), "batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)}
+        {
+            "img": torch.zeros(1, 3, 64, 64),
+            "batch_idx": torch.zeros(0),
+            "cls": torch.zeros(0, 1),
+            "bboxes": torch.zeros(0, 4),
+        }
     )
     return model
 
@@ -63,7 +68,10 @@ def test_shares_are_the_whole(
         for key in ("values", "files", "image metrics"):
             assert part[key] == alone[key]
         assert np.array_equal(part["confusion"], alone["confusion"])
-        assert all(np.array_equal(part["stats"][key], alone["stats"][key], equal_nan=key.endswith("box")) for key in alone["stats"])
+        assert all(
+            np.array_equal(part["stats"][key], alone["stats"][key], equal_nan=key.endswith("box"))
+            for key in alone["stats"]
+        )
         assert part["speed"] == parts[0]["speed"]
 
 

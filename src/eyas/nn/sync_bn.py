@@ -39,9 +39,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         if count <= 1:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
         self._update_running(mean, var, count)
-        output: Tensor = _Normalise.apply(
-            x, self.weight, self.bias, mean, var, count, self.eps, self.process_group
-        )
+        output: Tensor = _Normalise.apply(x, self.weight, self.bias, mean, var, count, self.eps, self.process_group)
         return output.to(input.dtype)
 
     def _must_exchange(self) -> bool:
