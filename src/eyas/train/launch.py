@@ -7,6 +7,7 @@ again if the run may restart. Across machines, and wherever else somebody launch
 from __future__ import annotations
 
 import codecs
+import gc
 import logging
 import os
 import pickle
@@ -14,6 +15,7 @@ import signal
 import site
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +76,13 @@ def launch(trainer: Any, processes: int) -> TrainResult:
         config = launch_config(folder, processes, trainer.args.restarts, shown=writes_to_terminal())
         command = ("-P", "-m", "eyas.worker", str(folder), str(os.getpid()))
         try:
-            with environment(), quiet_launcher(), stop_signals(folder), followed(folder / "logs", writes_to_terminal()):
+            with (
+                environment(),
+                quiet_launcher(),
+                closed_files(),
+                stop_signals(folder),
+                followed(folder / "logs", writes_to_terminal()),
+            ):
                 elastic_launch(config, sys.executable)(*command)
         except ChildFailedError as error:
             raise_cause(folder, error, processes, attempt=trainer.args.restarts)
@@ -139,6 +147,17 @@ def quiet_launcher() -> Iterator[None]:
     finally:
         for logger, level in before:
             logger.setLevel(level)
+
+
+@contextmanager
+def closed_files() -> Iterator[None]:
+    """Close the log files that the launcher leaves open, now and without the warnings that Python has for that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            yield
+        finally:
+            gc.collect()
 
 
 @contextmanager
