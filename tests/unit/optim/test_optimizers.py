@@ -176,3 +176,17 @@ def test_ema_leaves_what_does_not_move_byte_identical() -> None:
     for _ in range(50):
         ema.update(source)
     assert torch.equal(before, ema.ema.weight)
+
+
+@pytest.mark.parametrize("name", ["SGD", "MuSGD", "Adam", "AdamW", "RMSprop"])
+def test_parameters_that_thaw_later_join_those_with_momentum(name: str) -> None:
+    layer = nn.Linear(3, 3)
+    optimizer = build_optimizer(name, [{"params": list(layer.parameters())}], lr=0.1, momentum=0.9)
+    layer.bias.requires_grad_(False)
+    before = layer.bias.detach().clone()
+    for step in range(4):
+        layer.bias.requires_grad_(step >= 2)
+        layer(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert torch.equal(layer.bias, before) is (step < 2)
