@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 
 def load_matrix() -> ModuleType:
@@ -24,11 +25,17 @@ def load_matrix() -> ModuleType:
 
 
 matrix = load_matrix()
+pytestmark = pytest.mark.xdist_group("combinations")  # one worker, or both would run all trainings of two processes
 
 
 @pytest.fixture(scope="module")
-def common(digits_tiny: Path, tiny_model: Path) -> dict[str, str]:
-    return {"data": str(digits_tiny), "model": str(tiny_model)}
+def common(digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Data, and a network of five convolutions and a head: a third of the layers to synchronise."""
+    backbone = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16, 16, 16)]
+    table = {"nc": 10, "end2end": True, "reg_max": 1, "backbone": backbone, "head": [[[2, 3, 4], 1, "Detect", ["nc"]]]}
+    model = tmp_path_factory.mktemp("model") / "five.yaml"
+    model.write_text(yaml.safe_dump(table))
+    return {"data": str(digits_tiny), "model": str(model)}
 
 
 @pytest.fixture(scope="module")
@@ -49,28 +56,50 @@ def two_processes(common: dict[str, str], tmp_path_factory: pytest.TempPathFacto
     return out
 
 
-def assert_equal(one: dict[str, Any], other: dict[str, Any], tolerance: float = 0.0) -> None:
+@pytest.fixture(scope="module")
+def start(common: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Weights that every run begins with."""
+    still, _ = matrix.train(tmp_path_factory.mktemp("start"), **common, lr0=1e-12)
+    return still["state"]["model"]
+
+
+def assert_identical(one: dict[str, Any], other: dict[str, Any]) -> None:
     for part in ("model", "average"):
         assert one[part].keys() == other[part].keys()
-        for key, value in one[part].items():
-            allowed = tolerance * value.double().abs().clamp(min=1)  # variances of random networks reach hundreds
-            assert ((value.double() - other[part][key].double()).abs() <= allowed).all(), f"{part} {key}"
-    assert one["best_files"] == other["best_files"]
+        assert [key for key, value in one[part].items() if not torch.equal(value, other[part][key])] == []
+    assert one["best_files"] == other["best_files"] and str(one["rows"]) == str(other["rows"])  # as text: nan is nan
+
+
+def assert_close(one: dict[str, Any], other: dict[str, Any], start: dict[str, torch.Tensor]) -> None:
+    """Weights to 1e-6, and their difference small beside what was trained."""
+    for key, value in one["model"].items():
+        # Statistics over 2 x 2 positions of a random network magnify rounding of the layers before them.
+        allowed = (1e-4 if "running" in key else 1e-6) * value.double().abs().clamp(min=1)
+        assert ((value - other["model"][key]).double().abs() <= allowed).all(), key
+    parameters = [key for key in start if "running" not in key and start[key].is_floating_point()]
+    far = {key: (one["model"][key] - start[key]).norm() for key in parameters}
+    off = {key: (one["model"][key] - other["model"][key]).norm() for key in parameters}
+    trained, difference = (float(torch.stack(list(d.values())).norm()) for d in (far, off))
+    assert trained > 1e-5 and difference < 0.02 * trained
+    assert one["best_files"].keys() == other["best_files"].keys()
     for row, twin in zip(one["rows"], other["rows"], strict=True):
-        assert row == (twin if tolerance == 0 else pytest.approx(twin, rel=1e-4, abs=1e-5))
+        assert row == pytest.approx(twin, rel=1e-2, abs=1e-4, nan_ok=True)
 
 
 @pytest.mark.parametrize("needs", matrix.COMBINATIONS, ids=matrix.title)
 def test_one_process_or_two_straight_or_resumed(
-    needs: tuple[str, ...], common: dict[str, str], two_processes: Path, tmp_path: Path
+    needs: tuple[str, ...],
+    common: dict[str, str],
+    start: dict[str, torch.Tensor],
+    two_processes: Path,
+    tmp_path: Path,
 ) -> None:
     options = {**common, **matrix.settings(needs)}
-    straight = matrix.essence(matrix.train(tmp_path / "straight", **options))
-    resumed = matrix.essence(matrix.train_in_two_parts(tmp_path / "resumed", **options))
+    straight, resumed = map(matrix.essence, matrix.train(tmp_path, **options))
     pair = torch.load(two_processes / f"{matrix.title(needs)}.pt", weights_only=True)
-    assert_equal(straight, resumed)
-    assert_equal(pair["straight"], pair["resumed"])
-    assert_equal(straight, pair["straight"], tolerance=1e-6)
+    assert_identical(straight, resumed)
+    assert_identical(pair["straight"], pair["resumed"])
+    assert_close(straight, pair["straight"], start)
     for folder in (tmp_path, two_processes / matrix.title(needs)):
         for run in ("straight", "resumed"):
             effects = json.loads((folder / run / "effects.json").read_text())

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from eyas import __version__
+from eyas import __version__, dist
 from eyas.optim.ema import unwrap_model
-from eyas.train.checkpoint import FORMAT
+from eyas.train.checkpoint import FORMAT, CheckpointError
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -76,6 +76,7 @@ def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
     trainer.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:  # empty unless the run so far used float16
         trainer.scaler.load_state_dict(state["scaler"])
+    check_best_files(trainer, state["best_files"])
     trainer.best_fitness, trainer.best_files = state["best_fitness"], dict(state["best_files"])
     trainer.freeze_layer_names = list(state["freeze_layer_names"])
     restore_frozen(unwrap_model(trainer.model), state["frozen"])
@@ -90,6 +91,17 @@ def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
     torch.set_rng_state(state["rng"])
     if "cuda_rng" in state and trainer.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)
+
+
+def check_best_files(trainer: BaseTrainer, files: dict[str, int]) -> None:
+    """Refuse to go on without the best weights so far: the end of the run could not give them.
+
+    Raises:
+        CheckpointError: a file of best weights does not lie beside ``last.pt``.
+    """
+    lost = [f"{stem}.pt of epoch {n}" for stem, n in files.items() if n and not (trainer.wdir / f"{stem}.pt").exists()]
+    if lost and dist.is_main():
+        raise CheckpointError(f"{', '.join(lost)} should lie in {trainer.wdir}; move a run with its whole folder.")
 
 
 def restore_frozen(model: nn.Module, frozen: list[str]) -> None:
