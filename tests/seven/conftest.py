@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,18 @@ SOURCE = Path(__file__).parents[2] / "src"
 # -- tiny trainings ----------------------------------------------------------------------------------------------------
 @dataclass
 class Run:
-    """A training that is over, with its files read."""
+    """A training that is over; its files are read when they are asked for."""
 
     trainer: DetectionTrainer
     result: Any
-    last: dict[str, Any]
-    best: dict[str, Any]
+
+    @cached_property
+    def last(self) -> dict[str, Any]:
+        return load_checkpoint(self.result.last)
+
+    @cached_property
+    def best(self) -> dict[str, Any]:
+        return load_checkpoint(self.result.best)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -66,6 +73,7 @@ class Tiny:
             "workers": 0,
             "device": "cpu",
             "plots": False,
+            "save": False,  # only the best weights and the last; writing all costs a third of so small a run
             "verbose": False,
             "save_dir": str(self.folder / str(self.number)),
         }
@@ -83,12 +91,20 @@ class Tiny:
     def resume(self, cls: type[DetectionTrainer], stopped: DetectionTrainer, *components: Callback) -> Run:
         return self.finish(cls(overrides={"resume": str(stopped.last)}, _callbacks=list(components)))
 
+    def prepare(self, trainer: DetectionTrainer) -> DetectionTrainer:
+        """Build everything up to the first step, and train nothing."""
+        trainer.take_place()
+        try:
+            trainer.prepare()
+        finally:
+            trainer.close_loaders()
+        return trainer
+
     def finish(self, trainer: DetectionTrainer) -> Run:
-        result = trainer.train()
-        return Run(trainer, result, load_checkpoint(result.last), load_checkpoint(result.best))
+        return Run(trainer, trainer.train())
 
     def stop_after(self, epochs: int, trainer: DetectionTrainer) -> DetectionTrainer:
-        """Train until so many epochs are over and saved, then end as a power cut would."""
+        """Train until so many epochs are over and saved, then end as a power cut would; needs ``save=True``."""
 
         def cut(trainer: Any) -> None:
             if trainer.epoch + 1 == epochs:
@@ -169,8 +185,8 @@ def plain_run(tiny: Tiny) -> Run:
 
 
 # -- a model that finds something --------------------------------------------------------------------------------------
-# Networks that have trained for two epochs find nothing, and metrics that are all zero prove little. So: boxes of 16 px,
-# and a network that says "16 px" everywhere.
+# Networks that have trained for two epochs find nothing, and metrics that are all zero prove little. So: squares of
+# 16 px, and a network that says "16 px" everywhere.
 SIDE, SIZE = 16, 64
 
 

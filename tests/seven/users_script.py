@@ -69,22 +69,20 @@ def fingerprint(trainer):
 
 
 def witness(folder):
-    """A closure over what it counts and where it writes."""
-    batches, epochs = 0, []
+    """Closures over what they note and where it is written."""
+    seen = {"batches": 0, "epochs": []}
 
     def count(trainer):
-        nonlocal batches
-        batches += 1
+        seen["batches"] += 1
 
     def note(trainer):
         averaged = getattr(trainer.model, "trained", ())
         thawed = [name for name, p in unwrap_model(trainer.model).named_parameters() if p.requires_grad]
-        epochs.append({"weights": fingerprint(trainer), "trainable": len(thawed), "averaged": len(averaged)})
+        seen["epochs"].append({"weights": fingerprint(trainer), "trainable": len(thawed), "averaged": len(averaged)})
 
     def write(trainer):
-        seen = {"batches": batches, "epochs": epochs, "in_init": dict(CALLS), "told": unwrap_model(trainer.model).told}
-        seen["batch"] = len(trainer.batch["img"])
-        (folder / f"rank{dist.rank()}.json").write_text(json.dumps(seen))
+        facts = {"in_init": dict(CALLS), "told": unwrap_model(trainer.model).told, "batch": len(trainer.batch["img"])}
+        (folder / f"rank{dist.rank()}.json").write_text(json.dumps(seen | facts))
 
     return count, note, write
 

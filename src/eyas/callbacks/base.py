@@ -182,6 +182,10 @@ class Callback:
         """Return decisions for the plan, name -> value, once everything is built."""
         return {}
 
+    def needs(self, adjuster: str) -> bool:
+        """Whether this component is void when one of its adjusters is never called; some can do without."""
+        return True
+
     def witness(self, trainer: Any) -> dict[str, object]:
         """Return what was really seen of each option in ``options`` so far; one that had no effect is left out.
 

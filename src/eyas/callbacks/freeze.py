@@ -303,6 +303,10 @@ class Freeze(StockCallback):
         """Act only where a phase begins or ends: in between, others may freeze and unfreeze as they like."""
         self.switch(trainer, trainer.epoch)
 
+    def needs(self, adjuster: str) -> bool:
+        """Only a ramp acts through the groups; freezing itself has no use for them."""
+        return adjuster != "adjust_param_groups" or any(phase.ramp for phase in self.phases)
+
     def refuse_void(self, trainer: Any) -> None:
         """Stop if a phase lies beyond the run; the length of a run under a ``time`` budget is only an estimate."""
         if trainer.args.time is not None:

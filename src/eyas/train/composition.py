@@ -146,8 +146,8 @@ def stock_bases(cls: type) -> list[type]:
 
 
 def adjusts(component: Callback, adjuster: str) -> bool:
-    """Whether a component has an adjuster of its own."""
-    return getattr(type(component), adjuster) is not getattr(Callback, adjuster)
+    """Whether a component has an adjuster of its own that it cannot do without."""
+    return getattr(type(component), adjuster) is not getattr(Callback, adjuster) and component.needs(adjuster)
 
 
 def asked(component: Callback, options: TrainOptions) -> str:

@@ -266,7 +266,7 @@ def missing_calls(trainer: BaseTrainer, calls: list[dict[str, int]]) -> list[str
     for receiver, hook in callbacks.registered():
         callback = by_key.get(receiver)
         waiting = (receiver, hook) in callbacks.late and hook not in ONCE
-        if hook not in DUE or waiting or (callback is not None and not asked_for(callback)):
+        if hook not in DUE or waiting or (callback is not None and not asked_for(callback, hook)):
             continue
         ranks = calls[:1] if callback is not None and callback.on == "main" else calls
         idle = [number for number, rank in enumerate(ranks) if not rank.get(f"{receiver}.{hook}")]
@@ -288,9 +288,9 @@ def uncalled(trainer: BaseTrainer, receiver: str, hook: str, ranks: list[int]) -
     return line + f"{guilty} probably leaves out {call}. Call it there, or super()."
 
 
-def asked_for(callback: Callback) -> bool:
-    """Whether a person asked for a callback: not for stock reports and the components of defaults."""
-    return callback.origin != "default" and type(callback) not in (ConsoleReport, Pictures)
+def asked_for(callback: Callback, hook: str) -> bool:
+    """Whether a person asked for a callback and it needs a hook: not stock reports and the components of defaults."""
+    return callback.origin != "default" and type(callback) not in (ConsoleReport, Pictures) and callback.needs(hook)
 
 
 # -- facts that are always recorded ------------------------------------------------------------------------------------

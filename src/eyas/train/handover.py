@@ -7,6 +7,7 @@ is never run again. Nothing here outlives the run: all files lie in a temporary 
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import pickle
 import re
@@ -66,7 +67,7 @@ def pack(trainer: Any, processes: int) -> bytes:
     """
     with by_value(strangers()):
         try:
-            body = cloudpickle.dumps(trainer)
+            body = dumps(trainer)
         except PICKLING_ERRORS as error:
             raise ValueError(
                 f"this training cannot be sent to {processes} processes: {describe_culprit(trainer, error)} "
@@ -222,9 +223,28 @@ def assignment_line(cls: type, attribute: str) -> str:
 
 
 # -- and back ----------------------------------------------------------------------------------------------------------
-def dumps(result: Any) -> bytes:
-    """Return a result as bytes; it may hold functions and classes that the user's script defines."""
-    return cloudpickle.dumps(result)
+class Pickler(cloudpickle.Pickler):
+    """cloudpickle's, with one variable that several closures share still shared at the other end.
+
+    As it is, every function is rebuilt with variables of its own, so one callback would count and another read 0.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.cells: dict[int, types.CellType] = {}
+
+    def _function_getnewargs(self, function: Any) -> Any:
+        *head, closure = super()._function_getnewargs(function)
+        if function.__closure__ is not None:
+            closure = tuple(self.cells.setdefault(id(cell), types.CellType()) for cell in function.__closure__)
+        return (*head, closure)
+
+
+def dumps(value: Any) -> bytes:
+    """Return a trainer or a result as bytes; it may hold functions and classes that the user's script defines."""
+    file = io.BytesIO()
+    Pickler(file).dump(value)
+    return file.getvalue()
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class OwnOptimizer(DetectionTrainer):
 
 class Deaf(DetectionTrainer):
     def build_optimizer(self, model, name="auto", lr=0.001, momentum=0.9, decay=1e-5, iterations=1e5) -> Any:
-        return torch.optim.SGD([{"params": [p for p in model.parameters()], "lr": lr}])
+        return torch.optim.SGD([{"params": list(model.parameters()), "lr": lr}])
 
 
 def shout(fn: Any) -> Any:
