@@ -194,6 +194,10 @@ class Callback:
         return {}
 
     # -- state ---------------------------------------------------------------------------------------------------------
+    def settings(self) -> dict[str, Any]:
+        """Return plain values without which a resumed run would be another training; it is refused if they differ."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values that a resume needs."""
         return {}
@@ -209,6 +213,18 @@ class StockCallback(Callback):
     def from_options(cls, options: TrainOptions) -> Self | None:
         """Return the component that the options ask for, or None."""
         raise NotImplementedError
+
+
+def check_settings(key: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to resume with a callback that would train differently.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if differing:
+        was, is_ = (", ".join(f"{n}={values.get(n)!r}" for n in differing) for values in (before, now))
+        raise ValueError(f"{key}: the run was started with {was}, and cannot go on with {is_}. Give the same callback.")
 
 
 def check_event(event: str) -> str:
@@ -325,8 +341,8 @@ class CallbackList:
         self.calls[receiver, hook] = self.calls.get((receiver, hook), 0) + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """State of all callbacks, keyed by class name and order."""
-        return {key: callback.state_dict() for key, callback in self.by_key().items()}
+        """Settings and state of all callbacks, keyed by class name and order."""
+        return {key: {"settings": c.settings(), "state": c.state_dict()} for key, c in self.by_key().items()}
 
     def by_key(self) -> dict[str, Callback]:
         """Callbacks by class name, and by order among those of one class: stock ones may come and go."""
@@ -345,12 +361,16 @@ class CallbackList:
         """Give every callback its state back; callbacks are matched by class and order.
 
         Raises:
-            ValueError: the run was saved with other callbacks that had state.
+            ValueError: the run was saved with other callbacks that had settings or state, or with other settings.
         """
         mine = self.by_key()
-        lost = [key for key, value in state.items() if value and key not in mine]
+        lost = [key for key, saved in state.items() if (saved["settings"] or saved["state"]) and key not in mine]
         if lost:
-            raise ValueError(f"the checkpoint holds state of callbacks that this run lacks: {', '.join(lost)}.")
+            raise ValueError(
+                f"the run was started with callbacks that this one lacks: {', '.join(lost)}. Resume it where they are "
+                "given: YOLO(last_pt).train(callbacks=[...], resume=True)."
+            )
         for key, callback in mine.items():
             if key in state:
-                callback.load_state_dict(state[key])
+                check_settings(key, state[key]["settings"], callback.settings())
+                callback.load_state_dict(state[key]["state"])

@@ -272,6 +272,9 @@ class ClassWeights(StockCallback):
         return rule(counts, self.cap or CAP)
 
     # -- in the loop ---------------------------------------------------------------------------------------------------
+    def settings(self) -> dict[str, Any]:
+        return {"weights": self.weights, "cap": self.cap, "normalize": self.normalize}
+
     def adjust_model(self, trainer: Any, model: nn.Module) -> nn.Module:
         """Give the model its class weights; the loss is built from them later.
 

@@ -169,6 +169,9 @@ class ClipGradNorm(_Clip):
         self.meter.update(torch.linalg.vector_norm(norms), (norms > self.max_norm).any())
         return parameters
 
+    def settings(self) -> dict[str, Any]:
+        return {"max_norm": self.max_norm, "per_group": self.per_group}
+
     def describe(self, trainer: Any) -> dict[str, object]:
         return {"clipping by norm": f"{self.max_norm:g}" + (" for each group" if self.per_group else "")}
 
@@ -208,6 +211,9 @@ class ClipGradValue(_Clip):
         largest = clip_grad_value(parameters, self.max_value)
         self.meter.update(largest, largest > self.max_value)
         return parameters
+
+    def settings(self) -> dict[str, Any]:
+        return {"max_value": self.max_value}
 
     def describe(self, trainer: Any) -> dict[str, object]:
         return {"clipping by value": f"{self.max_value:g}"}

@@ -16,7 +16,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 import torch
@@ -466,6 +466,9 @@ class Freeze(StockCallback):
         if first and now:
             seen |= {"sha256 at first": first, "sha256": now, "identical": now == first}
         return seen
+
+    def settings(self) -> dict[str, Any]:
+        return {"phases": [asdict(phase) for phase in self.phases]}
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -196,6 +196,10 @@ class LayerRates(StockCallback):
             return None
         return cls(options.lr_rules, options.layer_decay, options.decay_rules)
 
+    def settings(self) -> dict[str, Any]:
+        rules, decay_rules = list(self.rules.items()), list(self.decay_rules.items())  # their order counts
+        return {"rules": rules, "layer_decay": self.layer_decay, "decay_rules": decay_rules}
+
     def adjust_param_groups(self, trainer: Any, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         model = unwrap_model(trainer.model)
         settings = (self.rules, self.layer_decay, self.decay_rules)

@@ -64,6 +64,9 @@ class Schedule(Callback):
         self.fn = fn
         self.name = getattr(fn, "__name__", type(fn).__name__)
 
+    def settings(self) -> dict[str, Any]:
+        return {"function": getattr(self.fn, "__qualname__", type(self.fn).__name__)}
+
     def adjust_schedule(self, trainer: Any, multiplier: float) -> float:
         return usable_factor(self.fn(trainer.progress()), f"Schedule({self.name})")
 

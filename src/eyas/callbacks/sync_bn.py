@@ -41,6 +41,9 @@ class SyncBatchNorm(StockCallback):
     def from_options(cls, options: TrainOptions) -> Self | None:
         return cls(options.sync_bn)
 
+    def settings(self) -> dict[str, Any]:
+        return {"mode": self.mode}
+
     def adjust_model(self, trainer: Any, model: nn.Module) -> nn.Module:
         if self.mode is False and trainer.world_size > 1 and (layers := synchronised_layers(unwrap_model(model))):
             raise ValueError(
