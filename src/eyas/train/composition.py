@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import CodeType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyas.augment.settings import AugmentSettings
 from eyas.callbacks.base import Callback
+from eyas.metrics.detection import FITNESS_WEIGHTS, fitness
 
 if TYPE_CHECKING:
     from eyas.config import TrainOptions
@@ -104,6 +106,13 @@ def shared_decisions(components: list[Callback]) -> Iterator[str]:
 def void_by_override(trainer: BaseTrainer) -> Iterator[str]:
     """Yield a line for everything asked for that a replaced method makes void."""
     replaced = {name: fn for name, fn in overrides(type(trainer)).items() if name in METHODS}
+    if "lf" in replaced:
+        for component in trainer.callbacks.callbacks:
+            if component.decides == "the learning-rate schedule":
+                yield (
+                    f"{asked(component, trainer.args)} and {replaced['lf'].__qualname__}() both decide the schedule; "
+                    "give one of them."
+                )
     for name, fn in replaced.items():
         lost = lost_methods(name, fn, replaced)
         for component in trainer.callbacks.callbacks:
@@ -119,6 +128,26 @@ def void_by_override(trainer: BaseTrainer) -> Iterator[str]:
             if trainer.args.is_typed(option):
                 value = f"{option}={trainer.args.get(option)!r} ({trainer.args.source(option)})"
                 yield f"{value} has no effect: {fn.__qualname__}() decides it itself. Remove one of the two."
+
+
+def refuse_second_fitness(trainer: BaseTrainer, own: float | None) -> None:
+    """Stop if an override of ``validate()`` returns a fitness of its own while a component was asked to choose.
+
+    Its code cannot tell whether an override only adds metrics, so this is asked at the first validation.
+
+    Raises:
+        ConflictError: names both.
+    """
+    override = overrides(type(trainer)).get("validate")
+    stock = {k: trainer.metrics[k] for k in FITNESS_WEIGHTS if k in trainer.metrics}
+    if override is None or own is None or len(stock) < len(FITNESS_WEIGHTS) or math.isclose(own, fitness(stock)):
+        return
+    for component in trainer.callbacks.callbacks:
+        if component.decides == "the best epoch":
+            raise ConflictError(
+                f"{asked(component, trainer.args)} and {override.__qualname__}(), which returns a fitness of its own, "
+                "both decide which epoch is the best; give one of them."
+            )
 
 
 def lost_methods(name: str, fn: Callable[..., Any], replaced: dict[str, Any]) -> list[str]:

@@ -343,6 +343,7 @@ class BaseTrainer:
         best_before = self.best_fitness  # an override of validate() may write best_fitness itself (architecture trap 3)
         metrics, fitness = self.validate()
         self.metrics = checks.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
+        composition.refuse_second_fitness(self, fitness)
         self.fitness = self.judge(fitness)
         self.metrics, self.fitness = dist.agree((self.metrics, self.fitness))
         improved = self.fitness is not None and (best_before is None or self.fitness > best_before)

@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from eyas import Callback, DetectionTrainer
-from eyas.callbacks import ClipGradNorm, LayerRates
-from eyas.train.composition import ConflictError, names_in, overrides, reads, refuse_conflicts, void_by_override
+from eyas.callbacks import ClipGradNorm, LayerRates, Schedule
+from eyas.train.composition import (
+    ConflictError,
+    names_in,
+    overrides,
+    reads,
+    refuse_conflicts,
+    refuse_second_fitness,
+    void_by_override,
+)
 
 
 class OwnStep(DetectionTrainer):
@@ -102,6 +110,29 @@ def test_two_components_for_one_decision_and_an_option_beside_a_component() -> N
         trainer(DetectionTrainer, [ClipGradNorm(1.0)], clip_grad_norm=0.1)
     with pytest.raises(ConflictError, match="lr_rules="):
         trainer(DetectionTrainer, [LayerRates(layer_decay=0.8)], lr_rules={"backbone": 0.1})
+
+
+def test_a_schedule_by_override_and_by_component() -> None:
+    class Own(DetectionTrainer):
+        def lf(self, fraction: float) -> float:
+            return 1.0
+
+    with pytest.raises(ConflictError, match=r"Schedule component and .*lf\(\) both decide the schedule"):
+        refuse_conflicts(trainer(Own, [Schedule(lambda progress: 0.5)]))
+    with pytest.raises(ConflictError, match="schedule="):
+        refuse_conflicts(trainer(Own, schedule={"name": "StepLR", "step_size": 2}))
+
+
+def test_a_fitness_by_override_and_by_option() -> None:
+    class Own(DetectionTrainer):
+        def validate(self) -> Any:
+            return super().validate()
+
+    run = trainer(Own, best_by="metrics/mAP50(B)")
+    run.metrics = {"metrics/mAP50(B)": 0.4, "metrics/mAP50-95(B)": 0.2}
+    refuse_second_fitness(run, 0.1 * 0.4 + 0.9 * 0.2)  # the stock fitness was passed on
+    with pytest.raises(ConflictError, match=r"best_by=.*Own\.validate"):
+        refuse_second_fitness(run, 0.4)
 
 
 def test_reading_code() -> None:
