@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from eyas import dist
 from eyas.assign import Assignment
 from eyas.losses import DenseCriterion, EndToEndCriterion
 from eyas.losses.end_to_end import END, START
@@ -56,9 +57,12 @@ class v8DetectionLoss(DenseCriterion):
         return self.loss(self.parse_output(preds), batch)
 
     def loss(self, raw: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss vector (3,) times B, and detached items, of raw predictions."""
+        """Return the loss vector (3,) times B, and detached items, of raw predictions.
+
+        In several processes B is the mean over them, as in `DenseCriterion`.
+        """
         _, losses, items = self.get_assigned_targets_and_loss(raw, batch)
-        return losses * raw["boxes"].shape[0], items
+        return losses * dist.mean_over_ranks(losses.new_full((), raw["boxes"].shape[0])), items
 
     def get_assigned_targets_and_loss(  # type: ignore[override]  # one value more than ours, as scripts expect
         self, raw: Mapping[str, Any], batch: Mapping[str, Any]

@@ -70,6 +70,7 @@ class TensorRef:
 
 
 DIMENSIONS: Final = 8  # of a tensor; weights have up to 5
+SPARE: Final = 1000  # items that any description may have copied, beside one for each of its bytes
 
 
 # -- the functions that weights need, answered with values of our own --------------------------------------------------
@@ -77,8 +78,8 @@ def _tensor(args: tuple[Any, ...]) -> TensorRef:
     if len(args) < 4 or not isinstance(args[0], StorageRef):
         raise ForeignFileError("a tensor in it is not described as torch describes tensors")
     storage, offset, size, stride = args[:4]
-    numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
-    if not all(type(n) is int and n >= 0 for n in numbers) or len(size) != len(stride) or len(size) > DIMENSIONS:
+    shaped = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= DIMENSIONS
+    if not shaped or not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
         raise ForeignFileError("a tensor in it has an impossible shape")
     return TensorRef(storage, offset, size, stride)
 
@@ -168,8 +169,10 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.budget = SPARE  # items that calls may still copy
 
     def run(self, data: bytes) -> Any:
+        self.budget = len(data) + SPARE  # every item takes a byte at least, and is copied once
         try:
             with warnings.catch_warnings():  # pickletools warns of a broken name where it could refuse it
                 warnings.simplefilter("error", DeprecationWarning)
@@ -303,7 +306,15 @@ class _Machine:
         args, function = self.pop(), self.pop()
         if not isinstance(function, Name) or not isinstance(args, tuple):
             raise CodeInFileError("it asks to call something that is no function")
+        self.charge(args)
         self.stack.append(_answer(function, args))
+
+    def charge(self, args: tuple[Any, ...]) -> None:
+        """Pay for what a call may copy: remembered arguments could be copied again and again."""
+        if args and isinstance(args[0], (list, tuple, dict)):
+            self.budget -= len(args[0])
+        if self.budget < 0:
+            raise ForeignFileError("its description copies itself without end")
 
     def build(self, _: Any) -> None:
         state, target = self.pop(), self.pop()

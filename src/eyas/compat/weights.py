@@ -37,7 +37,8 @@ DTYPES = {
 HEAD = "Detect"  # the class of the last layer of the networks that can be rebuilt
 DEPTH = 64  # of modules inside modules and of values inside values; real files stay below 12
 MODULES = 20_000  # the largest network of the family has some 1,500
-VALUES = 100_000  # in one table
+VALUES = 100_000  # in one table, and tensors in one network
+CLASSES = 100_000  # the largest public data sets name some 20,000
 REMEMBERED = {"imgsz": int, "data": str, "single_cls": bool}  # options that serve as defaults later
 
 
@@ -73,6 +74,7 @@ class Archive:
 
     def __init__(self, file: zipfile.ZipFile, size: int) -> None:
         self.file = file
+        self.blocks: dict[str, bytearray] = {}  # by key; together no larger than the file
         self.budget = size  # elements that may be taken out: no honest number takes less than a byte
         self.entries = {info.filename: info for info in file.infolist()}
         self.root = next((name.removesuffix("data.pkl") for name in self.entries if name.endswith("/data.pkl")), "")
@@ -107,6 +109,12 @@ class Archive:
         """Return the pickle."""
         return self.entry("data.pkl")
 
+    def block(self, key: str) -> bytearray:
+        """Return a block of numbers, read once however many tensors lie in it."""
+        if key not in self.blocks:
+            self.blocks[key] = bytearray(self.entry(f"data/{key}"))
+        return self.blocks[key]
+
     def tensor(self, ref: TensorRef) -> Tensor:
         """Return a tensor of its own memory, floating ones in float32."""
         dtype = DTYPES.get(ref.storage.kind)
@@ -117,13 +125,13 @@ class Archive:
         self.budget -= count
         if count > ref.storage.numel or (count and last >= ref.storage.numel) or self.budget < 0:
             raise ForeignFileError("a tensor in it reaches beyond its numbers")
-        data = self.entry(f"data/{ref.storage.key}")
+        data = self.block(ref.storage.key)
         if len(data) != ref.storage.numel * dtype.itemsize:
             raise ForeignFileError(f"its block of numbers {ref.storage.key} has another length than stated")
         if not count:
             flat = torch.empty(0, dtype=dtype)
         else:
-            flat = torch.frombuffer(bytearray(data), dtype=dtype)
+            flat = torch.frombuffer(data, dtype=dtype)
         view = flat.as_strided(ref.size, ref.stride, ref.offset)
         return view.to(torch.float32, copy=True) if dtype.is_floating_point else view.clone()
 
@@ -194,14 +202,17 @@ def network_tensors(network: Stub) -> Iterator[tuple[str, TensorRef]]:
     """Yield keys and tensors in the order of ``state_dict()``.
 
     Raises:
-        ForeignFileError: the modules nest without end.
+        ForeignFileError: the modules nest, or their tensors repeat, without end.
     """
-    visited = itertools.count()
+    visited, found = itertools.count(), itertools.count(1)
 
     def walk(module: Stub, prefix: str, depth: int) -> Iterator[tuple[str, TensorRef]]:
         if depth > DEPTH or next(visited) > MODULES:
             raise ForeignFileError("the modules in it nest without end")
-        yield from own_tensors(module, prefix)
+        for entry in own_tensors(module, prefix):
+            if next(found) > VALUES:
+                raise ForeignFileError("the tensors in it repeat without end")
+            yield entry
         for name, child in children(module):
             yield from walk(child, f"{prefix}{name}.", depth + 1)
 
@@ -230,9 +241,12 @@ def describe(content: dict[Any, Any], network: Stub, state: dict[str, Tensor]) -
         raise ForeignFileError("its normalisation was folded into its convolutions; use the file from before that")
     names = class_names(plain(attributes.get("names"), "its class names"))
     nc = attributes.get("nc", table.get("nc"))
-    if type(nc) is not int or nc < 1 or (names and sorted(names) != list(range(nc))):
+    if type(nc) is not int or not 1 <= nc <= CLASSES:
+        raise ForeignFileError(f"its number of classes is none from 1 to {CLASSES:,}")
+    if names and (len(names) != nc or sorted(names) != list(range(nc))):
         raise ForeignFileError(f"it says to have {nc} classes and names {len(names)}")
     version = content.get("version")
+    version = version if isinstance(version, str) else ""  # writing out nested lists could take for ever
     return {
         "eyas": {"format": 0, "version": "", "read_from": f"ultralytics {version}" if version else "ultralytics"},
         "model": state,
@@ -272,7 +286,7 @@ def class_names(names: Any) -> dict[int, str]:
     pairs = names.items() if isinstance(names, dict) else enumerate(names or [])
     try:
         return {int(i): str(name) for i, name in pairs}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ForeignFileError("its class names are not numbered") from None
 
 
@@ -286,9 +300,10 @@ def remembered(*sources: Any) -> dict[str, Any]:
 
 
 def numbers(values: Any) -> dict[str, float]:
-    """Return the entries that are numbers."""
+    """Return the entries that are numbers; an integer beyond 64 bits is no measurement, and may not fit a float."""
     items = values.items() if isinstance(values, dict) else ()
-    return {str(key): float(value) for key, value in items if type(value) in (int, float)}
+    small = {key: value for key, value in items if type(value) is not int or value.bit_length() <= 63}
+    return {key: float(value) for key, value in small.items() if type(key) is str and type(value) in (int, float)}
 
 
 def tell_licence(path: Path, content: dict[Any, Any]) -> None:

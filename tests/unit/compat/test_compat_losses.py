@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from eyas import dist
 from eyas.compat.losses import E2ELoss, v8DetectionLoss
 from eyas.losses.end_to_end import one_to_many_weight
 from eyas.models import DetectionModel
@@ -43,6 +44,17 @@ def test_the_loss_is_that_of_the_model_itself(model: DetectionModel, batch: dict
     assert torch.equal(loss, expected)
     assert list(items) == ["box_loss", "cls_loss", "l1_loss"]
     assert all(torch.equal(items[k], expected_items[k]) for k in items)
+
+
+def test_images_are_the_mean_over_processes(
+    model: DetectionModel, batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last batch of an epoch may be shared unevenly: here this process has 2 images and the other one 4."""
+    preds = model(batch["img"])
+    alone = v8DetectionLoss(model)(preds["one2many"], batch)[0]
+    monkeypatch.setattr(dist, "mean_over_ranks", lambda t: t.new_full((), 3) if t == 2 else t)
+    torch.testing.assert_close(v8DetectionLoss(model)(preds["one2many"], batch)[0], alone * 1.5)
+    assert torch.equal(E2ELoss(model)(preds, batch)[0], model.init_criterion()(preds, batch)[0])
 
 
 def test_values_come_from_the_model(model: DetectionModel) -> None:

@@ -19,7 +19,8 @@ import pytest
 import torch
 from torch import nn
 
-from eyas.compat.weights import ForeignFileError, read_weights
+from eyas.compat.pickled import read_pickle
+from eyas.compat.weights import CLASSES, Archive, ForeignFileError, read_weights
 from eyas.models import DetectionModel
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
 
@@ -318,6 +319,41 @@ def test_one_block_used_again_and_again(dresser: Dresser, tmp_path: Path) -> Non
         read_weights(tmp_path / "again.pt")
 
 
+def test_a_block_is_read_once(dresser: Dresser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of single numbers taken in turn from two blocks must not read them thousands of times."""
+    blocks = torch.arange(5000.0), torch.arange(5000.0) + 0.5
+    many = dresser.cls("layers.Many")()
+    many.__dict__ = {"_parameters": OrderedDict((f"w{i}", blocks[i % 2][i : i + 1]) for i in range(3000))}
+    dresser.save({"model": detector(dresser, many)}, tmp_path / "many.pt")
+    reads: list[str] = []
+    entry = Archive.entry
+    monkeypatch.setattr(Archive, "entry", lambda self, name, *rest: reads.append(name) or entry(self, name, *rest))
+    state = read_weights(tmp_path / "many.pt")["model"]
+    assert [state[f"model.0.x.w{i}"].item() for i in range(3000)] == [i + i % 2 / 2 for i in range(3000)]
+    assert len([name for name in reads if name.startswith("data/")]) == 3
+
+
+def test_tensors_that_repeat_without_end(dresser: Dresser, tmp_path: Path) -> None:
+    leaf, group = dresser.cls("layers.Leaf")(), dresser.cls("layers.Group")()
+    leaf.__dict__ = {"_parameters": OrderedDict((f"w{i}", torch.empty(0)) for i in range(400))}
+    group.__dict__ = {"_modules": {str(i): leaf for i in range(400)}}
+    dresser.save({"model": detector(dresser, group)}, tmp_path / "repeat.pt")
+    with pytest.raises(ForeignFileError, match="repeat without end"):
+        read_weights(tmp_path / "repeat.pt")
+
+
+@pytest.mark.parametrize("function", ["torch\nSize", "builtins\nset", "collections\nOrderedDict"])
+def test_a_description_that_copies_itself(function: str) -> None:
+    """A remembered argument of 2,000 items, given to a call again and again by 4 bytes each time."""
+    items = b"}(" + b"".join(b"M" + i.to_bytes(2, "little") + b"N" for i in range(2000)) + b"u"
+    items = items if "Ordered" in function else b"](" + b"N" * 2000 + b"e"
+    start = b"\x80\x02c" + function.encode() + b"\nq\x00" + items + b"\x85q\x01"
+    call = b"h\x00h\x01R"
+    assert len(read_pickle(start + call + b".")) == 2000
+    with pytest.raises(ForeignFileError, match="copies itself without end"):
+        read_pickle(start + call * 1000 + b".")
+
+
 def test_modules_and_values_that_nest_without_end(dresser: Dresser, tmp_path: Path) -> None:
     loop = dresser.cls("net.Loop")()
     loop.__dict__ = {"_modules": {"again": loop}}
@@ -451,6 +487,28 @@ def test_a_fused_network_and_wrong_names(dresser: Dresser, tiny: DetectionModel,
             read_weights(tmp_path / "names.pt")
     dresser.save({"model": detector(dresser, names=list(NAMES.values()))}, tmp_path / "list.pt")
     assert read_weights(tmp_path / "list.pt")["names"] == NAMES
+
+
+@pytest.mark.parametrize("nc", [0, -1, True, 10**9, pytest.param(10**5000, id="huge"), CLASSES + 1])
+def test_an_impossible_number_of_classes(dresser: Dresser, nc: int, tmp_path: Path) -> None:
+    for names in (NAMES, None):
+        dresser.save({"model": detector(dresser, nc=nc, names=names)}, tmp_path / "classes.pt")
+        with pytest.raises(ForeignFileError, match="number of classes"):
+            read_weights(tmp_path / "classes.pt")
+
+
+def test_numbers_that_are_none(dresser: Dresser, tmp_path: Path) -> None:
+    laughs: list[Any] = []
+    for _ in range(50):
+        laughs = [laughs, laughs]
+    metrics = {"fitness": 0.5, "epochs": 3, "huge": 10**400, 10**5000: 1.0, "text": "1", "true": True}
+    dresser.save({"model": detector(dresser), "train_metrics": metrics, "version": laughs}, tmp_path / "numbers.pt")
+    found = read_weights(tmp_path / "numbers.pt")
+    assert found["train_metrics"] == {"fitness": 0.5, "epochs": 3.0}
+    assert found["eyas"]["read_from"] == "ultralytics"
+    dresser.save({"model": detector(dresser, names={float("inf"): "cat"})}, tmp_path / "infinite.pt")
+    with pytest.raises(ForeignFileError, match="not numbered"):
+        read_weights(tmp_path / "infinite.pt")
 
 
 # -- against independent numbers ---------------------------------------------------------------------------------------
