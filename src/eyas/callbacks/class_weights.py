@@ -194,7 +194,8 @@ class ClassWeights(StockCallback):
         weights: ``"balanced"`` (1 / count), ``"effective"`` (1 / effective number), ``("power", p)`` (count ** -p), one
             number for each class, or a mapping of class names to numbers (other classes weigh 1).
         cap: largest ratio between two computed weights, >= 1. None: 10 for ``"balanced"`` and ``"effective"``.
-        normalize: scale weights so that their mean over all objects is 1.
+        normalize: scale weights so that their mean over all objects is 1. None: yes, except for ``("power", p)``, whose
+            mean over the classes is 1 (spec core E.11).
 
     Raises:
         ValueError: no such rule, a weight is negative or not finite, or a cap is given with explicit weights.
@@ -207,7 +208,7 @@ class ClassWeights(StockCallback):
         self,
         weights: str | tuple[str, float] | Sequence[float] | Mapping[str, float] = "balanced",
         cap: float | None = None,
-        normalize: bool = True,
+        normalize: bool | None = None,
     ) -> None:
         self.weights = _check_weights(weights)
         if cap is not None and not cap >= 1:
@@ -215,7 +216,7 @@ class ClassWeights(StockCallback):
         if cap is not None and not self.computed:
             raise ValueError(f"class_weights_cap={cap} has no effect on weights given one by one; leave it out.")
         self.cap = cap
-        self.normalize = normalize
+        self.normalize = not isinstance(self.weights, tuple) if normalize is None else normalize
         self.asked: Tensor | None = None
 
     @classmethod
@@ -236,7 +237,7 @@ class ClassWeights(StockCallback):
         if weights is not None:
             return cls(weights, cap=cap, normalize=options.class_weights_normalize)
         if power:
-            return cls(("power", power), cap=cap, normalize=False)  # spec core E.11: its mean over classes is 1
+            return cls(("power", power), cap=cap)
         for name in ("class_weights_cap", "class_weights_normalize"):
             if _changed(options, name):
                 raise ValueError(f"{name}={getattr(options, name)} has no effect without class_weights.")

@@ -35,7 +35,7 @@ class Criterion:
     Args:
         metric: a key that is logged (``"metrics/mAP50(B)"``, ``"val/box_loss"``), a short name (``"fitness"``,
             ``"map50"``, ``"f1"``, ``"recall_at_p90"``), one class of it (``"map/cat"``), or ``fn(metrics) -> float``.
-        mode: ``"max"`` or ``"min"``; None takes min for a loss and max for everything else.
+        mode: ``"max"`` or ``"min"``; None takes min for a loss (see `is_loss`) and max for everything else.
 
     Attributes:
         key: the key once `resolve` has found it, None for a function.
@@ -48,7 +48,7 @@ class Criterion:
             raise ValueError(f"mode={mode!r} of {label(metric)} must be 'max' or 'min'.")
         self.metric = metric
         self.label = label(metric)
-        self.mode = mode or ("min" if isinstance(metric, str) and "loss" in metric else "max")
+        self.mode = mode or ("min" if isinstance(metric, str) and is_loss(metric) else "max")
         self.key: str | None = None
         self.source: Metric | None = None
 
@@ -112,6 +112,14 @@ class Criterion:
 def label(metric: Any) -> str:
     """Return what a metric is called: its key, or the name of the function."""
     return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
+def is_loss(key: str) -> bool:
+    """Whether a key names a loss: all of ``train/`` and ``val/``, and what ends with "loss" before any class."""
+    head, name = key.partition("/")[0], key.partition("(")[0]
+    if head in SHORT_KEYS or is_metric_name(head):
+        return False  # map/weight_loss: what follows is a class
+    return head in ("train", "val") or head.endswith("loss") or name.endswith("loss")
 
 
 def as_number(value: Any, name: str) -> float:

@@ -85,7 +85,9 @@ class TorchSchedule(StockCallback):
         scheduler: name of a class in ``torch.optim.lr_scheduler``, such a class, or ``fn(optimizer) -> scheduler``.
         per: ``"step"`` (of the optimizer), ``"epoch"`` or ``"val"``: what it moves on after. None takes val for
             ``ReduceLROnPlateau``, step for all others.
-        metric: what a plateau is looked for in: key, short name or function, as for `BestBy`; None takes the fitness.
+        metric: what a plateau is looked for in: key, short name or function, as for `BestBy`; None takes the fitness,
+            and then ``threshold`` is absolute: the fitness of a "min" criterion is negative, where shares fail. A
+            validation without a finite value is no move.
         **kwargs: arguments of the scheduler.
     """
 
@@ -124,7 +126,10 @@ class TorchSchedule(StockCallback):
         )
         if on_plateau:
             self.kwargs.setdefault("mode", self.criterion.mode)
+            if self.criterion.metric == "fitness":
+                self.kwargs.setdefault("threshold_mode", "abs")
         self.moves = 0
+        self.length = 0  # moves in the whole run; 0 until it is known
         self.values: list[float] = []  # what a plateau was looked for in, one per move
         self.factors: list[float] = []  # first and last
         if self.is_class:
@@ -160,16 +165,18 @@ class TorchSchedule(StockCallback):
 
     def on_pretrain_routine_end(self, trainer: Any) -> None:
         """Build the scheduler, and bring it to where a resumed run stands by making the same moves again."""
-        self.length = moves_of_run(trainer, self.per)
+        if not self.length or trainer.args.source("epochs") == "override":  # a `time` budget estimates epochs anew
+            self.length = moves_of_run(trainer, self.per)
         self.optimizer, self.scheduler = self.build(self.length)
         self.optimizer.step()  # torch warns of schedulers that move before their optimizer
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if self.per != "val":
                 raise ValueError(f"{self.name} looks at a metric, so it moves on per validation: give per='val'.")
             self.criterion.resolve(trainer, "schedule")
-        if isinstance(self.scheduler, OneCycleLR) and self.scheduler.total_steps < self.length:
+        total = self.scheduler.total_steps if isinstance(self.scheduler, OneCycleLR) else math.inf
+        if total < self.length and not trainer.args.time:
             raise ValueError(
-                f"{self.name} ends after {self.scheduler.total_steps} moves and the run makes {self.length} "
+                f"{self.name} ends after {total} moves and the run makes {self.length} "
                 f"(per {self.per}); leave total_steps out to follow the run."
             )
         done, values = self.moves, self.values
@@ -195,13 +202,25 @@ class TorchSchedule(StockCallback):
             self.advance()
 
     def on_val_end(self, trainer: Any) -> None:
-        if self.per == "val":
-            on_plateau = isinstance(self.scheduler, ReduceLROnPlateau)
-            self.advance(self.criterion.value(trainer, trainer.fitness, "schedule") if on_plateau else math.nan)
+        if self.per != "val":
+            return
+        if not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.advance()
+            return
+        value = self.criterion.value(trainer, trainer.fitness, "schedule")
+        if math.isfinite(value):  # torch would count nan as a validation without a gain
+            self.advance(value)
+
+    @property
+    def last_move(self) -> float:
+        """After how many moves the scheduler has reached its end; infinite if it has none."""
+        if self.is_class and follows_run(self.factory, self.kwargs):
+            return self.length - 1
+        return self.scheduler.total_steps - 1 if isinstance(self.scheduler, OneCycleLR) else math.inf
 
     def advance(self, value: float = math.nan) -> None:
-        """Move on by one; a schedule made for the length of the run holds its last value in one that lasts longer."""
-        if self.is_class and follows_run(self.factory, self.kwargs) and self.moves >= self.length - 1:
+        """Move on by one; a schedule that has an end holds its last value in a run that lasts longer."""
+        if self.moves >= self.last_move:
             return
         self.moves += 1
         if isinstance(self.scheduler, ReduceLROnPlateau):
@@ -224,7 +243,8 @@ class TorchSchedule(StockCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moves made; a scheduler's own state may hold functions, and repeating its moves is as exact."""
-        return {"name": self.name, "per": self.per, "moves": self.moves, "values": list(self.values)}
+        moves = {"moves": self.moves, "length": self.length, "values": list(self.values)}
+        return {"name": self.name, "per": self.per, **moves}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back the moves; they are made again once the scheduler is built.
@@ -238,6 +258,7 @@ class TorchSchedule(StockCallback):
                 f"{self.name} per {self.per}."
             )
         self.moves, self.values = state["moves"], list(state["values"])
+        self.length = state.get("length", 0)
 
 
 def scheduler_class(name: str) -> type[LRScheduler]:

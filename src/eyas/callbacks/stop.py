@@ -31,7 +31,10 @@ class EarlyStop(StockCallback):
         mode: ``"max"`` or ``"min"``; None takes min for a loss and max for everything else.
         patience: epochs without improvement; 0 never stops.
         min_delta: improvements of at most this do not count, >= 0.
-        start: epochs at the beginning that are not looked at; waiting begins after them.
+        start: epochs at the beginning that are not looked at.
+
+    Waiting begins with the first finite value after ``start``: an epoch that cannot be the best (``start`` of
+    `BestBy`) is not one without improvement.
     """
 
     decides = "early stopping"
@@ -81,7 +84,7 @@ class EarlyStop(StockCallback):
         epoch = trainer.epoch + 1
         value = self.criterion.value(trainer, trainer.fitness, "stop")
         self.last = (epoch, value)
-        if epoch <= self.start:
+        if epoch <= self.start or (self.best is None and not math.isfinite(value)):
             return
         if self.criterion.better(value, self.best, self.min_delta):
             self.best, self.best_epoch = value, epoch

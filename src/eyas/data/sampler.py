@@ -101,14 +101,16 @@ class WeightedOrder:
     Args:
         factors: (N,) at least 0; scaled so that their sum is n.
         seed: seed of the run.
-        n: visits in an epoch; None rounds the sum of the factors.
+        n: visits in an epoch; None rounds the sum of the factors up, so that no factor of 1 falls below 1 and every
+            such image is visited in each epoch.
     """
 
     name = "weighted"
 
     def __init__(self, factors: np.ndarray, seed: int = 0, n: int | None = None) -> None:
         total = float(factors.sum())
-        self.n = max(round(total), min(len(factors), 1)) if n is None else n
+        # 1e-9: a sum that is whole but for rounding errors is not rounded up to one visit more
+        self.n = max(math.ceil(total - 1e-9), min(len(factors), 1)) if n is None else n
         self.factors = factors * (self.n / total) if total > 0 else factors
         self.seed = seed
 

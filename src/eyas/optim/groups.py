@@ -42,7 +42,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return optimizer groups ``weight, bn, bias`` (and ``muon``); only ``weight`` and ``muon`` decay.
 
-    Frozen parameters are included, so that unfreezing needs no change of the optimizer (architecture trap 4).
+    Frozen parameters are included, so that unfreezing needs no change of the optimizer (architecture trap 4). A
+    parameter that several modules share is sorted by the first of them.
 
     Args:
         model: the unwrapped model.
@@ -56,8 +57,12 @@ def parameter_groups(
         Groups with keys ``params, lr, weight_decay, param_group`` (kind) and ``name``; empty groups are left out.
     """
     sorted_params: dict[str, list[nn.Parameter]] = {}
+    seen: set[int] = set()
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
             kind = parameter_kind(name, module, parameter.ndim, muon)
             boosted = f"{module_name}.".startswith(boost) if boost else False
             sorted_params.setdefault(f"{kind}.boosted" if boosted else kind, []).append(parameter)

@@ -129,8 +129,15 @@ def test_options_and_component_are_built_alike() -> None:
     same(from_options(class_weights="effective", class_weights_cap=4), ClassWeights("effective", cap=4.0))
     same(from_options(class_weights=[1, 2], class_weights_normalize=False), ClassWeights([1, 2], normalize=False))
     same(from_options(class_weights={"a": 2}, cls_pw=0.0), ClassWeights({"a": 2.0}))
-    same(from_options(cls_pw=0.5), ClassWeights(("power", 0.5), normalize=False))
-    same(from_options(cls_pw=0.5, class_weights_cap=3), ClassWeights(("power", 0.5), cap=3.0, normalize=False))
+    same(from_options(cls_pw=0.5), ClassWeights(("power", 0.5)))
+    same(from_options(cls_pw=0.5, class_weights_cap=3), ClassWeights(("power", 0.5), cap=3.0))
+
+
+def test_powers_have_their_mean_over_classes_and_all_others_over_objects() -> None:
+    counts, names = np.array([90, 9, 1]), {0: "a", 1: "b", 2: "c"}
+    assert ClassWeights(("power", 0.5)).class_weights(counts, names).mean() == pytest.approx(1)
+    for component in (ClassWeights(("power", 0.5), normalize=True), ClassWeights(), ClassWeights([1, 2, 3])):
+        assert np.average(component.class_weights(counts, names), weights=counts) == pytest.approx(1)
 
 
 def test_contradictions_between_options() -> None:

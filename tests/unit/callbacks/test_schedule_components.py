@@ -33,7 +33,7 @@ class Loop:
         self.callbacks = CallbackList([component])
         self.epochs, self.warmup = epochs, warmup
         self.plan = SimpleNamespace(batches=BATCHES, accumulate=ACCUMULATE)
-        self.args = SimpleNamespace(val=True, val_every=val_every)
+        self.args = SimpleNamespace(val=True, val_every=val_every, time=None, source=lambda name: "default")
         self.data, self.model = {"names": {0: "cat"}}, SimpleNamespace(criterion=None)
         self.meter = SimpleNamespace(means=dict)
         self.values = list(values) or [0.0] * 1000
@@ -163,6 +163,22 @@ def test_plateau_looks_at_the_fitness_and_larger_is_better():
     assert TorchSchedule("ReduceLROnPlateau", metric="val/box_loss").kwargs["mode"] == "min"
 
 
+@pytest.mark.parametrize("arguments", [{}, {"metric": "fitness"}])
+def test_a_plateau_of_a_negative_fitness_is_found(arguments):
+    """As `best_by="val/box_loss"` makes it; a relative threshold would take every value for a better one."""
+    component = TorchSchedule("ReduceLROnPlateau", patience=1, factor=0.5, **arguments)
+    loop = Loop(component, values=[-1.0] * 6).run()
+    assert loop.rates[-1][0] == pytest.approx(RATES[0] / 4)
+    assert "threshold_mode" not in TorchSchedule("ReduceLROnPlateau", metric="val/box_loss").kwargs
+    assert TorchSchedule("ReduceLROnPlateau", threshold_mode="rel").kwargs["threshold_mode"] == "rel"
+
+
+def test_validations_without_a_value_are_no_plateau():
+    component = TorchSchedule("ReduceLROnPlateau", patience=0, factor=0.5)
+    loop = Loop(component, values=[math.nan] * 3 + [0.1, math.inf, 0.2]).run()
+    assert component.values == [0.1, 0.2] and component.moves == 2 and loop.rates[-1] == loop.rates[0]
+
+
 def test_per_validation_counts_validations():
     def make(optimizer):
         return lr_scheduler.ExponentialLR(optimizer, 0.5)
@@ -229,6 +245,30 @@ def test_a_schedule_of_the_run_s_length_holds_in_a_longer_one():
     loop = Loop(TorchSchedule("OneCycleLR", per="epoch", anneal_strategy="linear"), epochs=3)
     loop.run(until=5)
     assert loop.rates[-1] == loop.rates[2 * BATCHES]
+
+
+def test_one_cycle_of_a_length_of_its_own_holds_when_the_run_outlasts_it():
+    loop = Loop(TorchSchedule("OneCycleLR", per="epoch", total_steps=3), epochs=3)
+    loop.run(until=6)
+    assert loop.rates[-1] == loop.rates[2 * BATCHES]
+    by_function = Loop(TorchSchedule(lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=3), per="epoch"), epochs=3)
+    assert by_function.run(until=6).rates[-1] == by_function.rates[2 * BATCHES]
+    timed = Loop(TorchSchedule("OneCycleLR", per="epoch", total_steps=3), epochs=100)
+    timed.args.time = 0.1  # so 100 epochs are no promise
+    assert timed.run(until=6).rates == loop.rates
+
+
+@pytest.mark.parametrize(("source", "length"), [("default", 6), ("override", 9)])
+def test_a_resumed_run_keeps_the_length_it_was_planned_with(source, length):
+    """A `time` budget estimates the epochs anew; only a person who asks for more of them stretches the schedule."""
+    first = Loop(TorchSchedule("CosineAnnealingLR", per="epoch"), epochs=6).run(until=3)
+    second = Loop(TorchSchedule("CosineAnnealingLR", per="epoch"), epochs=9)
+    second.epoch, second.args.source = 3, lambda name: source
+    second.callbacks.load_state_dict(copy.deepcopy(first.callbacks.state_dict()))
+    second.run()
+    assert second.callbacks.callbacks[0].length == length
+    whole = Loop(TorchSchedule("CosineAnnealingLR", per="epoch"), epochs=length).run(until=9)
+    close(second.rates, whole.rates[3 * BATCHES :])
 
 
 @settings(max_examples=30, deadline=None)

@@ -372,14 +372,15 @@ def test_best_by_as_an_option():
 
 # -- EarlyStop ---------------------------------------------------------------------------------------------------------
 def stopped_by_hand(values, patience, val_every):
-    """The rule in words: the last epoch that is trained when the best lies `patience` epochs behind at a validation."""
+    """The rule in words: the last epoch that is trained when the best lies `patience` epochs behind at a validation;
+    before there is a best, nobody waits."""
     best, best_epoch = None, 0
     for epoch, value in enumerate(values, 1):
         if epoch % val_every:
             continue
         if math.isfinite(value) and (best is None or value > best):
             best, best_epoch = value, epoch
-        if patience and epoch - best_epoch >= patience:
+        if patience and best is not None and epoch - best_epoch >= patience:
             return epoch
     return None
 
@@ -404,6 +405,30 @@ def test_small_gains_and_first_epochs_can_be_left_out():
     spike = rows("metrics/mAP50(B)", [0.9, 0.1, 0.2, 0.3, 0.25, 0.2])
     assert Loop(EarlyStop("map50", patience=2)).start().play(spike).epoch == 2
     assert Loop(EarlyStop("map50", patience=2, start=1)).start().play(spike).epoch == 5
+
+
+def test_waiting_starts_with_the_first_epoch_that_may_be_best():
+    history = rows("fitness", [0.9] * 30, **{"metrics/mAP50(B)": 0.5})
+    loop = Loop(BestBy({"metric": "map50", "start": 20}), EarlyStop(patience=5), epochs=30).start().play(history)
+    assert loop.stop and loop.epoch + 1 == 26 and loop.best_files == {"best": 21}
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [
+        *[
+            (key, "min")
+            for key in ("val/box_loss", "train/giou", "loss", "my_loss", "metrics/my_loss(B)", "my_loss/cat")
+        ],
+        *[
+            (key, "max")
+            for key in ("map/glossy_leaf", "map/weight_loss", "f1/loss", "metrics/mAP50(hair_loss)", "gloss1")
+        ],
+        *[(key, "max") for key in ("fitness", "recall_at_p90", "metrics/F1", "flossing")],
+    ],
+)
+def test_only_losses_are_better_when_smaller(metric, mode):
+    assert Criterion(metric).mode == mode
 
 
 def test_a_loss_stops_when_it_rises():

@@ -86,8 +86,16 @@ def test_an_epoch_has_always_the_same_length_and_no_image_is_off_by_a_whole_visi
         assert (visits >= np.floor(order.factors - 1e-9)).all() and (visits <= np.ceil(order.factors + 1e-9)).all()
         assert order.factors.sum() == pytest.approx(order.n)
     repeat, balanced = orders(labels)
-    assert repeat.n == round(repeat_factors(classes_of(labels), 0.4).sum())
+    assert repeat.n == math.ceil(repeat_factors(classes_of(labels), 0.4).sum() - 1e-9)
+    assert np.bincount(repeat.permutation(epoch), minlength=len(labels)).min() >= 1
     assert balanced.n == len(labels)
+
+
+def test_no_image_is_dropped_where_the_sum_of_factors_would_round_down() -> None:
+    factors = np.array([1.0] * 50 + [1.4])
+    order = WeightedOrder(factors)
+    assert order.n == 52 and all(len(set(order.permutation(epoch))) == 51 for epoch in range(200))
+    assert WeightedOrder(np.full(10, 0.1)).n == 1 and WeightedOrder(np.array([0.7, 0.3, 1.0]) + 1e-12).n == 2
 
 
 def test_expected_visits_equal_the_factors() -> None:

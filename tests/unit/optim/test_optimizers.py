@@ -105,6 +105,14 @@ def test_every_parameter_is_in_exactly_one_group_and_only_weights_decay() -> Non
     assert [len(g["params"]) for g in groups] == [2, 1, 3]
 
 
+def test_a_shared_parameter_is_grouped_once() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    groups = parameter_groups(model, lr=0.1, decay=0.02)
+    assert {g["name"]: len(g["params"]) for g in groups} == {"weight": 1, "bias": 2}
+    torch.optim.SGD(groups)
+
+
 def test_frozen_parameters_are_grouped_too() -> None:
     model = built_model()
     model[0].weight.requires_grad_(False)

@@ -1,0 +1,60 @@
+"""The handful of images: rare classes are among them, and the fullest are the fullest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from eyas.config import TrainOptions
+from eyas.data import build_index, check_dataset
+from eyas.rehearsal.sample import TRAIN, VAL, choose_sample, cover
+from eyas.rehearsal.worst import Measured, Step, first_images, without_objects
+
+
+def test_a_class_in_one_image_only_is_shown() -> None:
+    classes = [{0}] * 50 + [{7}] + [{0, 1}] * 50 + [set()]
+    assert cover(classes, 3) == [0, 50, 51]
+    assert cover(classes[:2], 8) == [0, 1]
+
+
+def test_images_come_from_the_users_data(digits_tiny: Path, tmp_path: Path) -> None:
+    sample = choose_sample(TrainOptions(data=str(digits_tiny)), tmp_path, batch=3)
+    data = check_dataset(digits_tiny)
+    few, full = check_dataset(sample.few), check_dataset(sample.fullest)
+    assert few["names"] == data["names"]
+    every = build_index(data["train"], names=data["names"])
+    chosen = build_index(few["train"], names=few["names"])
+    fullest = build_index(full["train"], names=full["names"])
+    assert (len(chosen), len(build_index(few["val"], names=few["names"], split="val"))) == (TRAIN, VAL)
+    assert {chosen.path(i) for i in range(TRAIN)} < {every.path(i) for i in range(len(every))}
+    assert (chosen.instances() > 0).all()  # all ten digits in eight images
+    assert sorted(fullest.objects()) == sorted(every.objects())[-3:]
+    assert (sample.images, sample.objects) == (TRAIN, every.max_objects())
+
+
+def test_a_batch_is_cut_by_images_and_by_objects() -> None:
+    batch = {
+        "img": torch.zeros(4, 3, 8, 8),
+        "cls": torch.arange(5.0)[:, None],
+        "bboxes": torch.rand(5, 4),
+        "batch_idx": torch.tensor([0.0, 0, 1, 2, 3]),
+        "im_file": ["a", "b", "c", "d"],
+        "max_objects": 2,
+    }
+    cut = first_images(batch, 2)
+    assert cut["img"].shape[0] == 2 and cut["im_file"] == ["a", "b"]
+    assert cut["cls"].flatten().tolist() == [0, 1, 2] and cut["bboxes"].shape == (3, 4)
+    empty = without_objects(cut)
+    assert empty["bboxes"].shape == (0, 4) and empty["cls"].shape == (0, 1) and empty["max_objects"] == 0
+    assert empty["img"].shape[0] == 2
+
+
+def test_a_batch_that_is_measured_in_part_is_reckoned_up() -> None:
+    gib = 2.0**30
+    measured = Measured(16, 640, before=1 * gib, small=Step(2, 1.0, 2 * gib), full=Step(4, 2.0, 3 * gib))
+    assert measured.reckoned() == (8.0, pytest.approx(9 * gib))
+    assert "16 would need about 8 s and 9.0 GiB" in measured.text(most=5)
+    only = Measured(16, 640, before=1 * gib, small=Step(2, 1.0, 2 * gib), full=Step(2, 1.0, 2 * gib))
+    assert only.reckoned() == (8.0, pytest.approx(9 * gib))
