@@ -20,12 +20,13 @@ from eyas.data.store import ImageStore
 from eyas.evaluate.predictor import Predictor
 from eyas.evaluate.results import Results
 from eyas.evaluate.validator import DetectionValidator
-from eyas.log import LOGGER, setup_logging
+from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
 from eyas.models import DetectionModel
 from eyas.recipes import YOLO26, Recipe
 from eyas.train import BaseTrainer, DetectionTrainer, TrainResult
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
+from eyas.train.composition import overrides
 from eyas.train.detection import STRIDE, default_workers
 from eyas.train.device import amp_dtype, select_device
 from eyas.train.options import run_folder
@@ -121,6 +122,11 @@ class YOLO:
         if trainer is not None and not (isinstance(trainer, type) and issubclass(trainer, BaseTrainer)):
             raise TypeError(f"trainer takes a subclass of DetectionTrainer, got {trainer!r}; pass the class itself.")
         cls = trainer or self.trainer_class
+        if self.model_class is not DetectionModel and "get_model" not in overrides(cls):
+            raise ValueError(
+                f"model_class={self.model_class.__name__} is not used by train(): give a trainer whose get_model() "
+                "returns such a model."
+            )
         given = {"model": self.name, **({"pretrained": self.loaded} if self.loaded else {}), **options}
         resolved = resolve(recipe=cls.recipe.options, call=given, command="train")
         setup_logging(resolved.verbose)
@@ -137,9 +143,19 @@ class YOLO:
         """Take over the weights of a training, the best ones if there are any; returns the result."""
         path = result.best if result.best_epoch else result.last
         self.ckpt, self.ckpt_path, self.name = load_checkpoint(path), str(path), str(path)
-        self.model = network_from(self.ckpt, model_class=self.class_of(result))
+        self.model = self.rebuilt(self.ckpt, self.class_of(result))
         self.metrics, self.loaded = result.detection, None
         return result
+
+    def rebuilt(self, checkpoint: dict[str, Any], cls: type[DetectionModel]) -> DetectionModel:
+        """Return the network of a checkpoint, of the user's class if that takes the arguments of the stock one."""
+        try:
+            return network_from(checkpoint, model_class=cls)
+        except TypeError as error:
+            if cls is DetectionModel:
+                raise
+            warn(f"{cls.__name__} cannot be built as DetectionModel is ({error}); the stock class holds its weights.")
+            return network_from(checkpoint)
 
     def class_of(self, result: TrainResult) -> type[DetectionModel]:
         """Return the class to rebuild a trained model with: the user's own, known here if not elsewhere."""
@@ -254,9 +270,11 @@ def network_from(
     """
     model = model_class(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
     copied = model.load(checkpoint, remap=False, verbose=False)
-    if copied != len(model.state_dict()):
+    left = [k for k in checkpoint["model"] if k not in model.state_dict() and not k.startswith("criterion.")]
+    if copied != len(model.state_dict()) or left:
         raise CheckpointError(
-            f"the checkpoint fills {copied} of the {len(model.state_dict())} tensors of a {model_class.__name__}: it "
+            f"the checkpoint fills {copied} of the {len(model.state_dict())} tensors of a {model_class.__name__}, and "
+            f"{len(left)} of its own fit none{f' ({left[0]})' if left else ''}: it "
             f"was written by {checkpoint.get('model_class', 'a model')}, with layers that no table describes. Open it "
             "where that class is defined: YOLO(path, model_class=ThatClass)."
         )

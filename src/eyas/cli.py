@@ -26,6 +26,7 @@ Usage: eyas COMMAND [key=value ...]
 Commands
   train      train a detector          eyas train model=yolo26n data=digits imgsz=128 epochs=12
   plan       what a training would do, without training       eyas plan model=yolo26n data=digits epochs=12
+  rehearse   try a training script of yours in two minutes       eyas rehearse my_trainer.py
   val        measure a trained model   eyas val model=runs/detect/train/weights/best.pt data=digits
   predict    find objects in images    eyas predict model=runs/detect/train/weights/best.pt source=photos/
   info       versions, devices and the size of a model       eyas info model=yolo26n
@@ -124,6 +125,16 @@ def _plan(arguments: list[str]) -> int:
     return OK
 
 
+def _rehearse(arguments: list[str]) -> int:
+    script, typed, rest = _split_rehearsal(arguments)
+    options = _checked_options(typed, "train", also=("trainer",))
+    trainer = options.pop("trainer", None)
+    from eyas.rehearsal.conduct import rehearse
+
+    outcomes = rehearse(script, options, rest, trainer)
+    return OK if all(outcome.status == "ok" for outcome in outcomes) else FAILED
+
+
 def _val(arguments: list[str]) -> int:
     options = _checked_options(arguments, "val")
     _require(options, "val", "model")
@@ -186,6 +197,7 @@ def explanation(name: str) -> str:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "plan": _plan,
+    "rehearse": _rehearse,
     "val": _val,
     "predict": _predict,
     "info": _info,
@@ -204,6 +216,15 @@ def _checked_options(arguments: list[str], command: str, also: tuple[str, ...] =
     extra = {name: pairs.pop(name) for name in also if name in pairs}
     resolve(cli=pairs, command=command)
     return pairs | extra
+
+
+def _split_rehearsal(arguments: list[str]) -> tuple[str, list[str], list[str]]:
+    """The file, the options for us, and behind `--` those for the file."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    files = [argument for argument in arguments[:end] if "=" not in argument and not argument.startswith("-")]
+    if len(files) != 1:
+        raise UsageError(f"rehearse takes one file, got {' and '.join(files) or 'none'}; see `eyas rehearse --help`")
+    return files[0], [argument for argument in arguments[:end] if argument != files[0]], arguments[end + 1 :]
 
 
 def _require(options: dict[str, Any], command: str, *names: str, unless: str = "") -> None:
@@ -239,6 +260,7 @@ def _print_command_help(command: str) -> None:
     usage = {
         "train": "eyas train model=NAME data=DATA [key=value ...]",
         "plan": "eyas plan model=NAME data=DATA [key=value ...]",
+        "rehearse": "eyas rehearse FILE.py [key=value ...] [-- ARGUMENTS OF THE FILE]",
         "val": "eyas val model=CHECKPOINT [data=DATA] [key=value ...]",
         "predict": "eyas predict model=CHECKPOINT source=FILES [key=value ...]",
         "info": "eyas info [model=NAME]",
@@ -249,8 +271,12 @@ def _print_command_help(command: str) -> None:
         print("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
     if command == "plan":
         print("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")
-    if command in ("train", "plan", "val", "predict"):
-        _print_options("train" if command == "plan" else command)
+    if command == "rehearse":
+        print("\nIt runs FILE.py with two epochs of a few of its images: in one process, in two, killed, resumed,")
+        print("opened elsewhere, and one step at full size. key=value wins over what the file says. A file that")
+        print("never calls train() needs model= and data=, and trainer=CLASS if it defines several.")
+    if command in ("train", "plan", "rehearse", "val", "predict"):
+        _print_options("train" if command in ("plan", "rehearse") else command)
 
 
 def _print_options(command: str | None, group: str | None = None) -> None:

@@ -91,7 +91,7 @@ def test_version(run):
     ("arguments", "tells"),
     [
         (["trian"], "did you mean train?"),
-        (["launch"], "the commands are train, plan, val, predict, info, explain"),
+        (["launch"], "the commands are train, plan, rehearse, val, predict, info, explain"),
         (["train", "epochs", "3"], "options are written key=value, as in epochs=..."),
         (["train", "--epochs=3"], "write epochs=3"),
         (["train", "--batch-size=3"], "write batch_size=3"),

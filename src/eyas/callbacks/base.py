@@ -254,6 +254,7 @@ class CallbackList:
         self, callbacks: list[Callback] | None = None, functions: dict[str, list[Event]] | None = None
     ) -> None:
         self.callbacks: list[Callback] = []
+        self.left: set[str] = set()  # keys of those that only the main process has
         self.functions: dict[str, list[Event]] = {event: [] for event in EVENTS}
         self.calls: dict[tuple[str, str], int] = {}
         self.fired: set[str] = set()
@@ -280,6 +281,7 @@ class CallbackList:
 
     def leave_to_main(self) -> None:
         """Drop what only the main process needs: this is another one."""
+        self.left = {key for key, callback in self.by_key().items() if callback.on != "all"}
         self.callbacks = [callback for callback in self.callbacks if callback.on == "all"]
 
     def add_function(self, event: str, fn: Event) -> None:
@@ -365,6 +367,7 @@ class CallbackList:
         """
         mine = self.by_key()
         lost = [key for key, saved in state.items() if (saved["settings"] or saved["state"]) and key not in mine]
+        lost = [key for key in lost if key not in self.left]
         if lost:
             raise ValueError(
                 f"the run was started with callbacks that this one lacks: {', '.join(lost)}. Resume it where they are "

@@ -350,7 +350,7 @@ class ClassWeights(StockCallback):
         power = isinstance(self.weights, tuple)
         seen: dict[str, object] = {"cls_pw" if power else "class_weights": [round(float(w), 6) for w in used]}
         if not isinstance(trainer.train_loader, EpochLoader):
-            return seen
+            return seen if self.normalize else seen | {"class_weights_normalize": False}
         counts = trainer.train_loader.dataset.index.instances(len(used))
         present = used[counts > 0]
         if self.computed and len(present):

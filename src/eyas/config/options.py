@@ -746,9 +746,12 @@ class TrainOptions(BaseModel):
     def is_typed(self, name: str) -> bool:
         """True when a person gave this value, so that the library must not replace it.
 
-        None given for an "auto" option asks the library to choose, and so does not count.
+        None given for an "auto" option asks the library to choose, and so does not count. Nor does a default that a
+        file repeats: files such as a run's own `options.yaml` hold every option.
         """
-        return self.source(name) in TYPED and getattr(self, name) is not None
+        source, value = self.source(name), getattr(self, name)
+        repeated = source == "file" and value == type(self).model_fields[name].default
+        return source in TYPED and value is not None and not repeated
 
     def sources(self) -> dict[str, str]:
         """The source of every option that is not at its default, as plain values for a checkpoint."""

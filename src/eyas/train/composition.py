@@ -114,18 +114,23 @@ def void_by_override(trainer: BaseTrainer) -> Iterator[str]:
                     "give one of them."
                 )
     for name, fn in replaced.items():
-        lost = lost_methods(name, fn, replaced)
+        lost = lost_methods(type(trainer), name, fn, replaced)
         for component in trainer.callbacks.callbacks:
             for adjuster in (a for method in lost for a in METHODS[method].adjusters):
-                if adjusts(component, adjuster) and component.origin != "default" and adjuster not in names_in(fn):
+                if (
+                    adjusts(component, adjuster)
+                    and component.origin != "default"
+                    and adjuster not in names_reached(type(trainer), fn)
+                ):
                     yield (
                         f"{asked(component, trainer.args)} has no effect: {fn.__qualname__}() replaces {name}() and "
                         f"calls neither super().{name}() nor self.adjust({adjuster!r}, ...). Remove one of the two."
                     )
         options = [o for method in lost for o in METHODS[method].options]
         options += [o for o, argument in METHODS[name].arguments if lost and argument not in reads(fn)]
+        mentioned = names_reached(type(trainer), fn)
         for option in options:
-            if trainer.args.is_typed(option):
+            if trainer.args.is_typed(option) and option not in mentioned:
                 value = f"{option}={trainer.args.get(option)!r} ({trainer.args.source(option)})"
                 yield f"{value} has no effect: {fn.__qualname__}() decides it itself. Remove one of the two."
 
@@ -150,9 +155,9 @@ def refuse_second_fitness(trainer: BaseTrainer, own: float | None) -> None:
             )
 
 
-def lost_methods(name: str, fn: Callable[..., Any], replaced: dict[str, Any]) -> list[str]:
+def lost_methods(cls: type, name: str, fn: Callable[..., Any], replaced: dict[str, Any]) -> list[str]:
     """Return the stock methods that no longer run because ``fn`` replaced ``name``: none if it calls the stock one."""
-    called = names_in(fn)
+    called = names_reached(cls, fn)
     if name in called:
         return []
     return [name, *(other for other in METHODS[name].calls if other not in called and other not in replaced)]
@@ -166,7 +171,8 @@ def overrides(cls: type) -> dict[str, Callable[..., Any]]:
             for name, value in vars(base).items():
                 if inspect.isfunction(value):
                     found.setdefault(name, inspect.unwrap(value))
-    return {name: fn for name, fn in found.items() if any(name in vars(b) for b in stock_bases(cls))}
+    own = {name: fn for name, fn in found.items() if not fn.__module__.startswith("eyas.")}  # wrapped, not replaced
+    return {name: fn for name, fn in own.items() if any(name in vars(b) for b in stock_bases(cls))}
 
 
 def stock_bases(cls: type) -> list[type]:
@@ -195,6 +201,23 @@ def names_in(fn: Callable[..., Any]) -> set[str]:
     return found | {value.__name__ for value in around if inspect.isroutine(value)}
 
 
+def names_reached(cls: type, fn: Callable[..., Any]) -> set[str]:
+    """Return what a method mentions, and what the user's own methods that it mentions do."""
+    own = {
+        name: inspect.unwrap(value)
+        for base in cls.__mro__
+        if base is not object and not base.__module__.startswith("eyas.")
+        for name, value in vars(base).items()
+        if inspect.isfunction(value)
+    }
+    found, waiting = set[str](), [fn]
+    while waiting:
+        new = names_in(waiting.pop()) - found
+        found |= new
+        waiting += [own[name] for name in new if name in own and own[name] is not fn]
+    return found
+
+
 def reads(fn: Callable[..., Any]) -> set[str]:
     """Return arguments whose value a function's code uses."""
     names = set(inspect.signature(fn).parameters)
@@ -203,7 +226,9 @@ def reads(fn: Callable[..., Any]) -> set[str]:
     used: set[str] = set()
     for code in codes(fn.__code__):
         for step in dis.get_instructions(code):
-            if step.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")):
+            if any(
+                load in step.opname for load in ("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")
+            ):  # 3.13 joins two in one
                 used |= set(step.argval) if isinstance(step.argval, tuple) else {step.argval}
     return used & names
 

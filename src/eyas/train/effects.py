@@ -207,7 +207,9 @@ def missing_witnesses(trainer: BaseTrainer, effects: Effects) -> list[str]:
         told = any(name in callback.options for callback in trainer.callbacks.callbacks)
         witness = Witness(lambda trainer: None) if told else WITNESSES.get(name, Witness(lambda trainer: None))
         asked = f"{name}={setting['value']!r} ({setting['source']})"
-        if setting["seen"] is None:
+        if setting["seen"] is None and (reader := read_by(trainer, name, witness)):
+            setting["seen"] = f"read by {reader}()"
+        elif setting["seen"] is None:
             lines.append(f"{asked} has had no effect by the first validation: {suspect(trainer, name, witness)}")
         elif witness.agrees is not None and not witness.agrees(trainer, setting["seen"]):
             lines.append(
@@ -215,6 +217,13 @@ def missing_witnesses(trainer: BaseTrainer, effects: Effects) -> list[str]:
                 f"{suspect(trainer, name, witness)}"
             )
     return lines
+
+
+def read_by(trainer: BaseTrainer, name: str, witness: Witness) -> str | None:
+    """Return the user's method that mentions an option where nothing can be looked at, as in an own data set."""
+    own = composition.overrides(type(trainer))
+    readers = (own[method] for method in witness.methods if method in own)
+    return next((fn.__qualname__ for fn in readers if name in composition.names_reached(type(trainer), fn)), None)
 
 
 def suspect(trainer: BaseTrainer, name: str, witness: Witness) -> str:

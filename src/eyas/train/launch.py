@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 GRACE = 30  # seconds that processes have to save after Ctrl-C, or to end after another one died
 TAIL = 30  # last lines of output shown of a process that died without a word
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal))
 
 
 class WorkerError(RuntimeError):
@@ -111,7 +111,6 @@ def launch_config(folder: Path, processes: int, restarts: int, shown: bool) -> L
         max_restarts=restarts,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=files),
         signals_to_handle="SIGQUIT",  # the others are ours, see stop_signals
-        shutdown_timeout=GRACE,
     )
 
 
@@ -181,7 +180,7 @@ def stop_signals(folder: Path) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    touched = (*STOPPING, signal.SIGQUIT)
+    touched = (*STOPPING, *([signal.SIGQUIT] if "SIGQUIT" in dir(signal) else []))
     before = {number: signal.getsignal(number) for number in touched}
     for number in STOPPING:
         signal.signal(number, handle)

@@ -32,7 +32,8 @@ from eyas.train.tracking import History, LossMeter, TrainingDiverged
 from eyas.types import Batch, Progress
 
 EVAL_BATCH = 32  # at most: what images are padded to follows from it, so it must not depend on the processes
-ASK_EVERY = 10  # steps between two questions to the other processes, whether one was asked to stop
+ASK_EVERY = 10  # at most so many steps lie between two questions to the other processes, whether one was asked to stop
+ASK_WITHIN = 3.0  # and about so many seconds, so that there is time to save before a launcher loses its patience
 
 
 class BaseTrainer:
@@ -100,6 +101,8 @@ class BaseTrainer:
         self.stop = self.validated = self.time_is_up = False
         self.effects: effects.Effects | None = None
         self.elapsed_before = 0.0
+        self.created = time.time()
+        self.ask_every = 1
         self.exception: BaseException | None = None
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -134,6 +137,8 @@ class BaseTrainer:
         self.started = time.monotonic()
         self.run_callbacks("on_train_start")
         self.epoch = self.start_epoch
+        if self.start_epoch >= self.epochs:  # it crashed after its last epoch: only the end is missing
+            self.stop, self.epoch = True, self.start_epoch - 1
         with catch_interrupts() as self.interrupted:
             while not self.stop:
                 self.run_epoch()
@@ -159,18 +164,21 @@ class BaseTrainer:
         self.log_epoch()
         if self.save_model():
             self.run_callbacks("on_model_save")
+        if self.validated:
+            effects.prove(self)  # after saving: what was trained is not lost when a setting proves to be void
         self.run_callbacks("on_fit_epoch_end")
 
     def train_epoch(self) -> None:
         """Train on every batch once."""
         self.start_epoch_here()
-        rest = setup.batches_from(self.train_loader, self.start_step)
+        rest, began = setup.batches_from(self.train_loader, self.start_step), time.monotonic()
         for step, batch in enumerate(rest, self.start_step):
             self.step = step
             self.train_batch(batch)
             if self.answer_requests():
                 break
         self.start_step = 0
+        self.set_ask_every(time.monotonic() - began)
         self.meter.reduce()
         self.run_callbacks("on_train_epoch_end")
 
@@ -227,6 +235,8 @@ class BaseTrainer:
         if dist.world_size() > 1:
             self.device = select_device(self.devices[dist.local_rank() % len(self.devices)])
         if self.device.type == "cuda":
+            number = torch.cuda.current_device() if self.device.index is None else self.device.index
+            self.device = torch.device("cuda", number)
             torch.cuda.set_device(self.device)
         self.amp_dtype = amp_dtype(self.args.amp, self.device)
         self.amp = self.amp_dtype is not None
@@ -333,7 +343,7 @@ class BaseTrainer:
 
     def validation_due(self) -> bool:
         """Whether this epoch ends with a validation; the last one always does."""
-        last = self.epoch + 1 >= self.epochs or self.time_is_up
+        last = self.epoch + 1 >= self.epochs or self.time_is_up or dist.any_rank(self.stop)
         return last or (self.args.val and (self.epoch + 1) % self.args.val_every == 0)
 
     def validate_epoch(self) -> None:
@@ -350,7 +360,6 @@ class BaseTrainer:
         self.best_fitness = self.fitness if improved else best_before
         self.best_epoch = self.epoch + 1 if improved else self.best_epoch
         self.run_callbacks("on_val_end")
-        effects.prove(self)
 
     def judge(self, fitness: float | None) -> float | None:
         """Return what decides whether this epoch is the best, or None if nothing can."""
@@ -408,7 +417,12 @@ class BaseTrainer:
     def time_to_ask(self) -> bool:
         """Whether the processes exchange requests after this step; doing so at every step would hold up the fast."""
         last = self.step + 1 == len(self.train_loader)
-        return last or (self.step_due() and (self.step + 1) // self.accumulate % ASK_EVERY == 0)
+        return last or (self.step_due() and (self.step + 1) // self.accumulate % self.ask_every == 0)
+
+    def set_ask_every(self, seconds: float) -> None:
+        """Agree on how many steps lie between two questions, from the seconds that this epoch's steps took."""
+        steps = max(len(self.train_loader) // self.accumulate, 1)
+        self.ask_every = dist.agree(max(1, min(ASK_EVERY, int(ASK_WITHIN * steps / max(seconds, 1e-3)))))
 
     def save_and_leave(self) -> None:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
@@ -582,8 +596,8 @@ class BaseTrainer:
         return self.adjust("adjust_checkpoint", checkpoint)
 
     def resume_here(self) -> None:
-        """Go on from ``last.pt`` when this process was started again after a crash; from the start if there is none."""
-        if self.last.exists():
+        """Go on from this run's ``last.pt`` after a crash; from where it was to start if there is none yet."""
+        if self.last.exists() and (self.resume_from is not None or self.last.stat().st_mtime >= self.created):
             self.resume_from = load_checkpoint(self.last)
 
     def resume_training(self, checkpoint: dict[str, Any]) -> None:

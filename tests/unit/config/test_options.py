@@ -20,6 +20,7 @@ from eyas.config import (
     UnsupportedOptionError,
     describe,
     option_names,
+    resolve,
 )
 from eyas.config.errors import SYNONYMS, UNSUPPORTED
 
@@ -285,3 +286,11 @@ def test_stored_values_are_checked_like_any_other():
         TrainOptions.from_dict({"epochs": -1})
     with pytest.raises(UnknownOptionError):
         TrainOptions.from_dict({"epochz": 1})
+
+
+def test_a_file_that_repeats_a_default_asks_for_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("patience: 100\nwarmup_momentum: 0.8\nlrf: 0.5\n")
+    options = resolve(file=file)
+    assert not options.is_typed("patience") and options.is_typed("lrf")
+    assert resolve(call={"patience": 100}).is_typed("patience"), "a call means what it says"

@@ -140,3 +140,27 @@ def test_reading_code() -> None:
     assert reads(OwnOptimizer.build_optimizer) >= {"name", "lr", "momentum", "decay"}  # *args may hold them
     assert reads(Deaf.build_optimizer) == {"model", "lr"}
     assert set(overrides(Deaf)) == {"build_optimizer"} and overrides(DetectionTrainer) == {}
+
+
+class Helped(DetectionTrainer):
+    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        return self.make(dataset_path, mode)
+
+    def make(self, path: Any, mode: str) -> Any:
+        return list(self.build_dataset(path, mode))[: self.args.workers]
+
+
+class OwnValidator(DetectionTrainer):
+    def get_validator(self) -> Any:
+        return object()
+
+
+class Timed(DetectionTrainer):
+    optimizer_step = shout(DetectionTrainer.optimizer_step)
+
+
+def test_options_that_an_override_mentions_itself_or_through_a_helper_are_not_void() -> None:
+    assert list(void_by_override(trainer(Helped, mosaic=0.5, workers=2))) == []
+    assert list(void_by_override(trainer(Timed, clip_grad_norm=0.1))) == []
+    with pytest.raises(ConflictError, match=r"conf=0\.1"):
+        refuse_conflicts(trainer(OwnValidator, conf=0.1))

@@ -1,0 +1,121 @@
+"""The user's options, shortened to a rehearsal: every switch that lies inside their run lies inside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from eyas.callbacks.freeze import Phase
+from eyas.config import TrainOptions
+
+EPOCHS = 2
+BATCH = 4  # two images in each of two processes
+
+# Options that only cost time or write elsewhere, and what they are in a rehearsal.
+PLAIN: dict[str, Any] = {
+    "cache": False,
+    "device": "cpu",
+    "exist_ok": True,
+    "fraction": 1.0,
+    "name": None,
+    "plots": False,
+    "project": None,
+    "restarts": 0,
+    "resume": False,
+    "save": True,
+    "time": None,
+    "verbose": False,
+    "workers": 0,
+}
+
+
+def shortened(
+    options: TrainOptions, *, data: Path, folder: Path, processes: int, imgsz: int, batch: int = BATCH
+) -> TrainOptions:
+    """Return the options of a rehearsal.
+
+    Who gave an option stays as it was: a setting of the user's that does nothing is an error here as in the long run,
+    and one of ours is none.
+
+    Args:
+        options: of the real run.
+        data: YAML of the few images.
+        folder: where this run's files go.
+        processes: how many train together.
+        imgsz: side of the images in px.
+        batch: images per step over all processes.
+    """
+    values = options.to_dict()
+    total = options.epochs
+    for name, shorten in SCALED.items():
+        if options.is_typed(name):
+            values[name] = shorten(values[name], total)
+    values |= PLAIN
+    values |= {"data": str(data), "save_dir": str(folder), "processes": processes, "imgsz": imgsz, "batch": batch}
+    values |= {"epochs": EPOCHS, "amp": values["amp"] if values["amp"] in (True, False, "fp32") else True}
+    if options.is_typed("fraction") and options.fraction != 1:
+        values["fraction"] = 0.999  # still a person's wish, and still all of the images
+    return TrainOptions.from_dict(values, options.sources() | {"epochs": "call"})
+
+
+def short_count(value: int, total: int | None) -> int:
+    """Return a number of epochs for a rehearsal: 0 stays 0, what fills the run fills ours, the rest is one epoch."""
+    if value <= 0:
+        return value
+    return EPOCHS if total is not None and value >= total else 1
+
+
+def short_length(value: float, total: int | None) -> float:
+    """Return a length that may be a fraction of an epoch, in proportion."""
+    return value * EPOCHS / total if total is not None else min(value, 0.5)
+
+
+def short_freeze(value: Any, total: int | None) -> Any:
+    """Return the phases of ``freeze`` for a rehearsal; layers stay what they are."""
+    if not (isinstance(value, list) and value and all(isinstance(item, dict) for item in value)):
+        return value
+    return [{**item, **short_phase_values(item, total)} for item in value]
+
+
+def short_phase_values(phase: dict[str, Any], total: int | None) -> dict[str, Any]:
+    """Return the lengths of one phase: one that ends inside the run ends after our first epoch."""
+    start, length = phase.get("start", 0), phase.get("epochs")
+    end = Phase("all", length, start).resolved(total).end() if total is not None else 0
+    ends = length is not None and (total is None or end is None or end < total)
+    values: dict[str, Any] = {}
+    if start:
+        values["start"] = 0 if ends else 1
+    if length is not None:
+        values["epochs"] = 1 if ends else EPOCHS - values.get("start", 0)
+    if phase.get("ramp"):
+        values["ramp"] = min(short_length(phase["ramp"], total), 1.0)
+    return values
+
+
+def short_phases(phases: Sequence[Phase], total: int | None) -> list[Phase]:
+    """Return the phases of a ``Freeze`` that the user made."""
+    found = []
+    for phase in phases:
+        values = short_phase_values({"start": phase.start, "epochs": phase.epochs, "ramp": phase.ramp}, total)
+        found.append(replace(phase, **values))
+    return found
+
+
+def short_stop(value: dict[str, Any], total: int | None) -> dict[str, Any]:
+    """Return the rule of early stopping for a rehearsal."""
+    return {key: short_count(item, total) if key in ("patience", "start") else item for key, item in value.items()}
+
+
+SCALED: dict[str, Callable[[Any, int | None], Any]] = {
+    "close_mosaic": short_count,
+    "freeze": short_freeze,
+    "freeze_epochs": lambda value, total: short_phase_values({"epochs": value}, total)["epochs"],
+    "freeze_ramp": lambda value, total: min(short_length(value, total), 1.0),
+    "patience": short_count,
+    "save_period": lambda value, total: min(value, 1),
+    "stop": short_stop,
+    "val_every": lambda value, total: min(value, EPOCHS),
+    "warmup_epochs": lambda value, total: min(short_length(value, total), EPOCHS - 0.5),
+}
