@@ -70,6 +70,12 @@ def _to_int(value: object) -> object:
     return value
 
 
+def _to_float(value: object) -> object:
+    """2 is the number 2.0."""
+    value = _to_int(value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _to_list(value: object) -> object:
     """One class index or several."""
     if isinstance(value, tuple | list):
@@ -191,22 +197,16 @@ def _to_selection(value: object) -> object:
 def _to_weights(value: object) -> object:
     """Numbers for classes: a name of a rule, a list, or a mapping of names to numbers."""
     if isinstance(value, Mapping):
-        return {str(key): _to_plain_scalar(item) for key, item in value.items()}
+        return {str(key): _to_float(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [
-            float(item) if isinstance(item, int) and not isinstance(item, bool) else _to_plain_scalar(item)
-            for item in value
-        ]
+        return [_to_float(item) for item in value]
     return _to_plain_scalar(value)
 
 
 def _to_factors(value: object) -> object:
     """A mapping of selectors to numbers; order is kept, the first match wins."""
     if isinstance(value, Mapping):
-        return {
-            str(key): float(item) if isinstance(item, int) and not isinstance(item, bool) else _to_plain_scalar(item)
-            for key, item in value.items()
-        }
+        return {str(key): _to_float(item) for key, item in value.items()}
     return value
 
 
