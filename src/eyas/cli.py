@@ -191,6 +191,10 @@ def explanation(name: str) -> str:
         f"  group    {info.group} ({GROUPS[info.group]})",
         f"  used by  {', '.join(info.commands)}",
     ]
+    if name == "metrics":
+        from eyas.metrics import METRIC_NAMES
+
+        lines += [f"  {metric:<16} {text}" for metric, text in METRIC_NAMES.items()]
     return "\n".join(lines)
 
 

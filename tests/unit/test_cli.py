@@ -213,3 +213,12 @@ def test_info_tells_versions_and_the_size_of_a_model(run):
     assert code == 0
     for part in ("torch", "opencv", "parameters", "2,5"):
         assert part in out
+
+
+def test_explain_metrics_lists_what_there_is() -> None:
+    from eyas.cli import explanation
+    from eyas.metrics import METRIC_NAMES
+
+    told = explanation("metrics")
+    assert all(f"  {name} " in told for name in METRIC_NAMES)
+    assert "ap_small" not in explanation("lr0")
