@@ -270,10 +270,11 @@ def network_from(
     """
     model = model_class(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
     copied = model.load(checkpoint, remap=False, verbose=False)
-    left = [k for k in checkpoint["model"] if k not in model.state_dict() and not k.startswith("criterion.")]
-    if copied != len(model.state_dict()) or left:
+    described = model.state_dict().keys()
+    left = [key for key in checkpoint["model"] if key not in described and not key.startswith("criterion.")]
+    if copied != len(described) or left:
         raise CheckpointError(
-            f"the checkpoint fills {copied} of the {len(model.state_dict())} tensors of a {model_class.__name__}, and "
+            f"the checkpoint fills {copied} of the {len(described)} tensors of a {model_class.__name__}, and "
             f"{len(left)} of its own fit none{f' ({left[0]})' if left else ''}: it "
             f"was written by {checkpoint.get('model_class', 'a model')}, with layers that no table describes. Open it "
             "where that class is defined: YOLO(path, model_class=ThatClass)."
