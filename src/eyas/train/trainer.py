@@ -210,6 +210,8 @@ class BaseTrainer:
     def setup(self) -> None:
         """Build everything, in the order that is the contract."""
         torch.manual_seed(self.args.seed)
+        self.amp_dtype = amp_dtype(self.args.amp, self.device)
+        self.amp = self.amp_dtype is not None
         source = self.model_source()
         self.data = self.get_dataset()
         self.setup_model(*source)
@@ -238,8 +240,6 @@ class BaseTrainer:
             number = torch.cuda.current_device() if self.device.index is None else self.device.index
             self.device = torch.device("cuda", number)
             torch.cuda.set_device(self.device)
-        self.amp_dtype = amp_dtype(self.args.amp, self.device)
-        self.amp = self.amp_dtype is not None
         self.owns_group = dist.start(self.device.type)
         self.set_folder(dist.agree(self.save_dir))
         if not dist.is_main():
