@@ -272,12 +272,13 @@ def network_from(
     copied = model.load(checkpoint, remap=False, verbose=False)
     described = model.state_dict().keys()
     left = [key for key in checkpoint["model"] if key not in described and not key.startswith("criterion.")]
+    name = checkpoint.get("model_class", "ThatClass").rpartition(".")[2]
     if copied != len(described) or left:
         raise CheckpointError(
             f"the checkpoint fills {copied} of the {len(described)} tensors of a {model_class.__name__}, and "
             f"{len(left)} of its own fit none{f' ({left[0]})' if left else ''}: it "
             f"was written by {checkpoint.get('model_class', 'a model')}, with layers that no table describes. Open it "
-            "where that class is defined: YOLO(path, model_class=ThatClass)."
+            f"where that class is defined: YOLO(path, model_class={name})."
         )
     return model.eval()
 
