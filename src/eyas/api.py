@@ -27,9 +27,9 @@ from eyas.recipes import YOLO26, Recipe
 from eyas.train import BaseTrainer, DetectionTrainer, TrainResult
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
 from eyas.train.composition import overrides
-from eyas.train.detection import STRIDE, default_workers
+from eyas.train.detection import default_workers
 from eyas.train.device import amp_dtype, select_device
-from eyas.train.options import run_folder
+from eyas.train.options import STRIDE, padded, run_folder
 from eyas.train.overview import print_overview
 from eyas.train.plan import Plan
 from eyas.train.setup import model_source
@@ -293,7 +293,7 @@ def eval_loader(options: TrainOptions, data: Mapping[str, Any], device: torch.de
         split=options.split,
     )
     index.report.print_table()
-    imgsz = -(-options.imgsz // STRIDE) * STRIDE
+    imgsz = padded(options.imgsz)
     store = ImageStore(index, imgsz=imgsz)
     batch = options.batch or EVAL_BATCH
     dataset = EvalDataset(index, store, imgsz=imgsz, stride=STRIDE, batch=batch)

@@ -233,13 +233,13 @@ class ClassWeights(StockCallback):
             if len(typed) != 1:
                 raise ValueError(f"class_weights={weights!r} and cls_pw={power} both decide class weights; give one.")
             power, weights = (power, None) if typed == ["cls_pw"] else (None, weights)
-        cap = options.class_weights_cap if _changed(options, "class_weights_cap") else None
+        cap = options.class_weights_cap if options.is_changed("class_weights_cap") else None
         if weights is not None:
             return cls(weights, cap=cap, normalize=options.class_weights_normalize)
         if power:
             return cls(("power", power), cap=cap)
         for name in ("class_weights_cap", "class_weights_normalize"):
-            if _changed(options, name):
+            if options.is_changed(name):
                 raise ValueError(f"{name}={getattr(options, name)} has no effect without class_weights.")
         return None
 
@@ -430,11 +430,6 @@ def _check_numbers(numbers: list[float]) -> None:
         raise ValueError(f"class_weights holds {bad[0]}: weights are finite numbers of at least 0.")
     if not any(numbers):
         raise ValueError("class_weights holds no weight above 0: no class would be learnt.")
-
-
-def _changed(options: TrainOptions, name: str) -> bool:
-    """Whether a person gave the option another value than its default; a copied list of all options has defaults."""
-    return options.is_typed(name) and getattr(options, name) != type(options).model_fields[name].default
 
 
 def _text(numbers: Sequence[float]) -> str:

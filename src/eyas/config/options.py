@@ -753,6 +753,10 @@ class TrainOptions(BaseModel):
         repeated = source == "file" and value == type(self).model_fields[name].default
         return source in TYPED and value is not None and not repeated
 
+    def is_changed(self, name: str) -> bool:
+        """True when a person gave another value than the default."""
+        return self.is_typed(name) and getattr(self, name) != type(self).model_fields[name].default
+
     def sources(self) -> dict[str, str]:
         """The source of every option that is not at its default, as plain values for a checkpoint."""
         return {name: source for name, source in self._sources.items() if source != "default"}

@@ -20,10 +20,9 @@ from eyas.data.store import ImageStore
 from eyas.evaluate.validator import DetectionValidator
 from eyas.models import DetectionModel
 from eyas.optim.ema import unwrap_model
+from eyas.train.options import STRIDE, padded
 from eyas.train.trainer import BaseTrainer
 from eyas.types import Batch
-
-STRIDE = 32
 
 
 class DetectionTrainer(BaseTrainer):
@@ -60,7 +59,7 @@ class DetectionTrainer(BaseTrainer):
 
     def imgsz(self) -> int:
         """Network input side in pixels: ``imgsz`` rounded up to a multiple of 32."""
-        return -(-self.args.imgsz // STRIDE) * STRIDE
+        return padded(self.args.imgsz)
 
     def augment_settings(self) -> AugmentSettings:
         """Return what augmentation may do, from the options."""

@@ -23,6 +23,7 @@ from eyas.train import composition, setup
 from eyas.train.checkpoint import write_atomic
 from eyas.train.pictures import Pictures
 from eyas.train.reporting import ConsoleReport
+from eyas.train.state import class_name
 from eyas.train.witnesses import WITNESSES, Witness
 
 if TYPE_CHECKING:
@@ -170,8 +171,7 @@ def has_stepped(trainer: BaseTrainer) -> bool:
 # -- settings ----------------------------------------------------------------------------------------------------------
 def changed_options(args: TrainOptions) -> list[str]:
     """Return options that a person set to something else than the default."""
-    default = TrainOptions()
-    return [name for name, value in args if args.is_typed(name) and value != default.get(name)]
+    return [name for name, _ in args if args.is_changed(name)]
 
 
 def owners() -> dict[str, type[Callback]]:
@@ -338,11 +338,6 @@ def frozen_facts(model: nn.Module, epoch: int) -> dict[str, Any]:
         "values": sum(tensor.numel() for tensor in tensors.values()),
         "sha256": digest(tensors.items()) if tensors else None,
     }
-
-
-def class_name(cls: type) -> str:
-    """Module and name of a class."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def short(value: object, width: int = 60) -> str:

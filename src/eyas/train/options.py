@@ -16,6 +16,14 @@ RESUMABLE = {"epochs", "time", "patience", "device", "workers", "cache", "val", 
 RESUMABLE |= {"processes", "restarts", "save", "save_period", "save_json", "save_txt", "save_conf", "resume", "model"}
 
 
+STRIDE = 32  # pixels per cell of the coarsest level
+
+
+def padded(imgsz: int) -> int:
+    """Network input side in pixels: ``imgsz`` rounded up to a multiple of the stride."""
+    return -(-imgsz // STRIDE) * STRIDE
+
+
 def merge_options(
     cfg: TrainOptions | Mapping[str, Any] | str | Path | None,
     overrides: TrainOptions | Mapping[str, Any] | None,

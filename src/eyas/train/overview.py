@@ -54,9 +54,7 @@ def decision_rows(trainer: BaseTrainer) -> list[Row]:
 
 def other_options(args: TrainOptions) -> list[str]:
     """Return options that a person changed and that are about the training, not about its place or its pictures."""
-    default = TrainOptions()
-    changed = [name for name, value in args if args.is_typed(name) and value != default.get(name)]
-    return [name for name in changed if describe(name).group != "run"]
+    return [name for name, _ in args if args.is_changed(name) and describe(name).group != "run"]
 
 
 def decided_by(callback: Callback, trainer: BaseTrainer) -> dict[str, object]:

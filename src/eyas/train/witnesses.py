@@ -26,13 +26,13 @@ from eyas.optim import SCHEDULES
 from eyas.optim.ema import unwrap_model
 from eyas.optim.optimizers import optimizer_class
 from eyas.train import composition, setup
+from eyas.train.options import STRIDE, padded
 from eyas.train.pictures import Pictures
 from eyas.train.reporting import ConsoleReport
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
 
-STRIDE = 32
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -156,11 +156,6 @@ def multi_scale_agrees(trainer: BaseTrainer, seen: str) -> bool:
     adjusted = any(hook == "adjust_batch" for _, hook in trainer.callbacks.registered())
     drawn = batch_size_px(padded(args.imgsz), args.multi_scale, STRIDE, args.seed, trainer.epoch, trainer.step)
     return adjusted or seen == f"{drawn} px in step {trainer.step + 1}"
-
-
-def padded(imgsz: int) -> int:
-    """``imgsz`` rounded up to a multiple of the stride."""
-    return -(-imgsz // STRIDE) * STRIDE
 
 
 def closing(trainer: BaseTrainer) -> object:
