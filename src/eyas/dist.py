@@ -72,7 +72,11 @@ def start(device: torch.device | str = "cpu") -> bool:
     import torch
 
     backend = "cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    store, number, size = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+    store.set_timeout(PATIENCE)
+    # The launcher's store outlives a restart, and with it the addresses of the processes that died.
+    own = torch.distributed.PrefixStore(f"start_{restarts()}", store)
+    torch.distributed.init_process_group(backend, store=own, rank=number, world_size=size, timeout=PATIENCE)
     return True
 
 

@@ -145,7 +145,7 @@ try:
     elif WHAT == "dies":
         launch(Dies(), 2)
     elif WHAT == "dies once":
-        result = launch(DiesOnce(restarts=3), 2)
+        result = launch(DiesOnce(restarts=1), 2)
         report(resumed=result.resumed, restarts=result.restarts)
     else:
         launch(Waits(restarts=1), 2)

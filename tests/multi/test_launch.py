@@ -108,8 +108,7 @@ def test_a_killed_process_ends_the_run(tmp_path: Path) -> None:
 
 def test_a_process_that_died_is_restarted_and_resumed(tmp_path: Path) -> None:
     report, _ = run(tmp_path, "dies once")
-    # On a busy machine new processes sometimes meet an address of the dead ones; the launcher then tries once more.
-    assert report["resumed"] is True and 1 <= report["restarts"] <= 3
+    assert report == {"resumed": True, "restarts": 1}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
