@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -148,19 +146,3 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
 def barrier() -> None:
     """Wait until all processes are here."""
     gather_all(None)
-
-
-@contextmanager
-def local_main_first() -> Iterator[None]:
-    """Run the block on the first process of each host, and only then on the others.
-
-    For what one process prepares and the others then find ready, such as a file. All processes must come here.
-    """
-    first = local_rank() == 0
-    if not first:
-        barrier()
-    try:
-        yield
-    finally:
-        if first:
-            barrier()

@@ -29,10 +29,19 @@ def in_ranks() -> Run:
     return run_in_ranks
 
 
-def run_in_ranks(function: Callable[[], Any], processes: int = 2) -> list[Any]:
+@pytest.fixture
+def free_port() -> int:
+    return find_port()
+
+
+def find_port() -> int:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def run_in_ranks(function: Callable[[], Any], processes: int = 2) -> list[Any]:
+    port = find_port()
     context = multiprocessing.get_context("fork")
     pipes = [context.Pipe(duplex=False) for _ in range(processes)]
     workers = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,30 +40,6 @@ def test_two_processes_exchange_what_they_know(in_ranks: Any) -> None:
     assert in_ranks(know) == [expected, expected]
 
 
-def test_first_process_of_a_host_goes_first(in_ranks: Any, tmp_path: Path) -> None:
-    def prepare() -> bool:
-        with dist.local_main_first():
-            found = (tmp_path / "made").exists()
-            if dist.local_rank() == 0:
-                (tmp_path / "made").touch()
-        return found
-
-    assert in_ranks(prepare, 3) == [False, True, True]
-
-
-def test_others_go_on_when_the_first_fails(in_ranks: Any) -> None:
-    def fail() -> str:
-        try:
-            with dist.local_main_first():
-                if dist.local_rank() == 0:
-                    raise OSError("disk full")
-        except OSError:
-            return "failed"
-        return "went on"
-
-    assert in_ranks(fail) == ["failed", "went on"]
-
-
 def test_one_process_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
@@ -84,8 +59,7 @@ def test_one_process_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dist.mean_over_ranks(tensor) is tensor
     assert dist.any_rank(True) and not dist.any_rank(False)
     dist.barrier()
-    with dist.local_main_first():
-        dist.finish()
+    dist.finish()
 
 
 def test_asking_who_i_am_needs_no_torch() -> None:

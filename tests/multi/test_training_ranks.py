@@ -59,6 +59,34 @@ def test_more_processes_than_validation_batches(
     assert {key: rows[0][0][key] for key in keys} == pytest.approx({key: mine[key] for key in keys}, rel=1e-3, abs=1e-5)
 
 
+def test_torchrun_on_two_nodes_trains_one_model(
+    digits_tiny: Path, tiny_model: Path, tmp_path: Path, free_port: int
+) -> None:
+    options = {"model": tiny_model, "data": digits_tiny, "fraction": 0.25, "batch": 8, "epochs": 1, "imgsz": 64}
+    options |= {"workers": 0, "device": "cpu", "plots": False, "save_dir": tmp_path / "run"}
+    # Without an address a node announces itself by its host's name, which not every machine can look up.
+    node = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--local-addr=localhost"]
+    node += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{free_port}", "-m", "eyas", "train"]
+    command = [sys.executable, *node, *(f"{name}={value}" for name, value in options.items())]
+    nodes = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "EYAS_TEST_TOKEN": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [node.communicate(timeout=120)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
+    assert sum("mAP50" in text for text in said) == 1, "one of them speaks"
+    saved = load_checkpoint(tmp_path / "run" / "weights" / "last.pt")
+    assert saved["epoch"] == 0 and saved["state"]["plan"]["updates"] == 2
+    assert left_over(str(tmp_path)) == []
+
+
 SCRIPT = """
 import os, signal, sys
 from eyas import YOLO, Callback
