@@ -14,30 +14,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from eyas.api import YOLO
+    from eyas.api import RTDETR, YOLO
     from eyas.callbacks import Callback
     from eyas.config import TrainOptions
     from eyas.evaluate import DetectionValidator
-    from eyas.models import DetectionModel
-    from eyas.train import BaseTrainer, DetectionTrainer
+    from eyas.models import DetectionModel, RTDETRDetectionModel
+    from eyas.train import BaseTrainer, DetectionTrainer, RTDETRTrainer
 
 _HOME = {
+    "RTDETR": "eyas.api",
     "YOLO": "eyas.api",
     "Callback": "eyas.callbacks",
     "TrainOptions": "eyas.config",
     "DetectionValidator": "eyas.evaluate",
     "DetectionModel": "eyas.models",
+    "RTDETRDetectionModel": "eyas.models",
     "BaseTrainer": "eyas.train",
     "DetectionTrainer": "eyas.train",
+    "RTDETRTrainer": "eyas.train",
 }
 
 __all__ = [
+    "RTDETR",
     "YOLO",
     "BaseTrainer",
     "Callback",
     "DetectionModel",
     "DetectionTrainer",
     "DetectionValidator",
+    "RTDETRDetectionModel",
+    "RTDETRTrainer",
     "TrainOptions",
     "__version__",
 ]

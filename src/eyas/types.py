@@ -6,7 +6,7 @@ Legend used in every docstring: ``B`` images, ``A`` anchors, ``T`` targets, ``C`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,26 @@ class Batch(TypedDict):
     ori_shape: NotRequired[list[tuple[int, int]]]  # (h, w) of the file
     resized_shape: NotRequired[list[tuple[int, int]]]  # (h, w) of the network input
     ratio_pad: NotRequired[list[tuple[tuple[float, float], tuple[float, float]]]]  # (gain h, w), (left, top)
+
+
+class DenoisingMeta(NamedTuple):
+    """Which denoising queries must find which objects; ``P`` positive queries in all."""
+
+    image: Tensor  # (P,) int64
+    query: Tensor  # (P,) int64 position on the query axis
+    target: Tensor  # (P,) int64 row of the batch's objects
+    groups: int  # copies of every image's objects
+    split: tuple[int, int]  # queries for denoising, which come first, and for detection
+
+
+class SetPrediction(NamedTuple):
+    """What a detector that predicts a set gives: ``L`` layers, ``Q`` queries, denoising ones first while training."""
+
+    dec_bboxes: Tensor  # (L, B, Q, 4) cx cy w h in [0, 1]
+    dec_scores: Tensor  # (L, B, Q, C) logits
+    enc_bboxes: Tensor  # (B, Q, 4), without denoising queries
+    enc_scores: Tensor  # (B, Q, C) logits
+    dn_meta: DenoisingMeta | None
 
 
 LossDict = dict[str, "Tensor"]  # name -> detached scalar, in the order of the loss vector

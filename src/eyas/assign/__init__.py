@@ -1,5 +1,6 @@
 """Who answers for which object. No gradients, no losses."""
 
+from eyas.assign.hungarian import HungarianMatcher
 from eyas.assign.task_aligned import Assignment, TaskAlignedAssigner
 
-__all__ = ["Assignment", "TaskAlignedAssigner"]
+__all__ = ["Assignment", "HungarianMatcher", "TaskAlignedAssigner"]

@@ -59,6 +59,11 @@ def load_image(
     target = resized_shape(shape, imgsz, stretch=stretch)
     factor = _reduction(shape, target) if _is_jpeg(data) else 1
     image = decode(data, shape, orientation, factor=factor, name=path)
+    return resize(image, target)
+
+
+def resize(image: np.ndarray, target: tuple[int, int]) -> np.ndarray:
+    """Image (h, w, 3) as (H, W, 3) for ``target`` (H, W); averages pixels where it shrinks to half or less."""
     if image.shape[:2] == target:
         return image
     shrinks = min(image.shape[0] / target[0], image.shape[1] / target[1]) >= 2

@@ -1,4 +1,4 @@
-"""Fetching a data set archive over http(s) and unpacking it without trusting it."""
+"""Fetching files over http(s), and unpacking data set archives without trusting them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from eyas.data.cache import locked
 from eyas.log import LOGGER
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -51,6 +52,33 @@ def download_archive(url: str, folder: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def download_file(url: str, target: Path, sha256: str | None = None) -> Path:
+    """Fetch a file to `target`, once: a later call, or another process at the same time, finds it there.
+
+    It appears only when it is whole and, with `sha256` (hexadecimal), what was asked for.
+
+    Raises:
+        ValueError: no http(s) address, a failed transfer, or another content than `sha256` says. Nothing is left.
+    """
+    _check_address(url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with locked(target):
+        if target.is_file():
+            return target
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            part = Path(folder) / target.name
+            fetch(url, part)
+            if sha256 is not None and (found := _sha256(part)) != sha256.lower():
+                raise ValueError(f"{url} has the SHA-256 {found}, not {sha256}: it is not the file that was published.")
+            os.replace(part, target)
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _archive_name(url: str) -> str:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from eyas.models import DetectionModel
+    from eyas.models import Detector
 
 STAGES = ("preprocess", "inference", "loss", "postprocess")
 
 
 @contextmanager
-def inference_state(model: DetectionModel, *, nms: bool | None, max_det: int, agnostic: bool) -> Iterator[None]:
+def inference_state(model: Detector, *, nms: bool | None, max_det: int, agnostic: bool) -> Iterator[None]:
     """Put a model in eval mode with the wanted head settings, and leave it as it was found.
 
     Every module's own mode is restored, since parts of a live model may be frozen in eval mode.
@@ -34,10 +34,6 @@ def inference_state(model: DetectionModel, *, nms: bool | None, max_det: int, ag
     head = model.head
     before = {"end2end": model.end2end, "max_det": head.max_det, "agnostic_nms": head.agnostic_nms}
     wanted = model.end2end if nms is None else not nms
-    if nms and head.cv2 is None:
-        raise ValueError(
-            "fuse() has dropped this model's one-to-many branch: leave nms unset, or use the unfused model"
-        )
     try:
         model.eval()
         model.set_head_attr(end2end=wanted, max_det=max_det, agnostic_nms=agnostic)

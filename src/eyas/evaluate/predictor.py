@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eyas.augment.letterbox import letterbox_into
 from eyas.boxes import unletterbox
-from eyas.data.decode import read_image
+from eyas.data.decode import read_image, resize
 from eyas.data.files import IMAGE_SUFFIXES, list_images
 from eyas.evaluate.inference import StageClock, inference_state
 from eyas.evaluate.results import Results
@@ -24,7 +24,7 @@ from eyas.models.postprocess import postprocess
 from eyas.optim.ema import unwrap_model
 
 if TYPE_CHECKING:
-    from eyas.models import DetectionModel
+    from eyas.models import Detector
 
 Located = tuple[str, "str | NDArray[np.uint8]"]
 """Name of an image, and its file or its pixels."""
@@ -50,7 +50,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: DetectionModel,
+        model: Detector,
         *,
         imgsz: int = 640,
         conf: float = 0.25,
@@ -65,7 +65,7 @@ class Predictor:
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
-        self.model: DetectionModel = unwrap_model(model)  # type: ignore[assignment]
+        self.model: Detector = unwrap_model(model)  # type: ignore[assignment]
         self.stride = int(max(self.model.stride))
         self.imgsz = math.ceil(imgsz / self.stride) * self.stride
         self.conf = conf
@@ -119,6 +119,7 @@ class Predictor:
                 images = inputs.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
                 with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
                     preds = self.model(images.float() / 255)[0].float()
+                preds = self.model.in_pixels(preds, *images.shape[-2:])
             with clock("postprocess"):
                 rows = postprocess(
                     preds,
@@ -133,19 +134,21 @@ class Predictor:
                 return [row.cpu() for row in rows]
 
     def _inputs(self, images: Sequence[NDArray[np.uint8]]) -> tuple[torch.Tensor, list[Any]]:
-        """Letterbox to one (B, 3, H, W) uint8 RGB tensor; with each image's ((gain_h, gain_w), (left, top))."""
+        """One (B, 3, H, W) uint8 RGB tensor, letterboxed or stretched; each image's ((gain_h, gain_w), (left, top))."""
         height, width = self._input_shape([image.shape[:2] for image in images])
         out = np.empty((len(images), height, width, 3), dtype=np.uint8)
         ratio_pads = []
         for image, target in zip(images, out, strict=True):
-            fit = letterbox_into(image, target, scale_up=True)
             h, w = image.shape[:2]
+            if self.model.stretch:
+                image = resize(image, (height, width))
+            fit = letterbox_into(image, target, scale_up=True)
             ratio_pads.append(((fit.height / h, fit.width / w), (fit.left, fit.top)))
         return torch.from_numpy(out).permute(0, 3, 1, 2), ratio_pads
 
     def _input_shape(self, shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """(H, W): the smallest multiple of the stride that holds images of one shape, else a square."""
-        if len(set(shapes)) > 1:
+        """(H, W): the smallest multiple of the stride that holds images of one shape; a square for mixed ones."""
+        if len(set(shapes)) > 1 or self.model.stretch:
             return self.imgsz, self.imgsz
         h, w = shapes[0]
         ratio = self.imgsz / max(h, w)

@@ -149,7 +149,8 @@ class DetectionValidator:
                     if self.training:
                         self.add_losses(network, batch, preds, amp_dtype)
                 with self.clock("postprocess"):
-                    detections = self.postprocess(preds, end2end=network.end2end)
+                    found = network.in_pixels(preds[0].float(), *batch["img"].shape[-2:])
+                    detections = self.postprocess(found, end2end=network.end2end)
                 self.update(raw_batch, detections, step)
         self.gather()
         return self.results()
@@ -185,10 +186,10 @@ class DetectionValidator:
         for name, value in items.items():
             self._losses.setdefault(name, []).append(value.detach().float() * len(batch["img"]))
 
-    def postprocess(self, preds: Any, *, end2end: bool) -> list[Tensor]:
+    def postprocess(self, found: Tensor, *, end2end: bool) -> list[Tensor]:
         """Return one (n, 6) per image: xyxy in pixels of the network's input, score, class; best score first."""
         return postprocess(
-            preds[0].float(),
+            found,
             end2end=end2end,
             conf=self.conf,
             iou=self.iou,

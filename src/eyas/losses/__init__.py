@@ -2,17 +2,21 @@
 
 from eyas.losses.class_weighting import weight_classes
 from eyas.losses.dense import DenseCriterion
-from eyas.losses.elementwise import bce_loss, ciou_loss, dfl_loss, l1_loss
+from eyas.losses.elementwise import bce_loss, ciou_loss, dfl_loss, focal_loss, l1_loss, varifocal_loss
 from eyas.losses.end_to_end import EndToEndCriterion
 from eyas.losses.points import anchor_points
+from eyas.losses.set_criterion import SetCriterion
 
 __all__ = [
     "DenseCriterion",
     "EndToEndCriterion",
+    "SetCriterion",
     "anchor_points",
     "bce_loss",
     "ciou_loss",
     "dfl_loss",
+    "focal_loss",
     "l1_loss",
+    "varifocal_loss",
     "weight_classes",
 ]

@@ -18,6 +18,33 @@ def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
+def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Return the sigmoid focal loss (...) of logits with targets in [0, 1], both (...) (Lin et al., 2017).
+
+    ``alpha`` weighs wanted classes, 1 - ``alpha`` unwanted ones; ``gamma`` is how much less an easy term counts. The
+    gradient flows through that factor, as in the paper.
+    """
+    p = logits.sigmoid()
+    miss = p + targets - 2 * p * targets  # 1 - p where the class is wanted, p elsewhere
+    weight = (1 - alpha) + (2 * alpha - 1) * targets
+    return weight * miss**gamma * bce_loss(logits, targets)
+
+
+def varifocal_loss(
+    logits: Tensor, targets: Tensor, positive: Tensor | None = None, *, alpha: float = 0.75, gamma: float = 2.0
+) -> Tensor:
+    """Return the varifocal loss (...) of logits with soft targets in [0, 1], both (...) (Zhang et al., 2021).
+
+    Binary cross-entropy, weighted by the target where the class is wanted and by ``alpha * score**gamma`` elsewhere. No
+    gradient flows through these weights. ``positive`` (...) bool says where a class is wanted; without it, where the
+    target is above 0. A wanted class with target 0 has weight 0.
+    """
+    with torch.no_grad():
+        positive = targets > 0 if positive is None else positive
+        weight = torch.where(positive, targets, alpha * logits.sigmoid() ** gamma)
+    return weight * bce_loss(logits, targets)
+
+
 def ciou_loss(pred: Tensor, target: Tensor) -> Tensor:
     """Return 1 - CIoU (...), at least 0, of corner boxes (..., 4)."""
     return 1 - elementwise_ciou(pred, target)

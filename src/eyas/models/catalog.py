@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from eyas.models.graph import ModelTableError
+from eyas.models.rtdetr.tables import TABLES as RTDETR
+from eyas.models.rtdetr.variants import ARCH, OFFICIAL, checked_table
 from eyas.models.yolo26 import SCALES, yolo26_table
 
 
@@ -22,7 +24,9 @@ def _yolo26(scale: str) -> Callable[[], dict[str, Any]]:
     return lambda: yolo26_table(scale)
 
 
-MODELS: Mapping[str, Callable[[], dict[str, Any]]] = MappingProxyType({f"yolo26{s}": _yolo26(s) for s in SCALES})
+MODELS: Mapping[str, Callable[[], dict[str, Any]]] = MappingProxyType(
+    {f"yolo26{s}": _yolo26(s) for s in SCALES} | dict(RTDETR) | dict(OFFICIAL)
+)
 """Name -> function that returns a fresh table."""
 
 
@@ -98,6 +102,8 @@ def _read_table(path: Path) -> dict[str, Any]:
 
 def _checked(table: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the table when it has what every table needs, with defaults filled in."""
+    if "arch" in table:
+        return _checked_official(table, where)
     for part in ("backbone", "head"):
         if not isinstance(table.get(part), list):
             raise ModelTableError(f"{where}: {part} is missing or no list: write rows [from, repeats, layer, args]")
@@ -110,3 +116,13 @@ def _checked(table: dict[str, Any], where: str) -> dict[str, Any]:
     table.setdefault("reg_max", 1)
     table.setdefault("end2end", False)
     return table
+
+
+def _checked_official(table: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the table of a model that has a layout of its own instead of rows."""
+    if table["arch"] != ARCH:
+        raise ModelTableError(f"{where}: arch is {table['arch']!r}, and must be {ARCH!r}; tables of rows have none")
+    try:
+        return checked_table(table)
+    except ValueError as error:
+        raise ModelTableError(f"{where}: {error}") from error

@@ -17,7 +17,21 @@ from typing import Any
 from torch import nn
 
 from eyas.models.heads import Detect
-from eyas.nn import C2PSA, SPPF, C3k2, Concat, Conv, DWConv, Upsample
+from eyas.models.rtdetr.decoder import RTDETRDecoder
+from eyas.nn import (
+    AIFI,
+    C2PSA,
+    SPPF,
+    C3k2,
+    Concat,
+    Conv,
+    DWConv,
+    HGBlock,
+    HGStem,
+    RepC3,
+    ResNetLayer,
+    Upsample,
+)
 
 Row = Sequence[Any]
 
@@ -88,7 +102,7 @@ def _sppf(ctx: LayerContext, c2: int, *args: Any) -> Built:
 
 
 def _upsample(ctx: LayerContext, size: str | None, factor: float, mode: str = "nearest") -> Built:
-    if size not in (None, "None"):
+    if size is not None:
         raise ValueError(f"Upsample takes a factor, not a fixed size: write [null, 2, nearest], not {size!r} first")
     return Upsample(factor, mode), ctx.inputs[0]
 
@@ -97,16 +111,89 @@ def _concat(ctx: LayerContext, dim: int = 1) -> Built:
     return Concat(dim), sum(ctx.inputs)
 
 
+def _hg_stem(ctx: LayerContext, cm: int, c2: int) -> Built:
+    _once(ctx)
+    return HGStem(ctx.inputs[0], cm, c2), c2
+
+
+def _hg_block(ctx: LayerContext, cm: int, c2: int, k: int = 3, light: bool = False, shortcut: bool = False) -> Built:
+    """The row's repeats are the stages of the block."""
+    return HGBlock(ctx.inputs[0], cm, c2, k, ctx.repeats, light, shortcut), c2
+
+
+def _resnet_layer(
+    ctx: LayerContext, c1: int, c2: int, s: int = 1, is_first: bool = False, n: int = 1, e: int = 4
+) -> Built:
+    _once(ctx)
+    c = ctx.inputs[0]
+    if c1 != c and not is_first:  # the first row's number is that of a colour image, and images may have others
+        raise ValueError(f"its input has {c} channels, not {c1}: write {c} first")
+    return ResNetLayer(c, c2, s, is_first, n, e), c2 if is_first else e * c2
+
+
+def _aifi(ctx: LayerContext, ffn: int = 2048, heads: int = 8) -> Built:
+    return _chain(ctx, ctx.inputs[0], lambda c: AIFI(c, ffn, heads))
+
+
+def _rep_c3(ctx: LayerContext, c2: int, e: float = 1.0) -> Built:
+    c2 = ctx.scale.channels(c2)
+    return RepC3(ctx.inputs[0], c2, ctx.repeats, e), c2
+
+
+def _rtdetr_decoder(
+    ctx: LayerContext,
+    nc: int | str = "nc",
+    hidden: int = 256,
+    queries: int = 300,
+    points: int | Sequence[int] = 4,
+    heads: int = 8,
+    layers: int = 6,
+    ffn: int = 1024,
+    dropout: float = 0.0,
+    act: str = "relu",
+    eval_layer: int = -1,
+    num_denoising: int = 100,
+    label_noise: float = 0.5,
+    box_noise: float = 1.0,
+    learned_queries: bool = False,
+) -> Built:
+    """Every setting by position; those we have no other value for may only be repeated."""
+    if dropout or learned_queries or act not in ("relu", "nn.ReLU", "nn.ReLU()"):
+        raise ValueError("dropout must be 0, the activation relu and learned queries off: there are no others here")
+    head = RTDETRDecoder(
+        ctx.inputs,
+        nc=_classes(ctx, "RTDETRDecoder", nc),
+        hidden=hidden,
+        queries=queries,
+        points=points,
+        heads=heads,
+        layers=layers,
+        ffn=ffn,
+        num_denoising=num_denoising,
+        label_noise=label_noise,
+        box_noise=box_noise,
+        eval_layer=eval_layer,
+    )
+    return head, 0
+
+
+def _once(ctx: LayerContext) -> None:
+    if ctx.repeats != 1:
+        raise ValueError(f"it cannot be repeated {ctx.repeats} times: write 1")
+
+
+def _classes(ctx: LayerContext, layer: str, nc: int | str) -> int:
+    """Return the model's classes, which a row may only repeat."""
+    if nc not in ("nc", ctx.nc):
+        raise ValueError(f"{layer} is asked for {nc} classes and the model for {ctx.nc}: write nc instead of a number")
+    return ctx.nc
+
+
 def _detect(ctx: LayerContext, nc: int | str = "nc", reg_max: int | None = None, end2end: bool | None = None) -> Built:
     """The head's settings live in the table's header; a row may only repeat them."""
-    classes = ctx.nc if nc == "nc" else nc
-    if classes != ctx.nc:
-        raise ValueError(
-            f"Detect is asked for {classes} classes and the model for {ctx.nc}: write nc instead of a number"
-        )
     head = Detect(
         ctx.inputs,
-        nc=ctx.nc,
+        nc=_classes(ctx, "Detect", nc),
         reg_max=ctx.reg_max if reg_max in (None, "reg_max") else reg_max,
         end2end=ctx.end2end if end2end in (None, "end2end") else end2end,
     )
@@ -131,9 +218,15 @@ LAYERS: Mapping[str, Builder] = MappingProxyType(
         "nn.Upsample": _upsample,
         "Concat": _concat,
         "Detect": _detect,
+        "HGStem": _hg_stem,
+        "HGBlock": _hg_block,
+        "ResNetLayer": _resnet_layer,
+        "AIFI": _aifi,
+        "RepC3": _rep_c3,
+        "RTDETRDecoder": _rtdetr_decoder,
     }
 )
-SEVERAL_INPUTS = frozenset({"Concat", "Detect"})
+SEVERAL_INPUTS = frozenset({"Concat", "Detect", "RTDETRDecoder"})
 
 
 @dataclass(frozen=True)
@@ -191,7 +284,7 @@ def _split_row(row: Row, where: str) -> tuple[int | list[int], int, str, list[An
         raise ModelTableError(f"{where}: no layer is called {name!r}{hint} Known layers: {', '.join(sorted(LAYERS))}")
     if not isinstance(args, (list, tuple)):
         raise ModelTableError(f"{where}: args is {args!r}, and must be a list")
-    return origin, repeats, name, list(args)
+    return origin, repeats, name, [None if a == "None" else a for a in args]  # YAML reads None as a text
 
 
 def _absolute_sources(origin: int | list[int], i: int, where: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from eyas.models.postprocess import topk_detections
 from eyas.nn import Conv, DWConv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -46,6 +46,11 @@ class Detect(nn.Module):
     ``end2end`` after construction selects the branch that inference decodes; both are always computed, since the
     losses of validation need both, until `fuse` drops one.
     """
+
+    SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "box": ("cv2", "one2one_cv2", "dfl"),
+        "cls": ("cv3", "one2one_cv3"),
+    }
 
     def __init__(self, channels: Sequence[int], *, nc: int = 80, reg_max: int = 1, end2end: bool = True) -> None:
         super().__init__()

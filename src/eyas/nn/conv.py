@@ -25,7 +25,15 @@ def same_padding(k: int, d: int = 1) -> int:
     return (d * (k - 1) + 1) // 2
 
 
-class Conv(nn.Module):
+class Fusable(nn.Module):
+    """A layer that can fold its normalisation into its convolution once training is over."""
+
+    def fuse(self) -> None:
+        """Fold, for inference only; does nothing the second time."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is fused")
+
+
+class Conv(Fusable):
     """Convolution, batch normalisation, activation: (B, c1, H, W) -> (B, c2, H/s, W/s).
 
     ``act``: True gives SiLU, a module is used as it is, False gives the identity.

@@ -36,6 +36,15 @@ class HasSections(Protocol):
     def sections(self) -> dict[str, tuple[str, ...]]: ...
 
 
+@runtime_checkable
+class HasLevels(Protocol):
+    """A model without a table of rows that says itself how deep its parts are."""
+
+    def parameter_levels(self) -> Sequence[tuple[str, ...]]:
+        """Return groups of prefixes of parameter names, from the image upwards; each is one level."""
+        ...
+
+
 def select(model: nn.Module, what: Selector) -> tuple[str, ...]:
     """Return the names of the parameters that a selector means, in the model's order.
 
@@ -66,11 +75,16 @@ def depths(model: nn.Module) -> dict[str, int]:
 
     Each row of the layer table is one level, ``model.<i>.`` is level ``i``, rows without parameters counted too, so a
     level can be read off the table. The head, one row, is the highest level, and so is what lies outside the rows.
+    A model without rows may name its levels itself (`HasLevels`).
 
     Raises:
-        ValueError: the model has no numbered layers.
+        ValueError: the model has neither numbered layers nor levels.
     """
     model = unwrap_model(model)
+    if isinstance(model, HasLevels):
+        levels = model.parameter_levels()
+        names = [name for name, _ in model.named_parameters()]
+        return {n: next((i for i, group in enumerate(levels) if n.startswith(group)), len(levels) - 1) for n in names}
     top = layer_count(model) - 1
     if top < 0:
         raise ValueError(

@@ -60,6 +60,9 @@ class Oracle(nn.Module):
         self.end2end = settings.pop("end2end")
         vars(self.head).update(settings)
 
+    def in_pixels(self, found, height, width):
+        return found
+
     def forward(self, image):
         batch = self.batches[self.turn % len(self.batches)]
         self.turn += 1

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from eyas.losses import anchor_points, bce_loss, ciou_loss, dfl_loss, l1_loss
+from eyas.losses import anchor_points, bce_loss, ciou_loss, dfl_loss, focal_loss, l1_loss, varifocal_loss
 from eyas.losses.elementwise import dfl_expectation
 
 
@@ -50,3 +50,48 @@ def test_anchor_points() -> None:
         [1.5, 0.5],
     ]
     assert strides.flatten().tolist() == [8] * 6 + [16] * 2
+
+
+def varifocal_by_hand(z: float, target: float, positive: bool, alpha: float, gamma: float) -> float:
+    p = 1 / (1 + math.exp(-z))
+    weight = target if positive else alpha * p**gamma
+    return -weight * (target * math.log(p) + (1 - target) * math.log(1 - p))
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.75, 2.0), (0.25, 1.5)])
+def test_varifocal(alpha: float, gamma: float) -> None:
+    logits = torch.tensor([[0.3, -2.0, 4.0], [-0.5, 1.0, 0.0]])
+    targets = torch.tensor([[0.25, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    positive = torch.tensor([[True, False, False], [True, False, True]])  # one is wanted although its target is 0
+    loss = varifocal_loss(logits, targets, positive, alpha=alpha, gamma=gamma)
+    cells = [(i, j) for i in range(2) for j in range(3)]
+    expected = [varifocal_by_hand(logits[c].item(), targets[c].item(), bool(positive[c]), alpha, gamma) for c in cells]
+    assert loss.flatten().tolist() == pytest.approx(expected, rel=1e-5)
+    assert loss[1, 0] == 0
+    by_target = varifocal_loss(logits, targets, alpha=alpha, gamma=gamma)
+    assert by_target[1, 0] > 0
+    assert torch.equal(by_target[positive == (targets > 0)], loss[positive == (targets > 0)])
+
+
+def test_the_gradient_of_varifocal_takes_its_weights_as_constants() -> None:
+    rng = torch.Generator().manual_seed(0)
+    z = torch.randn(50, generator=rng, dtype=torch.float64).requires_grad_()
+    targets = torch.rand(50, generator=rng, dtype=torch.float64) * (torch.rand(50, generator=rng) > 0.5)
+    varifocal_loss(z, targets).sum().backward()
+    step, x = 1e-5, z.detach()
+    weight = torch.where(targets > 0, targets, 0.75 * x.sigmoid() ** 2)
+    constant = weight * (bce_loss(x + step, targets) - bce_loss(x - step, targets)) / (2 * step)
+    torch.testing.assert_close(z.grad, constant, rtol=1e-6, atol=1e-9)
+    moving = (varifocal_loss(x + step, targets) - varifocal_loss(x - step, targets)) / (2 * step)
+    torch.testing.assert_close(z.grad[targets > 0], moving[targets > 0], rtol=1e-6, atol=1e-9)
+    assert (z.grad[targets == 0] < 0.8 * moving[targets == 0]).all()  # the incumbent's gradient is that much larger
+
+
+def test_focal() -> None:
+    z = torch.tensor([0.3, -2.0, 4.0, -0.1], dtype=torch.float64).requires_grad_()
+    targets = torch.tensor([1.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+    p = z.detach().sigmoid()
+    expected = torch.where(targets > 0, -0.3 * (1 - p) ** 1.5 * p.log(), -0.7 * p**1.5 * (1 - p).log())
+    torch.testing.assert_close(focal_loss(z, targets, alpha=0.3, gamma=1.5), expected)
+    torch.testing.assert_close(focal_loss(z, targets, alpha=0.5, gamma=0), bce_loss(z, targets) / 2)
+    assert torch.autograd.gradcheck(lambda x: focal_loss(x, targets), (z,))

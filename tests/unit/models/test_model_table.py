@@ -156,5 +156,27 @@ def test_a_file_that_is_no_table(tmp_path: Path) -> None:
         model_table(tmp_path / "b.yaml")
 
 
-def test_catalogue_lists_five_scales() -> None:
-    assert list(MODELS) == [f"yolo26{s}" for s in "nsmlx"]
+def test_catalogue() -> None:
+    yolo, numbered = [f"yolo26{s}" for s in "nsmlx"], ["l", "x", "resnet50", "resnet101", "tiny"]
+    official = ["r18", "r34", "r50m", "r50", "r101", "hgnetv2-l", "hgnetv2-x", "hgnetv2-h"]
+    assert list(MODELS) == [
+        *yolo, *(f"rtdetr-{n}" for n in numbered), *(f"rtdetr-{n}" for n in official),
+        *(f"rtdetrv2-{n}" for n in official),
+    ]  # fmt: skip
+    for name, table in MODELS.items():
+        assert model_table(name) == table() != model_table("yolo26n" if name != "yolo26n" else "yolo26s")
+        assert model_table(table()) == {**model_table(table()), **table()}, "rebuilding changes a table"
+        assert table()["yaml_file"] == f"{name}.yaml"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arch": "detr"}, "arch is 'detr'"),
+        ({"arch": "rtdetr", "variant": "r19"}, "did you mean 'r18'"),
+        ({"arch": "rtdetr", "variant": "r18", "query": 3}, "did you mean 'queries'"),
+    ],
+)
+def test_a_wrong_table_without_rows_is_told(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelTableError, match=message):
+        model_table(changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -81,26 +81,6 @@ def test_start_values() -> None:
     assert all(m.num_batches_tracked == 0 for m in norms), "learning the strides left traces in the statistics"
 
 
-@torch.no_grad()
-def write_weights(model: torch.nn.Module) -> None:
-    """Fill every tensor by the rule of section J.1."""
-    for j, (key, tensor) in enumerate(sorted(model.state_dict().items())):
-        if not tensor.is_floating_point():
-            tensor.zero_()
-            continue
-        i = torch.arange(tensor.numel(), dtype=torch.float64)
-        z = torch.sin(0.7 * (1 + 0.001 * (j % 97)) * i + 0.13 * j).view(tensor.shape)
-        if key.endswith("running_var"):
-            z = 1 + 0.2 * z.abs()
-        elif tensor.ndim >= 2:
-            z = z * math.sqrt(2 / (tensor.numel() / tensor.shape[0]))
-        elif key.endswith("weight"):
-            z = 1 + 0.1 * z
-        else:
-            z = 0.1 * z
-        tensor.copy_(z)
-
-
 GOLDEN = {
     "n": {
         "feats": (139.17272, 105.72499, 24.95821),
@@ -121,12 +101,13 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("scale", GOLDEN)
-def test_outputs_for_written_down_weights(scale: str) -> None:
+def test_outputs_for_written_down_weights(
+    write_weights: Callable[[torch.nn.Module], None], golden_image: torch.Tensor, scale: str
+) -> None:
     model = DetectionModel(f"yolo26{scale}", verbose=False).eval()
     write_weights(model)
-    i = torch.arange(3 * 64 * 96, dtype=torch.float64)
     with torch.no_grad():
-        y, raw = model((0.5 + 0.5 * torch.sin(0.011 * i)).float().view(1, 3, 64, 96))
+        y, raw = model(golden_image)
         model.end2end = False
         dense = model.head.decode(raw)
     golden = GOLDEN[scale]

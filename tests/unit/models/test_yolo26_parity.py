@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -14,22 +13,10 @@ import torch
 from eyas.models import DetectionModel
 from eyas.types import Progress
 
-PARITY = Path(__file__).resolve().parents[4] / "shared" / "parity"
-needs_parity = pytest.mark.skipif(not (PARITY / "fill.py").is_file(), reason="no parity cases beside the repository")
-
 # Tolerance of a single loss term. Random weights and statistics over 2 x 4 x 4 positions make these losses so steep
 # that rounding in float32 alone moves a term by up to 1e-3 (s, l, x): the stored values are themselves that far from
 # the exact ones. So the trunk runs in float64 here, which removes our share of the rounding; what is left is theirs.
 TERM = {"n": 1e-4, "m": 1e-4, "s": 1e-3, "l": 1e-3, "x": 1e-3}
-
-
-def load_fill() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("parity_fill", PARITY / "fill.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def relative(got: torch.Tensor, expected: np.ndarray) -> float:
@@ -37,12 +24,9 @@ def relative(got: torch.Tensor, expected: np.ndarray) -> float:
     return float(np.abs(got.detach().numpy() - expected).max() / np.abs(expected).max())
 
 
-@needs_parity
 @pytest.mark.parametrize("scale", list("nsmlx"))
-def test_parity(scale: str) -> None:
-    fill = load_fill()
-    with np.load(PARITY / "cases" / f"yolo26{scale}.npz") as case:
-        expected: dict[str, Any] = dict(case)
+def test_parity(parity_fill: ModuleType, parity_case: Callable[[str], dict[str, Any]], scale: str) -> None:
+    fill, expected = parity_fill, parity_case(f"yolo26{scale}")
     nc, size, seed = (int(expected[k]) for k in ("nc", "size", "seed"))
     model = DetectionModel(f"yolo26{scale}.yaml", nc=nc, verbose=False)
     assert sum(p.numel() for p in model.parameters()) == expected["params"]

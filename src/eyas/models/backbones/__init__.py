@@ -1,0 +1,7 @@
+"""Backbones: networks that turn images into maps of several sizes, and say of themselves what a detector must know."""
+
+from eyas.models.backbones.base import Backbone
+from eyas.models.backbones.hgnetv2 import HGNETV2, HGNetV2
+from eyas.models.backbones.resnet_vd import RESNET_VD, ResNetVd
+
+__all__ = ["HGNETV2", "RESNET_VD", "Backbone", "HGNetV2", "ResNetVd"]

@@ -1,0 +1,236 @@
+"""`Detector`: what every model does beyond its layers: names, loss, weights, fusing, counting.
+
+Legend: ``B`` images, ``k`` detections of an image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from eyas.models.catalog import model_table
+from eyas.models.weights import as_source, class_rows, copy_state
+from eyas.nn import Fusable
+
+LOGGER = logging.getLogger("eyas")
+HEAD_SETTINGS = ("max_det", "agnostic_nms", "end2end")
+
+
+class Detector(nn.Module):
+    """A detector: images in, boxes out, and a loss on request. Base of all models.
+
+    A family implements `build`, `predict`, `init_criterion`, `sections`, `class_keys` and ``head``.
+
+    Args:
+        cfg: name of a model, path of a YAML table, or the table as a mapping.
+        ch: channels of the images.
+        nc: classes; None takes the table's.
+        names: names of the classes, a list or {index: name}; None gives placeholders "0", "1", ...
+        verbose: log a one-line summary.
+
+    Attributes:
+        stretch: whether images are stretched to the square input; otherwise they keep their aspect.
+        yaml: the table it was built from, plain values, with ``nc`` and ``channels`` filled in.
+        nc: classes.
+        names: their names by index.
+        stride: pixels per cell, a CPU tensor; input sizes are multiples of the largest.
+        args: options of the run it is trained in (``box``, ``cls``, ``dfl`` are read); None means the defaults.
+        class_weights: factors of the classes in the class loss, or None.
+        criterion: the loss, made at its first use.
+
+    Raises:
+        UnknownModelError, ModelTableError: the table cannot be found or built.
+    """
+
+    stretch: ClassVar[bool] = False
+    stride: Tensor
+
+    def __init__(
+        self,
+        cfg: str | Path | Mapping[str, Any],
+        ch: int = 3,
+        nc: int | None = None,
+        names: Mapping[int, str] | list[str] | None = None,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__()
+        table = model_table(cfg)
+        table["channels"] = ch
+        if nc is not None:
+            table["nc"] = int(nc)
+        self.yaml = table
+        self.nc: int = table["nc"]
+        self.names = class_names(names, self.nc)
+        self.args: Any = None
+        self.class_weights: Any = None
+        self.criterion: Any = None
+        self.inplace = False
+        self.build(table)
+        if verbose:
+            self.info()
+
+    # --- what a family says -----------------------------------------------------------------------------------------
+
+    def build(self, table: Mapping[str, Any]) -> None:
+        """Make the layers, with random weights, and set ``stride``."""
+        raise NotImplementedError
+
+    def predict(self, x: Tensor) -> Any:
+        """Return predictions for images (B, ch, H, W) with values in [0, 1].
+
+        In evaluation a tuple whose first part are detections; while training what the criterion takes.
+        """
+        raise NotImplementedError
+
+    def init_criterion(self) -> Any:
+        """Return the loss of this model; override to change it. Gains come from ``args``."""
+        raise NotImplementedError
+
+    def sections(self) -> dict[str, tuple[str, ...]]:
+        """Return the model's parts in order: name -> prefixes of the parameter names in it.
+
+        ``backbone`` (and, inside it, ``backbone.p1`` ... by the size of a cell, 2**k pixels), ``neck``, ``head``, and
+        inside the head ``head.box`` and ``head.cls``. Every parameter is in exactly one of backbone, neck and head.
+        """
+        raise NotImplementedError
+
+    def class_keys(self) -> frozenset[str]:
+        """Return keys of the state dict whose tensors have one row for each class."""
+        raise NotImplementedError
+
+    @property
+    def head(self) -> Any:
+        """The part that turns maps into predictions; it has ``max_det``, ``agnostic_nms`` and ``init_biases()``."""
+        raise NotImplementedError
+
+    @property
+    def end2end(self) -> bool:
+        """Whether results need no NMS."""
+        raise NotImplementedError
+
+    @end2end.setter
+    def end2end(self, value: bool) -> None:
+        raise NotImplementedError
+
+    # --- forward and loss -------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor | Mapping[str, Any]) -> Any:
+        """Return the loss of a batch, or `predict` for images (B, ch, H, W) with values in [0, 1]."""
+        if isinstance(x, Mapping):
+            return self.loss(x)
+        return self.predict(x)
+
+    def predict_batch(self, batch: Mapping[str, Any]) -> Any:
+        """Return the predictions that the loss needs; a family whose training sees the objects overrides this."""
+        return self.predict(batch["img"])
+
+    def loss(self, batch: Mapping[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss vector and detached items by name.
+
+        ``preds`` are this model's predictions for ``batch["img"]``; None computes them.
+        """
+        if self.criterion is None:
+            self.criterion = self.init_criterion()
+        return self.criterion(self.predict_batch(batch) if preds is None else preds, batch)
+
+    def in_pixels(self, y: Tensor, height: int, width: int) -> Tensor:
+        """Return detections of `predict` in pixels of an input of ``height`` x ``width``."""
+        return y
+
+    # --- weights ----------------------------------------------------------------------------------------------------
+
+    def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return a foreign state under this model's names; may also change the model's layers to fit it."""
+        return state
+
+    def load(self, weights: nn.Module | Mapping[str, Any], verbose: bool = True, remap: bool = True) -> int:
+        """Copy what fits from a model, a state dict, or a checkpoint; return how many tensors were copied.
+
+        With ``remap``, rows of the class outputs follow the class names when both sides have real ones.
+
+        Raises:
+            ValueError: ``weights`` holds no tensors.
+        """
+        source = as_source(weights)
+        state = self.adapt(source.state)
+        target = self.state_dict()
+        rows = class_rows(source.names, self.names) if remap else None
+        first = next((k for k, v in target.items() if v.ndim == 4), "")
+        copied = copy_state(target, state, class_keys=self.class_keys(), rows=rows, first_conv=first)
+        if verbose:
+            LOGGER.info("Loaded %d of %d tensors from the given weights", len(copied), len(target))
+        return len(copied)
+
+    # --- inference --------------------------------------------------------------------------------------------------
+
+    def set_head_attr(self, **settings: Any) -> None:
+        """Set ``max_det``, ``agnostic_nms`` or ``end2end`` of the head.
+
+        Raises:
+            ValueError: the head has no such setting, or no such value of it.
+        """
+        for name, value in settings.items():
+            if name not in HEAD_SETTINGS:
+                raise ValueError(f"the head has no setting {name!r}: it has {', '.join(HEAD_SETTINGS)}")
+            if name == "end2end":
+                self.end2end = value
+            else:
+                setattr(self.head, name, value)
+
+    def fuse(self) -> Self:
+        """Prepare for inference: fold normalisations into convolutions. Returns itself."""
+        for m in list(self.modules()):
+            if isinstance(m, Fusable):
+                m.fuse()
+        return self
+
+    def is_fused(self) -> bool:
+        """Whether no normalisation is left to fold."""
+        return not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.modules())
+
+    def info(self, imgsz: int | None = None) -> dict[str, float]:
+        """Log and return layers, parameters, parameters with gradient, and GFLOPs when ``imgsz`` (pixels) is given."""
+        facts: dict[str, float] = {
+            "layers": sum(1 for m in self.modules() if not list(m.children())),
+            "parameters": sum(p.numel() for p in self.parameters()),
+            "gradients": sum(p.numel() for p in self.parameters() if p.requires_grad),
+        }
+        text = f"{facts['layers']:,} layers, {facts['parameters']:,} parameters, {facts['gradients']:,} with gradient"
+        if imgsz is not None:
+            facts["gflops"] = self._flops(imgsz) / 1e9
+            text += f", {facts['gflops']:.1f} GFLOPs at {imgsz} px"
+        LOGGER.info("%s: %s", Path(self.yaml["yaml_file"]).stem or "model", text)
+        return facts
+
+    def _flops(self, imgsz: int) -> int:
+        """Count the operations of one image's forward pass on shapes alone; nothing is computed."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        meta = {k: torch.empty_like(v, device="meta") for k, v in self.state_dict().items()}
+        training = self.training
+        self.eval()
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            image = torch.empty(1, self.yaml["channels"], imgsz, imgsz, device="meta")
+            torch.func.functional_call(self, meta, (image,))
+        self.train(training)
+        return counter.get_total_flops()
+
+
+def class_names(names: Mapping[int, str] | list[str] | None, nc: int) -> dict[int, str]:
+    """Return names by index, "0", "1", ... without any.
+
+    Raises:
+        ValueError: not one name for each of ``nc`` classes.
+    """
+    if names is None:
+        return {i: str(i) for i in range(nc)}
+    named = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+    if sorted(named) != list(range(nc)):
+        raise ValueError(f"names has {len(named)} entries for {nc} classes: number them from 0 to {nc - 1}")
+    return {i: str(named[i]) for i in range(nc)}

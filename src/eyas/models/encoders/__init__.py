@@ -1,0 +1,5 @@
+"""Encoders: what joins the maps of a backbone before a decoder of queries."""
+
+from eyas.models.encoders.hybrid import HybridEncoder
+
+__all__ = ["HybridEncoder"]

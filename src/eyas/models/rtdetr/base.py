@@ -1,0 +1,75 @@
+"""`SetDetector`: what all models of the RT-DETR family share, whatever their layout.
+
+Legend: ``B`` images, ``k`` detections of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from eyas.boxes import cxcywh_to_xyxy
+from eyas.losses import SetCriterion
+from eyas.models.detector import Detector
+
+STRIDE = 32.0  # what an input size is a multiple of, for all levels: spec core C.3
+GAINS = {"giou_gain": "box", "cls_gain": "cls", "l1_gain": "dfl"}  # of the criterion, and the options that set them
+
+
+class SetDetector(Detector):
+    """A detector whose queries answer for one object each: stretched inputs, no NMS, boxes as shares of the image.
+
+    Attributes:
+        varifocal: alpha and gamma of the class loss.
+    """
+
+    stretch: ClassVar[bool] = True
+    varifocal: ClassVar[tuple[float, float]] = (0.75, 2.0)  # the paper's
+
+    @property
+    def end2end(self) -> bool:
+        """Whether results need no NMS: always."""
+        return True
+
+    @end2end.setter
+    def end2end(self, value: bool) -> None:
+        if not value:
+            raise ValueError("RT-DETR needs no NMS and has no branch for it: leave end2end on, and nms off")
+
+    def forward(self, x: Tensor | Mapping[str, Any]) -> Any:
+        """Return the loss of a batch, or predictions for images (B, ch, H, W) with values in [0, 1].
+
+        Training: a `SetPrediction`. Evaluation: (detections, `SetPrediction` of one layer); detections are (B, k, 6)
+        cx cy w h in [0, 1], score, class; best first.
+        """
+        return super().forward(x)
+
+    def predict(self, x: Tensor, batch: Mapping[str, Any] | None = None) -> Any:
+        """Return predictions for images (B, ch, H, W), see `forward`; ``batch`` has objects for denoising queries."""
+        raise NotImplementedError
+
+    def predict_batch(self, batch: Mapping[str, Any]) -> Any:
+        """Return predictions for a batch, whose objects make the denoising queries while training."""
+        return self.predict(batch["img"], batch)
+
+    def init_criterion(self) -> SetCriterion:
+        """Return the loss of this model; override to change it.
+
+        Gains come from ``args``: ``box`` for GIoU, ``cls``, ``dfl`` for L1; without args 2, 1 and 5.
+        """
+        alpha, gamma = self.varifocal
+        gains = {} if self.args is None else {gain: getattr(self.args, name) for gain, name in GAINS.items()}
+        return SetCriterion(nc=self.nc, alpha=alpha, gamma=gamma, class_weights=self.class_weights, **gains)
+
+    def in_pixels(self, y: Tensor, height: int, width: int) -> Tensor:
+        """Return detections (B, k, 6) x1 y1 x2 y2 in pixels of (B, k, 6) cx cy w h in [0, 1]."""
+        corners = cxcywh_to_xyxy(y[..., :4])
+        scaled = torch.stack((corners[..., 0::2] * width, corners[..., 1::2] * height), -1).flatten(-2)
+        return torch.cat((scaled, y[..., 4:]), -1)
+
+    def class_keys(self) -> frozenset[str]:
+        """Return keys whose tensors have one row for each class: score heads and the labels of denoising queries."""
+        return frozenset(k for k in self.state_dict() if "score_head" in k or "class_embed" in k)

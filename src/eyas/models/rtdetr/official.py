@@ -1,0 +1,215 @@
+"""RT-DETR v1 and v2 in the layout of their authors (spec detr 1), whose published weights load by a table of renames.
+
+Legend: ``B`` images, ``C`` classes, ``k`` detections.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyas.models.encoders import HybridEncoder
+from eyas.models.rtdetr.base import STRIDE, SetDetector
+from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
+from eyas.models.rtdetr.keys import rename, without_ignored
+from eyas.models.rtdetr.published import fetch_published, plain_state, read_published
+from eyas.models.rtdetr.variants import VARIANTS, build_backbone, checked_table
+from eyas.models.weights import as_source, class_rows
+from eyas.nn.conv_norm import is_norm
+from eyas.nn.frozen_norm import freeze_norms
+
+LOGGER = logging.getLogger("eyas")
+LEVELS = ("p3", "p4", "p5")  # of the backbone, that the encoder takes
+SHOWN = 3  # names in a message
+
+
+class RTDETRNet(SetDetector):
+    """Backbone, hybrid encoder and decoder: images in, a set of boxes out.
+
+    State-dict keys are those of RT-DETRv2 files but for ``num_points_scale``, which is computed here.
+
+    Args:
+        cfg: name ("rtdetr-r18", "rtdetrv2-r50") or table (`eyas.models.rtdetr.variants.official_table`). Frozen
+            normalisation (``frozen_norms``, ``freeze_stem``) belongs to models that start from published weights.
+        ch: channels of the images.
+        nc: classes; None takes the table's.
+        names: names of the classes, a list or {index: name}; None gives placeholders "0", "1", ...
+        verbose: log a one-line summary.
+
+    Raises:
+        UnknownModelError: there is no such name.
+        ValueError: the table has a key that means nothing, or names no variant.
+    """
+
+    def __init__(
+        self,
+        cfg: str | Path | Mapping[str, Any] = "rtdetr-r18",
+        ch: int = 3,
+        nc: int | None = None,
+        names: Mapping[int, str] | list[str] | None = None,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__(cfg, ch, nc, names, verbose)
+
+    def build(self, table: Mapping[str, Any]) -> None:
+        """Make backbone, encoder and decoder."""
+        self.yaml = checked_table(table)
+        sizes = VARIANTS[self.yaml["variant"]]
+        self.backbone = build_backbone(sizes.backbone, self.yaml["channels"])
+        if self.yaml["frozen_norms"]:
+            freeze_norms(self.backbone)
+        if self.yaml["freeze_stem"]:
+            self.backbone.freeze_stem()
+        self.encoder = HybridEncoder(
+            [self.backbone.levels[level].channels for level in LEVELS],
+            hidden=sizes.hidden,
+            ffn=sizes.ffn,
+            layers=sizes.encoder_layers,
+            expansion=sizes.expansion,
+        )
+        self.decoder = RTDETRDecoder(
+            self.encoder.channels,
+            nc=self.nc,
+            queries=self.yaml["queries"],
+            layers=sizes.decoder_layers,
+            num_denoising=self.yaml["num_denoising"],
+            eval_layer=self.yaml["eval_layer"],
+            names=OFFICIAL,
+        )
+        init_feed_forward(self.decoder)
+        self.stride = torch.tensor([STRIDE], device="cpu")
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> RTDETRDecoder:
+        """The decoder."""
+        return self.decoder
+
+    def sections(self) -> dict[str, tuple[str, ...]]:
+        """Return the model's parts in order: name -> prefixes of the parameter names in it.
+
+        ``backbone`` and, inside it, ``backbone.p2`` (with the stem) ... ``backbone.p5``; ``neck``, the encoder;
+        ``head``, the decoder, and inside it ``head.box`` and ``head.cls``. Every parameter is in exactly one of
+        backbone, neck and head.
+        """
+        parts: dict[str, tuple[str, ...]] = {"backbone": ("backbone.",)}
+        for level, prefixes in self.backbone.parts.items():
+            parts[f"backbone.{level}"] = tuple(f"backbone.{prefix}" for prefix in prefixes)
+        parts |= {"neck": ("encoder.",), "head": ("decoder.",)}
+        for kind, modules in self.decoder.SECTIONS.items():
+            parts[f"head.{kind}"] = tuple(f"decoder.{module}." for module in modules)
+        return parts
+
+    def parameter_levels(self) -> tuple[tuple[str, ...], ...]:
+        """Return groups of prefixes from the images upwards, the steps of layer-wise rates.
+
+        Stem, every block of the backbone, and all that comes after it as one step.
+        """
+        blocks = (tuple(f"backbone.{prefix}" for prefix in block) for block in self.backbone.blocks)
+        return (*blocks, ("encoder.", "decoder."))
+
+    # --- forward ---------------------------------------------------------------------------------------------------
+
+    def predict(self, x: Tensor, batch: Mapping[str, Any] | None = None) -> Any:
+        """Return a `SetPrediction` while training, else (detections (B, k, 6), `SetPrediction`); see `RTDETRDecoder`.
+
+        ``batch`` gives the objects of which denoising queries are made while training.
+        """
+        maps = self.backbone(x)
+        return self.decoder(self.encoder([maps[level] for level in LEVELS]), batch)
+
+    # --- weights ---------------------------------------------------------------------------------------------------
+
+    def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the state of a file of RT-DETR v1 or v2, or of a backbone alone, under this model's names."""
+        return rename(state)
+
+    def load(
+        self, weights: nn.Module | Mapping[str, Any] | str | Path, verbose: bool = True, remap: bool = True
+    ) -> int:
+        """Copy what fits; return how many tensors were copied. What does not fit is named in a warning.
+
+        Args:
+            weights: a model, a state dict, a checkpoint, the path of a file of RT-DETR v1 or v2 or of a backbone, or
+                the name of published weights, which are fetched (`eyas.models.rtdetr.published`).
+            verbose: log how much was copied.
+            remap: let rows of class outputs follow the class names when both sides have real ones.
+
+        Raises:
+            ValueError: there are no weights in it, or none that fit this model; nothing is changed then.
+        """
+        found: Any = _unwrapped(weights)
+        if isinstance(weights, str | Path):
+            found = {"model": read_published(weights_file(weights))}
+        source = as_source(found)
+        by_name = remap and class_rows(source.names, self.names) is not None
+        self._tell_what_does_not_fit(self.adapt(source.state), classes_follow_names=by_name)
+        return super().load(found, verbose, remap)
+
+    def _tell_what_does_not_fit(self, state: Mapping[str, Tensor], classes_follow_names: bool) -> None:
+        """Name the tensors that will be left out, and those of a part of the model that will keep their values.
+
+        Raises:
+            ValueError: all will be left out.
+        """
+        own, class_keys = self.state_dict(), self.class_keys()
+        given = [key for key in without_ignored(state) if not key.startswith("criterion.")]
+        fit = [key for key in given if key in own and own[key].shape == state[key].shape]
+        if not fit:
+            raise ValueError(
+                f"these are no weights of {self.yaml['variant']}: none of their {len(given)} tensors fits "
+                f"({_shown(given)})."
+            )
+        left = [key for key in given if key not in fit]
+        if not classes_follow_names and any(key in class_keys for key in left):
+            LOGGER.info("Class outputs start afresh: the weights have another number of classes than %d", self.nc)
+        if left := [key for key in left if key not in class_keys]:
+            LOGGER.warning("Warning: %d tensors of the weights do not fit: %s", len(left), _shown(left))
+        parts = {key.split(".", 1)[0] for key in fit}
+        if missing := [k for k in without_ignored(own) if k not in state and k.split(".", 1)[0] in parts]:
+            LOGGER.warning("Warning: %d tensors are not in the weights: %s", len(missing), _shown(missing))
+
+    # --- inference -------------------------------------------------------------------------------------------------
+
+    def is_fused(self) -> bool:
+        """Whether no normalisation is left to fold."""
+        return not any(is_norm(m) for m in self.modules())
+
+
+@torch.no_grad()
+def init_feed_forward(decoder: RTDETRDecoder) -> None:
+    """Start the networks of the decoder layers from Xavier's values, as v2 does; layers stay copies of the first."""
+    layers: list[Any] = list(decoder.decoder.layers)
+    for layer in layers:
+        for name in ("linear1", "linear2"):
+            linear = layer.get_submodule(name)
+            if layer is layers[0]:
+                nn.init.xavier_uniform_(linear.weight)
+            else:
+                linear.weight.copy_(layers[0].get_submodule(name).weight)
+
+
+def weights_file(weights: str | Path) -> Path:
+    """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
+    path = Path(weights)
+    if isinstance(weights, Path) or path.is_file() or path.suffix or path.parent != Path():
+        return path
+    return fetch_published(str(weights))
+
+
+def _unwrapped(weights: Any) -> Any:
+    """Return a checkpoint of the authors, {"ema": {"module": state}}, in the shape that ours have."""
+    if isinstance(weights, Mapping) and isinstance(weights.get("ema"), Mapping) and "module" in weights["ema"]:
+        return {"model": plain_state(weights), "names": weights.get("names")}
+    return weights
+
+
+def _shown(keys: list[str]) -> str:
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return ", ".join(keys[:SHOWN]) + more

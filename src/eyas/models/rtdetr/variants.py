@@ -1,0 +1,119 @@
+"""The members of the official RT-DETR family, v1 and v2, as sizes and as tables (spec detr 1.1, 1.4, 1.9)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from eyas.models.backbones import HGNETV2, RESNET_VD, Backbone, HGNetV2, ResNetVd
+
+ARCH = "rtdetr"  # value of a table's "arch" that means the official layout
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Sizes of one member; what is not here is the same for all.
+
+    Args:
+        backbone: "vd50" for ResNet-50-vd, "B4" for HGNetv2-B4.
+        hidden: channels of the encoder; the decoder is 256 wide in all.
+        ffn: inner width of the encoder's attention layers, of which there are ``encoder_layers``.
+        expansion: inner width of the encoder's fusion blocks, as a share of ``hidden``.
+        decoder_layers: layers that are trained.
+        eval_layer: the layer that inference uses, -1 for the last.
+        frozen: whether its published training keeps the stem and every normalisation of the backbone as they were.
+        ratios: rate of the backbone as a share of the others', in v1 and in v2.
+    """
+
+    backbone: str
+    hidden: int = 256
+    ffn: int = 1024
+    encoder_layers: int = 1
+    expansion: float = 1.0
+    decoder_layers: int = 6
+    eval_layer: int = -1
+    frozen: bool = True
+    ratios: tuple[float, float] = (0.1, 0.1)
+
+
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        "r18": Variant("vd18", expansion=0.5, decoder_layers=3, frozen=False, ratios=(0.1, 1.0)),
+        "r34": Variant("vd34", expansion=0.5, decoder_layers=4, frozen=False, ratios=(0.1, 0.5)),
+        "r50m": Variant("vd50", expansion=0.5, eval_layer=2),
+        "r50": Variant("vd50"),
+        "r101": Variant("vd101", hidden=384, ffn=2048, ratios=(0.01, 0.01)),
+        "hgnetv2-l": Variant("B4", ratios=(0.05, 0.05)),
+        "hgnetv2-x": Variant("B5", hidden=384, ffn=2048, ratios=(0.01, 0.01)),
+        "hgnetv2-h": Variant("B6", hidden=512, ffn=2048, encoder_layers=2, ratios=(0.05, 0.05)),  # no v1 was published
+    }
+)
+TABLE_KEYS = (
+    "arch", "variant", "nc", "channels", "yaml_file", "lr_ratio", "frozen_norms", "freeze_stem", "queries",
+    "num_denoising", "eval_layer",
+)  # fmt: skip
+
+
+def official_table(variant: str, version: int = 1) -> dict[str, Any]:
+    """Return a fresh table: plain values, enough to rebuild the model.
+
+    Keys: ``arch``, ``variant``, ``nc``, ``channels``, ``yaml_file``; ``lr_ratio``, the backbone's rate as a share of
+    the others'; ``frozen_norms`` and ``freeze_stem``, right only for a model that starts from trained weights;
+    ``queries``, ``num_denoising`` and ``eval_layer`` of the decoder. Version 2 differs in ``lr_ratio`` alone.
+    """
+    sizes = VARIANTS[variant]
+    return {
+        "arch": ARCH,
+        "variant": variant,
+        "nc": 80,
+        "channels": 3,
+        "yaml_file": f"rtdetr{'v2' if version == 2 else ''}-{variant}.yaml",
+        "lr_ratio": sizes.ratios[version - 1],
+        "frozen_norms": sizes.frozen,
+        "freeze_stem": sizes.frozen,
+        "queries": 300,
+        "num_denoising": 100,
+        "eval_layer": sizes.eval_layer,
+    }
+
+
+def _named(variant: str, version: int) -> Callable[[], dict[str, Any]]:
+    return lambda: official_table(variant, version)
+
+
+OFFICIAL: Mapping[str, Callable[[], dict[str, Any]]] = MappingProxyType(
+    {f"rtdetr-{v}": _named(v, 1) for v in VARIANTS} | {f"rtdetrv2-{v}": _named(v, 2) for v in VARIANTS}
+)
+"""Name -> function that returns a fresh table."""
+
+
+def checked_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with its defaults filled in.
+
+    Raises:
+        ValueError: it names no variant, or has a key that means nothing here.
+    """
+    variant = str(table.get("variant"))
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is {variant!r}{_near(variant, VARIANTS)}; there are {', '.join(VARIANTS)}.")
+    for key in table:
+        if key not in TABLE_KEYS:
+            raise ValueError(f"{key!r} means nothing in the table of {variant}{_near(key, TABLE_KEYS)}.")
+    return official_table(variant) | dict(table)
+
+
+def _near(word: object, known: Any) -> str:
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def build_backbone(name: str, ch: int = 3) -> Backbone:
+    """Return the backbone that a `Variant` calls ``name``, from random weights."""
+    if name in HGNETV2:
+        return HGNetV2(name, ch)
+    depth = int(name.removeprefix("vd"))
+    assert depth in RESNET_VD
+    return ResNetVd(depth, ch)
