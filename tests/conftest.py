@@ -46,3 +46,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain = {key: [list(row) for row in table[key]] if key in ("backbone", "head") else table[key] for key in keep}
     path.write_text(yaml.safe_dump(plain))
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_rtdetr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """YAML of a numbered RT-DETR of five convolutions and two decoder layers."""
+    backbone = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16, 16, 16)]
+    decoder = [[2, 3, 5], 1, "RTDETRDecoder", ["nc", 16, 30, 2, 2, 2, 32]]
+    path = tmp_path_factory.mktemp("model") / "tiny-rtdetr.yaml"
+    path.write_text(yaml.safe_dump({"nc": 10, "backbone": backbone, "head": [[-1, 1, "Conv", [16, 1, 1]], decoder]}))
+    return path

@@ -1,4 +1,4 @@
-"""``YOLO``: train, validate and predict in one object; and the three functions behind the command line."""
+"""``YOLO`` and ``RTDETR``: train, validate and predict in one object; and the functions behind the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from eyas.callbacks import Callback, CallbackList
 from eyas.config import TrainOptions, resolve
@@ -22,17 +21,16 @@ from eyas.evaluate.results import Results
 from eyas.evaluate.validator import DetectionValidator
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
-from eyas.models import DetectionModel
-from eyas.recipes import YOLO26, Recipe
-from eyas.train import BaseTrainer, DetectionTrainer, TrainResult
+from eyas.models import Detector, detector_class, model_table
+from eyas.train import BaseTrainer, DetectionTrainer, RTDETRTrainer, TrainResult
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
 from eyas.train.composition import overrides
 from eyas.train.detection import default_workers
 from eyas.train.device import amp_dtype, select_device
-from eyas.train.options import STRIDE, padded, run_folder
+from eyas.train.options import STRIDE, find_checkpoint, padded, run_folder
 from eyas.train.overview import print_overview
 from eyas.train.plan import Plan
-from eyas.train.setup import model_source
+from eyas.train.setup import given_weights, model_source
 
 EVAL_BATCH = 16
 # What a trained model remembers as defaults for val() and predict().
@@ -48,13 +46,14 @@ class YOLO:
         verbose: print a summary of the model.
         model_class: class to rebuild a checkpoint with; only for models whose layers their table does not describe.
 
+    A model of the RT-DETR family turns the object into an ``RTDETR``.
+
     Attributes:
         model: the network; after ``train`` it holds the best weights.
         trainer, metrics: those of the latest ``train`` or ``val``.
         ckpt: the checkpoint it was loaded from, ``{}`` for random weights.
     """
 
-    recipe: Recipe = YOLO26
     trainer_class: type[BaseTrainer] = DetectionTrainer
 
     def __init__(
@@ -62,7 +61,7 @@ class YOLO:
         model: str | Path = "yolo26n",
         task: str | None = None,
         verbose: bool = False,
-        model_class: type[DetectionModel] = DetectionModel,
+        model_class: type[Detector] | None = None,
     ) -> None:
         if task not in (None, "detect"):
             raise ValueError(f"task={task!r} is not supported; Eyas detects objects (task='detect').")
@@ -74,20 +73,22 @@ class YOLO:
         self.ckpt_path: str | None = None
         self.loaded: str | None = None  # weights that load() brought, for a later train()
         self.model_class = model_class
-        self.model: nn.Module = self.load_network(self.name, verbose)
+        self.model: Detector = self.load_network(self.name, verbose)
+        if type(self) is YOLO and self.model.stretch:
+            self.__class__ = RTDETR
 
-    def load_network(self, model: str, verbose: bool) -> nn.Module:
+    def load_network(self, model: str, verbose: bool) -> Detector:
         """Build the network of a name, YAML or checkpoint."""
         cfg, weights = model_source(TrainOptions(model=model), None)
         if weights is None:
-            return self.model_class(cfg, verbose=verbose)
+            return (self.model_class or detector_class(model_table(cfg)))(cfg, verbose=verbose)
         self.ckpt, self.ckpt_path = weights, model
         return network_from(weights, verbose=verbose, model_class=self.model_class)
 
     @property
     def names(self) -> dict[int, str]:
         """Class names by id."""
-        return dict(self.model.names)  # type: ignore[arg-type]
+        return dict(self.model.names)
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
     def add_callback(self, event: str, fn: Callable[..., object]) -> None:
@@ -122,7 +123,7 @@ class YOLO:
         if trainer is not None and not (isinstance(trainer, type) and issubclass(trainer, BaseTrainer)):
             raise TypeError(f"trainer takes a subclass of DetectionTrainer, got {trainer!r}; pass the class itself.")
         cls = trainer or self.trainer_class
-        if self.model_class is not DetectionModel and "get_model" not in overrides(cls):
+        if self.model_class is not None and "get_model" not in overrides(cls):
             raise ValueError(
                 f"model_class={self.model_class.__name__} is not used by train(): give a trainer whose get_model() "
                 "returns such a model."
@@ -147,19 +148,20 @@ class YOLO:
         self.metrics, self.loaded = result.detection, None
         return result
 
-    def rebuilt(self, checkpoint: dict[str, Any], cls: type[DetectionModel]) -> DetectionModel:
+    def rebuilt(self, checkpoint: dict[str, Any], cls: type[Detector] | None) -> Detector:
         """Return the network of a checkpoint, of the user's class if that takes the arguments of the stock one."""
         try:
             return network_from(checkpoint, model_class=cls)
         except TypeError as error:
-            if cls is DetectionModel:
+            stock = detector_class(checkpoint["yaml"])
+            if cls in (None, stock):
                 raise
-            warn(f"{cls.__name__} cannot be built as DetectionModel is ({error}); the stock class holds its weights.")
+            warn(f"{cls.__name__} cannot be built as {stock.__name__} is ({error}); the stock class holds its weights.")
             return network_from(checkpoint)
 
-    def class_of(self, result: TrainResult) -> type[DetectionModel]:
+    def class_of(self, result: TrainResult) -> type[Detector] | None:
         """Return the class to rebuild a trained model with: the user's own, known here if not elsewhere."""
-        return result.model_class if issubclass(result.model_class, DetectionModel) else self.model_class
+        return result.model_class if issubclass(result.model_class, Detector) else self.model_class
 
     def val(self, **options: Any) -> DetMetrics:
         """Measure the model on a split; defaults for ``data`` and ``imgsz`` are those it was trained with.
@@ -177,7 +179,7 @@ class YOLO:
         device = select_device(options.device)
         save_dir = run_folder(options, default_name="val")
         data = check_dataset(options.data, splits=(options.split,))
-        loader = eval_loader(options, data, device)
+        loader = eval_loader(options, data, device, stretch=self.model.stretch)
         try:
             names = {0: "item"} if options.single_cls else data["names"]
             validator = DetectionValidator(
@@ -229,7 +231,7 @@ class YOLO:
         """Return what turns images into results under resolved options."""
         device = select_device(options.device)
         return Predictor(
-            self.model,  # type: ignore[arg-type]  # any network with the same calls will do
+            self.model,
             imgsz=options.imgsz,
             conf=options.conf if options.conf is not None else 0.25,
             iou=options.iou,
@@ -248,19 +250,36 @@ class YOLO:
 
     # -- the rest ------------------------------------------------------------------------------------------------------
     def load(self, weights: str | Path) -> YOLO:
-        """Copy weights from a checkpoint where names and shapes fit; returns itself."""
-        self.model.load(load_checkpoint(weights))  # type: ignore[operator]
+        """Copy weights from a checkpoint, or published ones by name, where names and shapes fit; returns itself."""
+        self.model.load(given_weights(weights))
         self.loaded = str(weights)
         return self
 
     def info(self) -> Any:
         """Summary of the network."""
-        return self.model.info()  # type: ignore[operator]
+        return self.model.info()
+
+
+class RTDETR(YOLO):
+    """A detector of the RT-DETR family; everything is called as in ``YOLO``."""
+
+    trainer_class: type[BaseTrainer] = RTDETRTrainer
+
+    def __init__(
+        self,
+        model: str | Path = "rtdetr-l",
+        task: str | None = None,
+        verbose: bool = False,
+        model_class: type[Detector] | None = None,
+    ) -> None:
+        super().__init__(model, task, verbose, model_class)
+        if not self.model.stretch:
+            raise ValueError(f"{model} is not of the RT-DETR family; open it with YOLO({str(model)!r}).")
 
 
 def network_from(
-    checkpoint: Mapping[str, Any], verbose: bool = False, model_class: type[DetectionModel] = DetectionModel
-) -> DetectionModel:
+    checkpoint: Mapping[str, Any], verbose: bool = False, model_class: type[Detector] | None = None
+) -> Detector:
     """Rebuild the network of a checkpoint.
 
     The file's table and tensors are enough; ``model_class`` is for models with layers that no table describes.
@@ -268,14 +287,15 @@ def network_from(
     Raises:
         CheckpointError: the class builds other tensors than the file holds.
     """
-    model = model_class(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
+    cls = model_class or detector_class(checkpoint["yaml"])
+    model = cls(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
     copied = model.load(checkpoint, remap=False, verbose=False)
     described = model.state_dict().keys()
     left = [key for key in checkpoint["model"] if key not in described and not key.startswith("criterion.")]
     name = checkpoint.get("model_class", "ThatClass").rpartition(".")[2]
     if copied != len(described) or left:
         raise CheckpointError(
-            f"the checkpoint fills {copied} of the {len(described)} tensors of a {model_class.__name__}, and "
+            f"the checkpoint fills {copied} of the {len(described)} tensors of a {cls.__name__}, and "
             f"{len(left)} of its own fit none{f' ({left[0]})' if left else ''}: it "
             f"was written by {checkpoint.get('model_class', 'a model')}, with layers that no table describes. Open it "
             f"where that class is defined: YOLO(path, model_class={name})."
@@ -283,7 +303,9 @@ def network_from(
     return model.eval()
 
 
-def eval_loader(options: TrainOptions, data: Mapping[str, Any], device: torch.device) -> EpochLoader:
+def eval_loader(
+    options: TrainOptions, data: Mapping[str, Any], device: torch.device, stretch: bool = False
+) -> EpochLoader:
     """Return the loader of one split of checked ``data`` for validation on ``device``."""
     index = build_index(
         data[options.split],
@@ -294,7 +316,7 @@ def eval_loader(options: TrainOptions, data: Mapping[str, Any], device: torch.de
     )
     index.report.print_table()
     imgsz = padded(options.imgsz)
-    store = ImageStore(index, imgsz=imgsz)
+    store = ImageStore(index, imgsz=imgsz, stretch=stretch)
     batch = options.batch or EVAL_BATCH
     dataset = EvalDataset(index, store, imgsz=imgsz, stride=STRIDE, batch=batch)
     workers = default_workers(options.workers, device)
@@ -304,9 +326,16 @@ def eval_loader(options: TrainOptions, data: Mapping[str, Any], device: torch.de
 # -- behind the command line -------------------------------------------------------------------------------------------
 def run_train(cli: Mapping[str, Any]) -> TrainResult:
     """``eyas train key=value ...``: options come from the command line and are remembered as such."""
-    options = resolve(recipe=YOLO26.options, cli=cli, command="train")
-    setup_logging(options.verbose)
-    return DetectionTrainer(overrides=options).train()
+    return trainer_from(cli).train()
+
+
+def trainer_from(cli: Mapping[str, Any]) -> BaseTrainer:
+    """Return the trainer of the family that the command line names, or resumes."""
+    asked = resolve(cli=cli, command="train")
+    setup_logging(asked.verbose)
+    cfg = load_checkpoint(find_checkpoint(asked))["yaml"] if asked.resume else model_source(asked, None)[0]
+    cls = RTDETRTrainer if detector_class(model_table(cfg)).stretch else DetectionTrainer
+    return cls(overrides=resolve(recipe=cls.recipe.options, cli=cli, command="train"))
 
 
 def run_plan(cli: Mapping[str, Any]) -> Plan:
@@ -317,9 +346,7 @@ def run_plan(cli: Mapping[str, Any]) -> Plan:
     Raises:
         ValueError: whatever ``eyas train`` would be stopped by before its first step.
     """
-    options = resolve(recipe=YOLO26.options, cli=cli, command="train")
-    setup_logging(options.verbose)
-    trainer = DetectionTrainer(overrides=options)
+    trainer = trainer_from(cli)
     with tempfile.TemporaryDirectory(prefix="eyas-plan-") as folder:
         trainer.set_folder(Path(folder))
         try:

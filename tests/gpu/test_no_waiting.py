@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eyas.train import DetectionTrainer
+from eyas.train import DetectionTrainer, RTDETRTrainer
 
 WAITING = {
     "aten::_local_scalar_dense": "a tensor became a number",
@@ -49,11 +49,13 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def make_trainer(tiny_model: Path, data: Path, tmp_path: Path, **options: Any) -> DetectionTrainer:
+def make_trainer(
+    model: Path, data: Path, tmp_path: Path, cls: type[DetectionTrainer] = DetectionTrainer, **options: Any
+) -> DetectionTrainer:
     """Return a trainer in its first epoch, set up by itself."""
-    base = {"model": str(tiny_model), "data": str(data), "imgsz": 64, "batch": 16, "workers": 0, "device": "cpu"}
+    base = {"model": str(model), "data": str(data), "imgsz": 64, "batch": 16, "workers": 0, "device": "cpu"}
     quiet = {"plots": False, "verbose": False, "epochs": 2, "project": str(tmp_path / "runs")}
-    trainer = DetectionTrainer(overrides=base | quiet | options)
+    trainer = cls(overrides=base | quiet | options)
     trainer.setup()
     trainer.send_progress()
     trainer.model.train()
@@ -88,3 +90,20 @@ def test_a_training_step_asks_the_device_nothing(
     with Watch() as watch:
         trainer.train_batch(batch)
     assert sorted(set(watch.seen)) == []
+
+
+@pytest.mark.parametrize("objects", [True, False])
+def test_a_step_of_rtdetr_waits_for_its_matching_alone(
+    tiny_rtdetr: Path, digits_tiny: Path, tmp_path: Path, objects: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_rtdetr, digits_tiny, tmp_path, RTDETRTrainer)
+    batches = list(trainer.train_loader)
+    trainer.train_batch(batches[0])
+    transfers = []
+    to_host = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: transfers.append(tensor.shape) or to_host(tensor))
+    with Watch() as watch:
+        trainer.train_batch(batches[1] if objects else without_objects(batches[1]))
+    # Deterministic algorithms are never on for this family on a GPU.
+    assert sorted({seen for seen in watch.seen if "deterministic" not in seen}) == []
+    assert len(transfers) == objects

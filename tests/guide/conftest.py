@@ -1,4 +1,4 @@
-"""A folder as the guide's scripts expect it: coco8.yaml with four images, and weights called yolo26n.pt."""
+"""A folder as the guide's scripts expect it: coco8.yaml with four images, weights called yolo26n.pt and rtdetr-l.pt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 
 from eyas.compat import hook
 from eyas.compat.__main__ import run_script
-from eyas.models import DetectionModel
+from eyas.models import build_detector
 from eyas.train.checkpoint import FORMAT, save_checkpoint
 
 NAMES = {0: "red", 1: "green", 2: "blue"}
@@ -34,6 +34,11 @@ TABLE = {
     "backbone": [conv(8, 3, 4), conv(16, 3, 2), conv(16, 3, 2), conv(16, 3, 2), *(conv(16, 1, 1) for _ in range(6))],
     "head": [conv(16, 1, 1), [[2, 10], 1, "Detect", ["nc"]]],
 }
+RTDETR_TABLE = {
+    "nc": len(NAMES),
+    "backbone": TABLE["backbone"],
+    "head": [conv(16, 1, 1), [[2, 10], 1, "RTDETRDecoder", ["nc", 16, 30, 2, 2, 2, 32]]],
+}
 
 
 def write_scene(folder: Path, split: str, number: int, rng: np.random.Generator) -> None:
@@ -51,10 +56,10 @@ def write_scene(folder: Path, split: str, number: int, rng: np.random.Generator)
     (folder / "labels" / split / f"{number}.txt").write_text("\n".join(rows))
 
 
-def write_weights(path: Path) -> None:
+def write_weights(path: Path, table: dict[str, Any]) -> None:
     """Write random weights as a checkpoint."""
     torch.manual_seed(0)
-    model = DetectionModel(TABLE, nc=len(NAMES), names=NAMES, verbose=False)
+    model = build_detector(table, nc=len(NAMES), names=NAMES, verbose=False)
     facts = {"yaml": model.yaml, "nc": model.nc, "names": dict(NAMES), "train_args": {}}
     save_checkpoint({"eyas": {"format": FORMAT, "version": "0"}, "model": dict(model.state_dict()), **facts}, path)
 
@@ -68,7 +73,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             write_scene(tmp_path, split, number, rng)
     data = {"path": ".", "train": "images/train", "val": "images/val", "names": NAMES}
     (tmp_path / "coco8.yaml").write_text(yaml.safe_dump(data))
-    write_weights(tmp_path / "yolo26n.pt")
+    write_weights(tmp_path / "yolo26n.pt", TABLE)
+    write_weights(tmp_path / "rtdetr-l.pt", RTDETR_TABLE)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

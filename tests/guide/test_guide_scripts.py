@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from eyas.api import YOLO
-from eyas.compat.ultralytics import NotInThisReleaseError, lookup
+from eyas.train import RTDETRTrainer
 from eyas.train.checkpoint import load_checkpoint
 
 GUIDE = Path(__file__).resolve().parents[3] / "shared" / "guide" / "scripts"
@@ -104,16 +104,47 @@ def test_06_two_rates_keep_their_ratio(run: Run, capsys: pytest.CaptureFixture[s
     assert rows[0]["lr/pg1"] > 3 * rows[-1]["lr/pg1"] > 0, "and follow the schedule"
 
 
-@pytest.mark.parametrize("number", ["07", "08", "09"])
-def test_rtdetr_says_that_it_is_not_there_yet(number: str, run: Run) -> None:
-    (script,) = GUIDE.glob(f"{number}_*.py")
-    try:
-        lookup("ultralytics", "RTDETR")
-    except NotInThisReleaseError:
-        with pytest.raises(ImportError, match="RT-DETR.* is not in this release of Eyas"):
-            run(script)
-    else:
-        pytest.fail("the family is there: run the script and assert what it claims")
+# -- the three for RT-DETR ---------------------------------------------------------------------------------------------
+def test_07_six_groups_and_their_ratio(run: Run) -> None:
+    trainer = run(GUIDE / "07_rtdetr_backbone_lr.py")["model"].trainer
+    assert type(trainer).__mro__[1] is RTDETRTrainer
+    groups = trainer.optimizer.param_groups
+    assert [group["param_group"] for group in groups] == ["weight", "bn", "bias"] * 2
+    assert [group["weight_decay"] > 0 for group in groups] == [True, False, False] * 2
+    depth = len(trainer.model.yaml["backbone"])
+    behind = {f"model.{i}." for i in range(depth)}
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    for number, group in enumerate(groups):
+        inside = {names[id(p)].startswith(tuple(behind)) for p in group["params"]}
+        assert inside == {number >= 3}, "the backbone is in the last three groups"
+    rows = rows_of(trainer)
+    assert len(rows) == 20
+    for row in rows:
+        for i in range(3):
+            assert row[f"lr/pg{i + 3}"] / row[f"lr/pg{i}"] == pytest.approx(0.1, rel=1e-3)
+    assert trainer.args.warmup_bias_lr == 0
+    assert groups[0]["initial_lr"] == 1e-4
+
+
+def test_08_normalisation_is_synchronised_in_two_processes(run: Run, folder: Path, capfd: Any) -> None:
+    (script,) = GUIDE.glob("08_*.py")
+    text = script.read_text(encoding="utf-8")
+    assert "epochs=20, device=[0, 1]" in text
+    text = text.replace("epochs=20, device=[0, 1]", 'epochs=1, device="cpu", processes=2, imgsz=128')
+    told = "lambda t: print('SYNCHRONISED', sum(isinstance(m, nn.SyncBatchNorm) for m in t.model.modules()))"
+    text = text.replace("model.train(", f'model.add_callback("on_train_end", {told})\nmodel.train(')
+    copy = folder / script.name
+    copy.write_text(text, encoding="utf-8")
+    run(copy)
+    said = re.findall(r"SYNCHRONISED (\d+)", capfd.readouterr().out)
+    assert said and int(said[0]) > 10
+
+
+def test_09_the_norm_is_clipped(run: Run, folder: Path, clipped: list[tuple[float, float]]) -> None:
+    (script,) = GUIDE.glob("09_*.py")
+    trainer = run(script)["model"].trainer
+    assert len(clipped) == trainer.plan.updates == 20
+    assert all(after <= 0.1001 for _, after in clipped) and any(before > 0.1 for before, _ in clipped)
 
 
 # -- "the same trainer works for YOLO, with another parent class", says the guide of its three RT-DETR scripts ---------
@@ -156,7 +187,9 @@ def test_08_for_yolo_one_process_stays_as_it_is(run: Run, folder: Path) -> None:
     assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in trainer.model.modules())
 
 
-def test_09_for_yolo_the_norm_is_clipped(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def clipped(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Norm of all gradients before and after every call of torch's clipping."""
     clip, norms = torch.nn.utils.clip_grad_norm_, list[tuple[float, float]]()
 
     def spy(parameters: Any, max_norm: float, **rest: Any) -> Tensor:
@@ -167,9 +200,13 @@ def test_09_for_yolo_the_norm_is_clipped(run: Run, folder: Path, monkeypatch: py
         return before
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+    return norms
+
+
+def test_09_for_yolo_the_norm_is_clipped(run: Run, folder: Path, clipped: list[tuple[float, float]]) -> None:
     trainer = run(for_yolo("09", folder))["model"].trainer
-    assert len(norms) == trainer.plan.updates == 2
-    assert all(before > 0.1 and after <= 0.1001 for before, after in norms)
+    assert len(clipped) == trainer.plan.updates == 2
+    assert all(before > 0.1 and after <= 0.1001 for before, after in clipped)
 
 
 # -- the rest of the guide ---------------------------------------------------------------------------------------------

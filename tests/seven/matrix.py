@@ -1,6 +1,7 @@
 """Trainings of the seven needs, two by two and all together, straight and resumed; by one process or by two.
 
-As a program, under torch's launcher: ``python -m torch.distributed.run --nproc-per-node=2 matrix.py OUT OPTIONS.json``.
+As a program, under torch's launcher: ``python -m torch.distributed.run --nproc-per-node=2 matrix.py OUT OPTIONS.json``,
+where the options are those of each family: ``{"yolo": {"model": ..., "data": ...}, "rtdetr": {...}}``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 from eyas import dist
 from eyas.callbacks import Callback
-from eyas.train import DetectionTrainer
+from eyas.train import DetectionTrainer, RTDETRTrainer
 from eyas.train.checkpoint import load_checkpoint, save_checkpoint
 
 # SGD, because Adam divides by the size of a gradient and so turns rounding of 1e-8 into steps of the rate; and a small
@@ -35,6 +36,7 @@ BASE = {
     "plots": False,
     "verbose": False,
 }
+TRAINERS = {"yolo": DetectionTrainer, "rtdetr": RTDETRTrainer}
 NEEDS: dict[str, dict[str, Any]] = {
     "metrics": {"metrics": ["f1", "recall_at_p50"]},
     "class_weights": {"class_weights": {"1": 3.0, "7": 0.5}},
@@ -70,12 +72,13 @@ class KeepTheMiddle(Callback):
                 save_checkpoint(trainer.checkpoint(finished_epoch=False), self.path)
 
 
-def train(folder: Path, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def train(folder: Path, family: str, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return last.pt of a run that was left alone, and of one that was resumed from the middle of it."""
+    trainer = TRAINERS[family]
     middle = folder / "resumed" / "weights" / "last.pt"
     overrides = {**BASE, "save_dir": str(folder / "straight"), **options}
-    DetectionTrainer(overrides=overrides, _callbacks=[KeepTheMiddle(middle)]).train()
-    DetectionTrainer(overrides={"resume": str(middle)}).train()
+    trainer(overrides=overrides, _callbacks=[KeepTheMiddle(middle)]).train()
+    trainer(overrides={"resume": str(middle)}).train()
     return load_checkpoint(folder / "straight" / "weights" / "last.pt"), load_checkpoint(middle)
 
 
@@ -91,11 +94,11 @@ def main() -> None:
     out, common = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     torch.set_num_threads(1)
     dist.start("cpu")
-    for needs in COMBINATIONS:
-        folder = out / title(needs)
-        straight, resumed = train(folder, **common, **settings(needs))
+    for family, needs in itertools.product(common, COMBINATIONS):
+        folder = out / family / title(needs)
+        straight, resumed = train(folder, family, **common[family], **settings(needs))
         if dist.is_main():
-            torch.save({"straight": essence(straight), "resumed": essence(resumed)}, out / f"{title(needs)}.pt")
+            torch.save({"straight": essence(straight), "resumed": essence(resumed)}, folder / "ends.pt")
     dist.finish()
 
 

@@ -29,17 +29,23 @@ pytestmark = pytest.mark.xdist_group("combinations")  # one worker, or both woul
 
 
 @pytest.fixture(scope="module")
-def common(digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Data, and a network of five convolutions and a head: a third of the layers to synchronise."""
+def common(digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Data, and for each family a network of five convolutions and a head: a third of the layers to synchronise."""
     backbone = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16, 16, 16)]
-    table = {"nc": 10, "end2end": True, "reg_max": 1, "backbone": backbone, "head": [[[2, 3, 4], 1, "Detect", ["nc"]]]}
-    model = tmp_path_factory.mktemp("model") / "five.yaml"
-    model.write_text(yaml.safe_dump(table))
-    return {"data": str(digits_tiny), "model": str(model)}
+    # No denoising and one size: what is drawn for an image depends on the other images that its process has.
+    decoder = ["nc", 16, 30, 2, 2, 2, 32, 0.0, "relu", -1, 0]
+    heads = {"yolo": [[2, 3, 4], 1, "Detect", ["nc"]], "rtdetr": [[2, 3, 4], 1, "RTDETRDecoder", decoder]}
+    folder, options = tmp_path_factory.mktemp("model"), {}
+    for family, head in heads.items():
+        table = {"nc": 10, "end2end": True, "reg_max": 1, "backbone": backbone, "head": [head]}
+        (folder / f"{family}.yaml").write_text(yaml.safe_dump(table))
+        options[family] = {"data": str(digits_tiny), "model": str(folder / f"{family}.yaml")}
+    options["rtdetr"]["multi_scale"] = 0.0
+    return options
 
 
 @pytest.fixture(scope="module")
-def two_processes(common: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_processes(common: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the runs of all combinations by two processes; one launch, since torch takes seconds to import."""
     out = tmp_path_factory.mktemp("two")
     options = out / "options.json"
@@ -57,10 +63,14 @@ def two_processes(common: dict[str, str], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def start(common: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """Weights that every run begins with."""
-    still, _ = matrix.train(tmp_path_factory.mktemp("start"), **common, lr0=1e-12)
-    return still["state"]["model"]
+def start(
+    common: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights that every run of a family begins with."""
+    return {
+        family: matrix.train(tmp_path_factory.mktemp("start"), family, **options, lr0=1e-12)[0]["state"]["model"]
+        for family, options in common.items()
+    }
 
 
 def assert_identical(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -87,20 +97,23 @@ def assert_close(one: dict[str, Any], other: dict[str, Any], start: dict[str, to
 
 
 @pytest.mark.parametrize("needs", matrix.COMBINATIONS, ids=matrix.title)
+@pytest.mark.parametrize("family", matrix.TRAINERS)
 def test_one_process_or_two_straight_or_resumed(
+    family: str,
     needs: tuple[str, ...],
-    common: dict[str, str],
-    start: dict[str, torch.Tensor],
+    common: dict[str, dict[str, Any]],
+    start: dict[str, dict[str, torch.Tensor]],
     two_processes: Path,
     tmp_path: Path,
 ) -> None:
-    options = {**common, **matrix.settings(needs)}
-    straight, resumed = map(matrix.essence, matrix.train(tmp_path, **options))
-    pair = torch.load(two_processes / f"{matrix.title(needs)}.pt", weights_only=True)
+    options = {**common[family], **matrix.settings(needs)}
+    straight, resumed = map(matrix.essence, matrix.train(tmp_path, family, **options))
+    theirs = two_processes / family / matrix.title(needs)
+    pair = torch.load(theirs / "ends.pt", weights_only=True)
     assert_identical(straight, resumed)
     assert_identical(pair["straight"], pair["resumed"])
-    assert_close(straight, pair["straight"], start)
-    for folder in (tmp_path, two_processes / matrix.title(needs)):
+    assert_close(straight, pair["straight"], start[family])
+    for folder in (tmp_path, theirs):
         for run in ("straight", "resumed"):
             effects = json.loads((folder / run / "effects.json").read_text())
             seen = {name for name, entry in effects["settings"].items() if entry["seen"] not in (None, {}, [])}

@@ -23,7 +23,7 @@ from eyas.data.balance import ImageClasses, combined_factors, describe_combined,
 from eyas.data.loader import EpochLoader
 from eyas.data.sampler import WeightedOrder
 from eyas.log import print_table, warn
-from eyas.losses import DenseCriterion, EndToEndCriterion
+from eyas.losses import DenseCriterion, EndToEndCriterion, SetCriterion
 from eyas.optim.ema import unwrap_model
 
 if TYPE_CHECKING:
@@ -147,23 +147,23 @@ def criterion_parts(criterion: Any) -> dict[str, Any]:
 def used_weights(part: Any, device: torch.device | str = "cpu") -> Tensor | None:
     """Return the class weights (C,) that a part of a criterion applies, on the CPU; None if it applies none.
 
-    A `DenseCriterion` is not believed but measured: the gradient of its class loss with its weights over the gradient
-    without them. Of any other criterion the attribute ``class_weights`` is read. Waits for the device.
+    Our own criteria are not believed but measured: the gradient of their class loss with their weights over the
+    gradient without them. Of any other criterion the attribute ``class_weights`` is read. Waits for the device.
     """
     weights = getattr(part, "class_weights", None)  # a user's own criterion may lack it
     if weights is None:
         return None
-    if not isinstance(part, DenseCriterion):
+    if not isinstance(part, DenseCriterion | SetCriterion):
         return torch.as_tensor(weights, dtype=torch.float32).flatten().cpu()
     return _class_gradient(part, 0.0, device) / _class_gradient(_unweighted(part), 0.0, device)
 
 
 def other_weighting(part: Any, device: torch.device | str = "cpu") -> str | None:
     """Return what else makes classes differ in a part of a criterion, or None: two weightings would multiply."""
-    if not isinstance(part, DenseCriterion):
+    if not isinstance(part, DenseCriterion | SetCriterion):
         return None
     for name in ("pos_weight", "weight"):
-        if getattr(part.bce, name, None) is not None:
+        if isinstance(part, DenseCriterion) and getattr(part.bce, name, None) is not None:
             return f"criterion.bce with {name}"
     for target in (0.0, 1.0):
         gradient = _class_gradient(_unweighted(part), target, device)
@@ -172,17 +172,21 @@ def other_weighting(part: Any, device: torch.device | str = "cpu") -> str | None
     return None
 
 
-def _unweighted(part: DenseCriterion) -> DenseCriterion:
+def _unweighted(part: DenseCriterion | SetCriterion) -> DenseCriterion | SetCriterion:
     plain = copy.copy(part)
     plain.class_weights = None
     return plain
 
 
-def _class_gradient(part: DenseCriterion, target: float, device: torch.device | str) -> Tensor:
-    """Return the gradient (C,) of the class loss of one anchor with all logits at 0, on the CPU."""
+def _class_gradient(part: DenseCriterion | SetCriterion, target: float, device: torch.device | str) -> Tensor:
+    """Return the gradient (C,) of the class loss of one anchor or query with all logits at 0, on the CPU."""
     logits = torch.zeros(1, 1, part.nc, device=device, requires_grad=True)
+    targets = torch.full_like(logits, target, requires_grad=False)
     with torch.enable_grad():
-        loss = part.class_loss(logits, torch.full_like(logits, target, requires_grad=False))
+        if isinstance(part, SetCriterion):
+            loss = part.weighted_class_loss(logits, targets, targets > 0).sum()
+        else:
+            loss = part.class_loss(logits, targets)
         return torch.autograd.grad(loss, logits)[0].flatten().float().cpu()
 
 

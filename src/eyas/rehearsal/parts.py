@@ -15,7 +15,7 @@ import torch
 from eyas.api import YOLO
 from eyas.callbacks import Callback, Freeze
 from eyas.config import TrainOptions, resolve
-from eyas.models import DetectionModel
+from eyas.models import build_detector
 from eyas.rehearsal import blame
 from eyas.rehearsal.difference import Snapshot, explain
 from eyas.rehearsal.observe import (
@@ -347,7 +347,7 @@ class Load(Part):
     def unknown_layer(self, path: Path, lines: Mapping[str, Any]) -> Place | None:
         """Return the line of the first layer that the model's table does not describe, or of a forward pass."""
         stored = torch.load(path, weights_only=True)
-        described = DetectionModel(stored["yaml"], nc=stored["nc"], verbose=False).state_dict()
+        described = build_detector(stored["yaml"], nc=stored["nc"], verbose=False).state_dict()
         strange = [name for name in stored["model"] if name not in described]
         names = [part for name in strange for part in name.split(".")]
         return next((Place(**lines[name]) for name in (*names, *OWN_FORWARD, "class") if name in lines), None)

@@ -2,6 +2,7 @@
 
 from eyas.train.detection import DetectionTrainer
 from eyas.train.result import TrainResult
+from eyas.train.rtdetr import RTDETRTrainer
 from eyas.train.trainer import BaseTrainer
 
-__all__ = ["BaseTrainer", "DetectionTrainer", "TrainResult"]
+__all__ = ["BaseTrainer", "DetectionTrainer", "RTDETRTrainer", "TrainResult"]

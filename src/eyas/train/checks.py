@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from eyas.log import warn
-from eyas.models import DetectionModel
+from eyas.models import Detector, detector_class
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -53,12 +53,14 @@ def warn_if_not_portable(model: nn.Module) -> None:
     A class that changes only losses, or how weights are made, is described by its table; one with layers or a forward
     pass of its own is not, and is opened with ``YOLO(path, model_class=ThatClass)``.
     """
-    cls = type(model)
-    if cls is DetectionModel or not isinstance(model, DetectionModel):
+    if not isinstance(model, Detector):
+        return
+    cls, stock = type(model), detector_class(model.yaml)
+    if cls is stock:
         return
     with torch.device("meta"):
-        described = DetectionModel(model.yaml, nc=model.nc, verbose=False)
-    own_forward = [n for n in ("forward", "predict", "fuse") if getattr(cls, n) is not getattr(DetectionModel, n)]
+        described = stock(model.yaml, nc=model.nc, verbose=False)
+    own_forward = [n for n in ("forward", "predict", "fuse") if getattr(cls, n) is not getattr(stock, n)]
     own_layers = {k: v.shape for k, v in model.state_dict().items()} != {
         k: v.shape for k, v in described.state_dict().items()
     }

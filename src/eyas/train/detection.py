@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from eyas.data.index import ImageIndex, build_index
 from eyas.data.loader import EpochLoader, build_eval_loader, build_train_loader
 from eyas.data.store import ImageStore
 from eyas.evaluate.validator import DetectionValidator
-from eyas.models import DetectionModel
+from eyas.models import DetectionModel, detector_class, model_table
 from eyas.optim.ema import unwrap_model
 from eyas.train.options import STRIDE, padded
 from eyas.train.trainer import BaseTrainer
@@ -39,6 +40,8 @@ class DetectionTrainer(BaseTrainer):
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """Return a ``DetectionModel`` for the data's classes, with ``weights`` loaded if given."""
+        if detector_class(model_table(cfg)).stretch:
+            raise ValueError(f"{cfg_name(cfg)} is of the RT-DETR family; train it with RTDETRTrainer, or RTDETR(...).")
         model = DetectionModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=verbose)
         # Fresh class outputs start at the density of objects at this size. The usual start, made for 640 px, is off by
         # 3.2 in the logit at 128 px, which AdamW at 0.002 needs over a thousand steps to make up for.
@@ -76,10 +79,18 @@ class DetectionTrainer(BaseTrainer):
             split=mode,
         )
 
+    def closing_augmentation(self) -> list[str]:
+        """Return which of mosaic and mixing are on, and end before the run does."""
+        return [name for name in ("mosaic", "mixup", "cutmix") if getattr(self.args, name)]
+
+    def image_store(self, index: ImageIndex) -> ImageStore:
+        """Return what loads images, their longer side as long as the network input's."""
+        return ImageStore(index, imgsz=self.imgsz(), cache=self.args.cache)
+
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> TrainDataset | EvalDataset:
         """Return the data set of a split: augmented for ``"train"``, letterboxed for ``"val"``."""
         index = self.build_index(img_path, mode)
-        store = ImageStore(index, imgsz=self.imgsz(), cache=self.args.cache)
+        store = self.image_store(index)
         if mode == "train":
             return TrainDataset(
                 index,
@@ -172,6 +183,11 @@ class DetectionTrainer(BaseTrainer):
         if size == images.shape[-1]:
             return images
         return interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def cfg_name(cfg: Any) -> str:
+    """Name of what a model is built from, for messages."""
+    return str(cfg.get("yaml_file") or "the model") if isinstance(cfg, Mapping) else str(cfg)
 
 
 def ours(loader: Any) -> bool:

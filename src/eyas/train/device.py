@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 from eyas import dist
@@ -97,6 +98,14 @@ def amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
         return torch.bfloat16
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bf16 else torch.float16
+
+
+def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
+    """Seed torch's generators for one step: what it draws (denoising, dropout) is a function of where the run stands.
+
+    A resumed run then draws what an uninterrupted one would, in every process, without storing each one's generator.
+    """
+    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, step, rank)).generate_state(1, np.uint64)[0]))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""What is about to be trained, as two tables: every decision with who made it, and every group of parameters."""
+"""What is about to be trained, as three tables: decisions with who made them, stages of the run, parameter groups."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
 
 DECISION_HEADER = ("plan", "value", "why")
+STAGE_HEADER = ("stage", "epochs", "share of the run", "timeline")
 GROUP_HEADER = ("group", "tensors", "parameters", "learning rate", "decay", "frozen", "clip", "EMA")
 SCHEDULE = "the learning-rate schedule"
+BAR = 20  # characters of a timeline
 Row = tuple[str, str, str]
 
 
 def print_overview(trainer: BaseTrainer) -> None:
-    """Print both tables of a trainer that is set up."""
+    """Print the tables of a trainer that is set up."""
     print_table("", list(DECISION_HEADER), [list(row) for row in decision_rows(trainer)])
+    print_table("", list(STAGE_HEADER), stage_rows(trainer))
     print_table("", list(GROUP_HEADER), group_rows(trainer))
 
 
@@ -77,6 +81,35 @@ def replaced_methods(trainer: BaseTrainer) -> Iterator[tuple[str, str]]:
     for name, fn in composition.overrides(type(unwrap_model(trainer.model))).items():
         if name != "__init__" and not fn.__module__.startswith("torch."):
             yield name, f"{fn.__qualname__}()"
+
+
+# -- stages ------------------------------------------------------------------------------------------------------------
+def stage_rows(trainer: BaseTrainer) -> list[list[object]]:
+    """Return one row for each stage of the run, as ``STAGE_HEADER`` names the columns."""
+    rows: list[list[object]] = []
+    for name, start, end in stages(trainer):
+        low, high = start / trainer.epochs, min(end / trainer.epochs, 1.0)
+        filled = range(math.floor(low * BAR), math.ceil(high * BAR))
+        bar = "".join("#" if i in filled else "." for i in range(BAR))
+        rows.append([name, f"{start:.3g} - {min(end, trainer.epochs):.3g}", f"{low:.0%} - {high:.0%}", bar])
+    return rows
+
+
+def stages(trainer: BaseTrainer) -> Iterator[tuple[str, float, float]]:
+    """Yield (name, start, end) of what is not the same all through the run, in epochs that lie behind."""
+    plan = trainer.plan
+    if plan.warmup_batches:
+        yield "warm-up", 0, plan.warmup_batches / plan.batches
+    if trainer.ema:
+        # After 3 tau the average's decay is within 5 % of its limit.
+        yield "average takes hold", 0, 3 * plan.ema_tau * trainer.epochs / plan.updates
+    for freeze in (callback for callback in trainer.callbacks.callbacks if isinstance(callback, Freeze)):
+        for phase in freeze.resolved:
+            yield f"{phase.what} frozen", float(phase.start), float(phase.end() or trainer.epochs)
+    closing = trainer.closing_epochs()
+    if names := trainer.closing_augmentation():
+        yield f"with {', '.join(names)}", 0, trainer.epochs - closing
+        yield f"without {', '.join(names)}", trainer.epochs - closing, trainer.epochs
 
 
 # -- groups ------------------------------------------------------------------------------------------------------------

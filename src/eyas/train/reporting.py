@@ -26,9 +26,12 @@ class ConsoleReport(Callback):
     def on_train_start(self, trainer: BaseTrainer) -> None:
         self.console.device = trainer.device
         self.console.start(overview.decision_rows(trainer), self.header(trainer))
-        for line in format_table(overview.GROUP_HEADER, overview.group_rows(trainer)):
-            self.console.message("  " + line)
-        self.console.message("")
+        stages = format_table(overview.STAGE_HEADER, overview.stage_rows(trainer))
+        groups = format_table(overview.GROUP_HEADER, overview.group_rows(trainer))
+        for lines in (stages, groups):
+            for line in lines:
+                self.console.message("  " + line)
+            self.console.message("")
 
     def header(self, trainer: BaseTrainer) -> str:
         """One line: what trains on what, where, into which folder."""

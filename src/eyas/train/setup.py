@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -32,6 +33,7 @@ from eyas.config import TrainOptions
 from eyas.data.loader import EpochLoader
 from eyas.models import DetectionModel
 from eyas.models.catalog import model_table
+from eyas.models.rtdetr.published import PUBLISHED
 from eyas.optim import parameter_groups
 from eyas.optim.optimizers import optimizer_class
 from eyas.train.checkpoint import load_checkpoint
@@ -112,8 +114,17 @@ def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> tuple
     else:
         model_table(cfg)  # a typing mistake is answered before any data is read
     if isinstance(options.pretrained, str):
-        weights = load_checkpoint(options.pretrained)
+        weights = given_weights(options.pretrained)
     return cfg, weights if options.pretrained else None
+
+
+def given_weights(source: str | Path) -> Any:
+    """Return weights to start from: a checkpoint's content, or the name or ``.pth`` file that the model itself reads.
+
+    Raises:
+        CheckpointError: no such file, or not one of ours.
+    """
+    return source if str(source) in PUBLISHED or Path(source).suffix == ".pth" else load_checkpoint(source)
 
 
 def place_model(model: nn.Module, device: torch.device, channels_last: bool | None) -> nn.Module:
@@ -181,7 +192,7 @@ def closing_epochs(trainer: BaseTrainer) -> int:
 def default_groups(model: nn.Module, name: str, lr: float, decay: float) -> list[dict[str, Any]]:
     """Return the stock parameter groups; MuSGD orthogonalises matrices and speeds up the class branches (spec B.5)."""
     if optimizer_class(name).__name__ == "MuSGD":
-        boost = model.sections()["head.cls"] if isinstance(model, DetectionModel) else ()
+        boost = model.sections()["head.cls"] if isinstance(model, DetectionModel) and not model.stretch else ()
         return parameter_groups(model, lr=lr, decay=decay, muon=True, boost=boost)
     return parameter_groups(model, lr=lr, decay=decay)
 

@@ -24,7 +24,7 @@ from eyas.optim.optimizers import optimizer_class
 from eyas.recipes import YOLO26, Recipe
 from eyas.train import checks, composition, effects, options, parallel, setup, state
 from eyas.train.checkpoint import load_checkpoint, save_checkpoint
-from eyas.train.device import amp_dtype, check_amp, process_devices, reproducible, select_device
+from eyas.train.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.train.interrupt import Interrupted, catch_interrupts
 from eyas.train.plan import Plan
 from eyas.train.result import TrainResult
@@ -117,7 +117,7 @@ class BaseTrainer:
     def run_here(self) -> TrainResult:
         """Be one process of the training; whatever happens, ``teardown`` fires last."""
         self.take_place()
-        with reproducible(self.args.deterministic, self.device):
+        with reproducible(self.is_deterministic(), self.device):
             try:
                 self.fit()
             except BaseException as error:
@@ -193,6 +193,7 @@ class BaseTrainer:
 
     def train_batch(self, batch: Batch) -> None:
         """One forward and backward pass, and the optimizer's step when due; never waits for the device."""
+        seed_step(self.args.seed, self.epoch, self.step, dist.rank())
         self.run_callbacks("on_train_batch_start")
         self.set_rates()
         self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
@@ -314,10 +315,25 @@ class BaseTrainer:
         """Tell loader and criterion where the run stands; the only message against the flow of data."""
         if self.start_step == 0:  # a run resumed inside an epoch goes on counting
             self.meter = LossMeter()
-        mosaic_closed = self.epoch >= self.epochs - setup.closing_epochs(self)
-        setup.tell_loader(self.train_loader, self.epoch, mosaic_closed, self.start_step)
+        setup.tell_loader(self.train_loader, self.epoch, self.augmentation_closed(), self.start_step)
         for model in (unwrap_model(self.model), *([self.ema.ema] if self.ema else [])):
             setup.tell_criterion(model.criterion, Progress(self.epoch, self.epochs))
+
+    def augmentation_closed(self) -> bool:
+        """Whether this epoch belongs to the last part of the run, without mosaic and mixing."""
+        return self.epoch >= self.epochs - self.closing_epochs()
+
+    def closing_epochs(self) -> int:
+        """Return how many last epochs go without mosaic and mixing."""
+        return setup.closing_epochs(self)
+
+    def closing_augmentation(self) -> list[str]:
+        """Return names of the augmentation that the last part of the run goes without."""
+        return []
+
+    def is_deterministic(self) -> bool:
+        """Whether kernels must give the same result every time."""
+        return self.args.deterministic
 
     def set_rates(self) -> None:
         """Set learning rates and momenta of this batch, as a function of progress alone."""

@@ -21,7 +21,7 @@ from eyas.data.dataset import TrainDataset
 from eyas.data.loader import EpochLoader
 from eyas.data.sampler import EpochOrder, WeightedOrder
 from eyas.evaluate.validator import DetectionValidator
-from eyas.losses import DenseCriterion, EndToEndCriterion
+from eyas.losses import DenseCriterion, EndToEndCriterion, SetCriterion
 from eyas.optim import SCHEDULES
 from eyas.optim.ema import unwrap_model
 from eyas.optim.optimizers import optimizer_class
@@ -273,6 +273,8 @@ def gain(position: int, name: str) -> Witness:
         part = criterion.one2one if isinstance(criterion, EndToEndCriterion) else criterion
         if isinstance(part, DenseCriterion):
             return part.gains[position]
+        if isinstance(part, SetCriterion):
+            return tuple(part.gains.values())[position]
         mentioned = any(name in composition.names_in(fn) for fn in user_loss_code(trainer))
         return f"read by {type(part).__name__}" if mentioned else None
 

@@ -1,0 +1,122 @@
+"""The trainer of the RT-DETR family: stretched images, stages that end together, a slower trained backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from eyas.callbacks import Callback, CallbackList
+from eyas.callbacks.rates import layer_rates
+from eyas.config import TrainOptions
+from eyas.data.index import ImageIndex
+from eyas.data.store import ImageStore
+from eyas.models import build_detector, model_table
+from eyas.optim import build_optimizer
+from eyas.optim.ema import unwrap_model
+from eyas.recipes import RTDETR, Recipe
+from eyas.train import setup
+from eyas.train.detection import DetectionTrainer, cfg_name
+
+RATES = "layer rates"  # the decision that a component for rates makes
+
+
+class RTDETRTrainer(DetectionTrainer):
+    """Trains detectors that predict a set; see ``DetectionTrainer`` for what may be overridden.
+
+    Images are stretched to the square input (spec core E.8). ``multi_scale`` and mosaic end together, with the last
+    part of the run. Weights that were given learn more slowly in the backbone, by the ratio that its table states.
+    """
+
+    recipe: Recipe = RTDETR
+
+    def __init__(
+        self,
+        cfg: TrainOptions | Mapping[str, Any] | str | Path | None = None,
+        overrides: TrainOptions | Mapping[str, Any] | None = None,
+        _callbacks: CallbackList | Mapping[str, list[Any]] | list[Callback] | None = None,
+    ) -> None:
+        super().__init__(cfg, overrides, _callbacks)
+        refuse_deterministic(self.args, self.device)
+        if self.args.nms:
+            raise ValueError("nms=True has no effect on RT-DETR, whose queries do not repeat each other; leave it out.")
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+        """Return the family's model for the data's classes, with ``weights`` loaded if given."""
+        model = build_detector(
+            table_to_train(cfg, from_scratch=not weights),
+            nc=self.data["nc"],
+            names=self.data["names"],
+            verbose=verbose,
+        )
+        if not model.stretch:
+            raise ValueError(
+                f"{type(self).__name__} trains RT-DETR models, and {cfg_name(cfg)} is none; train it with "
+                "DetectionTrainer, or YOLO(...)."
+            )
+        if weights:
+            model.load(weights, remap=self.args.cls_remap)
+        return model
+
+    def image_store(self, index: ImageIndex) -> ImageStore:
+        """Return what loads images, stretched to the square input."""
+        return ImageStore(index, imgsz=self.imgsz(), cache=self.args.cache, stretch=True)
+
+    def closing_augmentation(self) -> list[str]:
+        """Return which of mosaic, mixing and multi-scale are on, and end before the run does."""
+        return [*super().closing_augmentation(), *(["multi_scale"] if self.args.multi_scale else [])]
+
+    def is_deterministic(self) -> bool:
+        """Whether kernels must be deterministic: never on a GPU, where deformable attention has no such kernel."""
+        return super().is_deterministic() and self.device.type == "cpu"
+
+    def rescale(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize (B, 3, H, W) as ``multi_scale`` says, up to the last part of the run."""
+        return images if self.augmentation_closed() else super().rescale(images)
+
+    def build_optimizer(
+        self,
+        model: nn.Module,
+        name: str = "auto",
+        lr: float = 0.001,
+        momentum: float = 0.9,
+        decay: float = 1e-5,
+        iterations: float = 1e5,
+    ) -> Optimizer:
+        """Return the optimizer with groups {backbone, rest} x {weight, bn, bias}; see ``BaseTrainer``."""
+        network = unwrap_model(model)
+        groups = setup.default_groups(network, name, lr, decay)
+        if (ratio := self.backbone_ratio()) != 1:
+            groups = layer_rates(network, groups, {"backbone": ratio})
+        return build_optimizer(name, self.adjust("adjust_param_groups", groups), lr=lr, momentum=momentum)
+
+    def backbone_ratio(self) -> float:
+        """Return the backbone's rate as a share of the others': 1 for random weights, or where someone else decides."""
+        decided = any(callback.decides == RATES for callback in self.callbacks.callbacks)
+        network: Any = unwrap_model(self.model)
+        return 1.0 if self.from_scratch or decided else float(network.yaml.get("lr_ratio", 1.0))
+
+
+def table_to_train(cfg: Any, from_scratch: bool) -> dict[str, Any]:
+    """Return the model's table; random weights are all trained, where given ones keep stem and statistics frozen."""
+    table = model_table(cfg)
+    if from_scratch and table.get("frozen_norms"):
+        table |= {"frozen_norms": False, "freeze_stem": False}
+    return table
+
+
+def refuse_deterministic(args: TrainOptions, device: torch.device) -> None:
+    """Stop if bit-equal results were asked for where this family cannot give them.
+
+    Raises:
+        ValueError: ``deterministic=True`` was typed, and the device is not a CPU.
+    """
+    if args.deterministic and args.is_typed("deterministic") and device.type != "cpu":
+        raise ValueError(
+            f"deterministic=True cannot be kept on {device.type} by RT-DETR: the gradient of its deformable attention "
+            "is summed in no fixed order there. Leave it out, or train on the CPU."
+        )

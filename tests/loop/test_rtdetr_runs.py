@@ -1,0 +1,161 @@
+"""Real tiny trainings of RT-DETR: the loop, the facade and the command line treat it as they treat YOLO."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from eyas.api import RTDETR, YOLO, run_predict, run_train, run_val
+from eyas.callbacks import Callback
+from eyas.models import RTDETRDetectionModel
+from eyas.train import DetectionTrainer, RTDETRTrainer
+from eyas.train.checkpoint import load_checkpoint
+from eyas.train.overview import stage_rows
+
+Options = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def set_options(options: Options, tiny_rtdetr: Path) -> Options:
+    """Options of a training of the small RT-DETR."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        made = options(**({"model": str(tiny_rtdetr), "fraction": 0.25, "batch": 8, "epochs": 2} | changes))
+        return {name: value for name, value in made.items() if name != "project" or "save_dir" not in changes}
+
+    return make
+
+
+def essence(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return checkpoint["state"]["model"]
+
+
+def test_the_command_line_trains_validates_and_predicts(set_options: Options, digits_tiny: Path) -> None:
+    result = run_train(set_options())
+    assert result.epochs == 2 and result.best.exists()
+    losses = [key for key in result.history[0] if key.startswith("train/")]
+    assert losses == ["train/giou_loss", "train/cls_loss", "train/l1_loss"]
+    assert all(math.isfinite(value) for row in result.history for value in row.values())
+    folder = str(result.save_dir.parent)
+    metrics = run_val({"model": str(result.best), "workers": 0, "device": "cpu", "plots": False, "project": folder})
+    assert metrics.box.map50 == pytest.approx(result.metrics["metrics/mAP50(B)"], abs=1e-9)
+    image = next((digits_tiny.parent / "images").rglob("*.[pj][np]g"))
+    (found,) = run_predict({"source": str(image), "model": str(result.best), "conf": 0.001, "save": False})
+    height, width = found.orig_shape
+    boxes = found.boxes.xyxy
+    assert len(boxes) and bool((boxes >= 0).all())
+    assert float(boxes[:, [0, 2]].max()) <= width and float(boxes[:, [1, 3]].max()) <= height
+
+
+def test_the_facade_finds_the_family(set_options: Options) -> None:
+    given = set_options(epochs=1)
+    model = YOLO(given.pop("model"))
+    assert type(model) is RTDETR
+    model.train(**given)
+    assert type(model.trainer) is RTDETRTrainer
+    assert type(YOLO(model.trainer.best)) is RTDETR
+    with pytest.raises(ValueError, match="not of the RT-DETR family"):
+        RTDETR("yolo26n")
+
+
+def test_resumed_is_straight_with_denoising(set_options: Options, tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Any) -> None:
+            if (trainer.epoch, trainer.step) == (1, 0):
+                raise KeyboardInterrupt
+
+    straight = set_options(save_dir=str(tmp_path / "straight"))
+    broken = straight | {"save_dir": str(tmp_path / "broken")}
+    RTDETRTrainer(overrides=straight).train()
+    with pytest.raises(KeyboardInterrupt):
+        RTDETRTrainer(overrides=broken, _callbacks=[Stop()]).train()
+    RTDETRTrainer(overrides={"resume": str(tmp_path / "broken" / "weights" / "last.pt")}).train()
+    one, other = (essence(load_checkpoint(tmp_path / name / "weights" / "last.pt")) for name in ("straight", "broken"))
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
+def test_two_runs_are_bit_equal(set_options: Options, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        RTDETRTrainer(overrides=set_options(save_dir=str(tmp_path / name), epochs=1, deterministic=True)).train()
+    one, two = (essence(load_checkpoint(tmp_path / name / "weights" / "last.pt")) for name in ("one", "two"))
+    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+
+
+def test_random_weights_train_all_layers_alike_and_given_ones_the_backbone_less(
+    set_options: Options, tmp_path: Path, tiny_rtdetr: Path
+) -> None:
+    table = yaml.safe_load(tiny_rtdetr.read_text()) | {"lr_ratio": 0.1}
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(table))
+    fresh = RTDETRTrainer(overrides=set_options(model=str(other), epochs=1))
+    fresh.train()
+    assert {group["initial_lr"] for group in fresh.optimizer.param_groups} == {4e-4}
+    again = RTDETRTrainer(overrides=set_options(model=str(fresh.best), epochs=1))
+    again.train()
+    rates = {group["name"]: group["initial_lr"] for group in again.optimizer.param_groups}
+    assert len(rates) == 6
+    for kind in ("weight", "bn", "bias"):
+        assert rates[kind] == pytest.approx(1e-4)
+        assert rates[f"backbone.{kind}"] == pytest.approx(1e-5)
+    ruled = RTDETRTrainer(overrides=set_options(model=str(fresh.best), epochs=1, lr_rules={"backbone": 0.5}))
+    ruled.train()
+    rates = {group["name"]: group["initial_lr"] for group in ruled.optimizer.param_groups}
+    assert rates["backbone.weight"] == pytest.approx(5e-5), "a rule of the user takes the place of the table's ratio"
+
+
+def test_the_recipe_and_its_timeline(set_options: Options) -> None:
+    trainer = RTDETRTrainer(overrides=set_options(epochs=4))
+    assert (trainer.args.clip_grad_norm, trainer.args.box, trainer.args.cls, trainer.args.dfl) == (0.1, 2.0, 1.0, 5.0)
+    trainer.train()
+    assert trainer.plan.optimizer == "AdamW" and trainer.plan.warmup_bias_lr == 0
+    rows = {row[0]: row[1:] for row in stage_rows(trainer)}
+    assert rows["with mosaic, multi_scale"][:2] == ["0 - 3", "0% - 75%"]
+    assert rows["without mosaic, multi_scale"] == ["3 - 4", "75% - 100%", "...............#####"]
+    assert trainer.augmentation_closed()
+    images = torch.zeros(1, 3, 64, 64)
+    assert trainer.rescale(images) is images
+
+
+def test_gains_scale_their_losses(set_options: Options) -> None:
+    seen = {}
+    for gains in ({}, {"box": 4.0, "cls": 3.0, "dfl": 10.0}):
+        trainer = RTDETRTrainer(overrides=set_options(epochs=1, **gains))
+        trainer.train()
+        seen[bool(gains)] = trainer.model.criterion.gains
+    assert seen == {False: {"giou": 2.0, "cls": 1.0, "l1": 5.0}, True: {"giou": 4.0, "cls": 3.0, "l1": 10.0}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"nms": True}, "nms=True has no effect on RT-DETR"), ({"model": "yolo26n"}, "trains RT-DETR models")],
+)
+def test_what_does_not_fit_is_refused(set_options: Options, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RTDETRTrainer(overrides=set_options(**changes)).train()
+
+
+def test_bit_equal_results_are_refused_by_name_where_they_cannot_be_had() -> None:
+    from eyas.config import resolve
+    from eyas.train.rtdetr import refuse_deterministic
+
+    with pytest.raises(ValueError, match="deterministic=True cannot be kept on cuda"):
+        refuse_deterministic(resolve(call={"deterministic": True}), torch.device("cuda"))
+    refuse_deterministic(resolve(call={}), torch.device("cuda"))
+    refuse_deterministic(resolve(call={"deterministic": True}), torch.device("cpu"))
+
+
+def test_yolos_trainer_refuses_the_other_family(set_options: Options) -> None:
+    with pytest.raises(ValueError, match="RTDETRTrainer"):
+        DetectionTrainer(overrides=set_options()).train()
+
+
+def test_denoising_and_validation_leave_a_model_of_the_class(set_options: Options) -> None:
+    trainer = RTDETRTrainer(overrides=set_options(epochs=1))
+    trainer.train()
+    assert isinstance(trainer.model, RTDETRDetectionModel)
