@@ -21,7 +21,7 @@ from torch import Tensor
 from eyas.callbacks import Callback
 from eyas.models import DetectionModel
 from eyas.optim import unwrap_model
-from eyas.train import DetectionTrainer
+from eyas.train import DetectionTrainer, RTDETRTrainer
 from eyas.train.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -57,8 +57,10 @@ class Run:
 class Tiny:
     """Makes trainings of two epochs over sixteen scenes, two steps each."""
 
-    def __init__(self, model: Path, data: Path, folder: Path) -> None:
-        self.model, self.data, self.folder = str(model), str(data), folder
+    def __init__(
+        self, model: Path, data: Path, folder: Path, stock: type[DetectionTrainer] = DetectionTrainer
+    ) -> None:
+        self.model, self.data, self.folder, self.stock = str(model), str(data), folder, stock
         self.number = 0
 
     def options(self, **changes: Any) -> dict[str, Any]:
@@ -80,12 +82,12 @@ class Tiny:
         return base | changes
 
     def trainer(
-        self, cls: type[DetectionTrainer] = DetectionTrainer, /, *components: Callback, **changes: Any
+        self, cls: type[DetectionTrainer] | None = None, /, *components: Callback, **changes: Any
     ) -> DetectionTrainer:
-        """A trainer that has not started."""
-        return cls(overrides=self.options(**changes), _callbacks=list(components))
+        """A trainer that has not started, of the stock class unless another is given."""
+        return (cls or self.stock)(overrides=self.options(**changes), _callbacks=list(components))
 
-    def train(self, cls: type[DetectionTrainer] = DetectionTrainer, /, *components: Callback, **changes: Any) -> Run:
+    def train(self, cls: type[DetectionTrainer] | None = None, /, *components: Callback, **changes: Any) -> Run:
         return self.finish(self.trainer(cls, *components, **changes))
 
     def resume(self, cls: type[DetectionTrainer], stopped: DetectionTrainer, *components: Callback) -> Run:
@@ -176,6 +178,18 @@ def plain(row: dict[str, float], without: tuple[str, ...]) -> str:
 @pytest.fixture(scope="session")
 def tiny(tiny_model: Path, digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(tiny_model, digits_tiny, tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tiny_rtdetr: Path, digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Trainings of RT-DETR, with denoising, mosaic and multi-scale as its recipe has them."""
+    return Tiny(tiny_rtdetr, digits_tiny, tmp_path_factory.mktemp("tiny_set"), RTDETRTrainer)
+
+
+@pytest.fixture(scope="session")
+def plain_set_run(tiny_set: Tiny) -> Run:
+    """The training of RT-DETR that nobody changed."""
+    return tiny_set.train()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,158 @@
+"""The seven needs of RT-DETR through three doors: option == component == override, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eyas import RTDETRTrainer
+from eyas.callbacks import BestBy, ClassWeights, ClipGradNorm, Freeze, LayerRates, MetricReport, SyncBatchNorm
+from eyas.models import RTDETRDetectionModel
+from eyas.optim import unwrap_model
+
+pytestmark = pytest.mark.xdist_group("set_doors")  # tests that share trainings stay in one worker
+
+
+class WithF1(RTDETRTrainer):
+    def validate(self) -> Any:
+        metrics, fitness = super().validate()
+        box = self.validator.metrics.box
+        by_class = np.full(self.data["nc"], np.nan)
+        by_class[box.ap_class_index] = box.f1
+        stem = "metrics/F1@iou0.5_best"
+        f1 = {f"{stem}({name})": by_class[i] for i, name in self.data["names"].items()}
+        return metrics | {f"{stem}(B)": box.f1.mean()} | f1, fitness
+
+
+def test_metrics(tiny_set: Any) -> None:
+    option = tiny_set.train(metrics=["f1"])
+    tiny_set.assert_same(option, tiny_set.train(None, MetricReport("f1")))
+    tiny_set.assert_same(option, tiny_set.train(WithF1))
+    assert "metrics/F1@iou0.5_best(B)" in option.result.metrics
+
+
+WEIGHTS = {"1": 4.0, "7": 0.5}
+
+
+class WeightedModel(RTDETRDetectionModel):
+    """A user's class: its loss weighs classes."""
+
+    def init_criterion(self) -> Any:
+        self.class_weights = torch.tensor([WEIGHTS.get(self.names[i], 1.0) for i in range(self.nc)])
+        return super().init_criterion()
+
+
+class Weighted(RTDETRTrainer):
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        return WeightedModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
+
+
+def test_class_weights(tiny_set: Any, plain_set_run: Any) -> None:
+    option = tiny_set.train(class_weights=WEIGHTS, class_weights_normalize=False)
+    tiny_set.assert_same(option, tiny_set.train(None, ClassWeights(WEIGHTS, normalize=False)))
+    tiny_set.assert_same(option, tiny_set.train(Weighted))
+    assert tiny_set.differ(option, plain_set_run)
+
+
+class ByClassLoss(RTDETRTrainer):
+    def validate(self) -> Any:
+        metrics, _ = super().validate()
+        return metrics, -metrics["val/cls_loss"]
+
+
+def test_best_by(tiny_set: Any) -> None:
+    option = tiny_set.train(best_by="val/cls_loss")
+    tiny_set.assert_same(option, tiny_set.train(None, BestBy({"metric": "val/cls_loss", "mode": "min"})))
+    tiny_set.assert_same(option, tiny_set.train(ByClassLoss))
+    assert option.best["best_by"]
+
+
+def freeze_at_first(trainer: Any) -> None:
+    """A plain function for ``on_train_epoch_start``."""
+    model: Any = unwrap_model(trainer.model)
+    backbone, frozen = model.sections()["backbone"], trainer.epoch < 1
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not (frozen and name.startswith(backbone)))
+    trainer.freeze_layer_names = [".dfl", *backbone] if frozen else [".dfl"]
+
+
+def test_freeze(tiny_set: Any, plain_set_run: Any) -> None:
+    option = tiny_set.train(freeze="backbone", freeze_epochs=1)
+    tiny_set.assert_same(option, tiny_set.train(None, Freeze("backbone", epochs=1)))
+    function = tiny_set.trainer()
+    function.add_callback("on_train_epoch_start", freeze_at_first)
+    tiny_set.assert_same(option, tiny_set.finish(function))
+    assert tiny_set.differ(option, plain_set_run)
+
+
+class SlowBackbone(RTDETRTrainer):
+    """Six groups, as the guide has them."""
+
+    def build_optimizer(
+        self,
+        model: nn.Module,
+        name: str = "auto",
+        lr: float = 0.001,
+        momentum: float = 0.9,
+        decay: float = 1e-5,
+        iterations: float = 1e5,
+    ) -> Any:
+        network: Any = unwrap_model(model)
+        groups: dict[tuple[bool, str], list[nn.Parameter]] = {}
+        for key, module in network.named_modules():
+            inside = f"{key}.".startswith(network.sections()["backbone"])
+            for own, parameter in module.named_parameters(recurse=False):
+                norm = isinstance(module, nn.BatchNorm2d | nn.LayerNorm)
+                kind = "bias" if "bias" in own else "bn" if norm else "weight"
+                groups.setdefault((inside, kind), []).append(parameter)
+        assert len(groups) == 6
+        listed = [
+            {"params": params, "lr": lr * (0.1 if inside else 1), "weight_decay": decay if kind == "weight" else 0.0}
+            for (inside, kind), params in groups.items()
+        ]
+        return getattr(torch.optim, name)(listed, betas=(momentum, 0.999), fused=True)
+
+
+def test_rates(tiny_set: Any, plain_set_run: Any) -> None:
+    option = tiny_set.train(lr_rules={"backbone": 0.1})
+    tiny_set.assert_same(option, tiny_set.train(None, LayerRates({"backbone": 0.1})))
+    tiny_set.assert_same(option, tiny_set.train(SlowBackbone))
+    assert tiny_set.differ(option, plain_set_run)
+
+
+class Synchronised(RTDETRTrainer):
+    def set_model_attributes(self) -> None:
+        super().set_model_attributes()
+        self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+
+
+def test_sync_bn_in_one_process(tiny_set: Any, plain_set_run: Any) -> None:
+    tiny_set.assert_same(plain_set_run, tiny_set.train(sync_bn=True))
+    tiny_set.assert_same(plain_set_run, tiny_set.train(None, SyncBatchNorm(True)))
+    override = tiny_set.train(Synchronised)
+    tiny_set.assert_same(plain_set_run, override)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in override.trainer.ema.ema.modules())
+
+
+class MyStep(RTDETRTrainer):
+    def optimizer_step(self) -> None:
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=0.5)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.update(self.model)
+
+
+def test_clipping(tiny_set: Any, plain_set_run: Any) -> None:
+    option = tiny_set.train(clip_grad_norm=0.5)
+    tiny_set.assert_same(option, tiny_set.train(None, ClipGradNorm(0.5)))
+    override = tiny_set.train(MyStep)
+    tiny_set.assert_same(option, override, without=("grad/",))
+    assert not any(key.startswith("grad/") for key in override.result.history[0]), "the stock clipping did not run too"
+    assert tiny_set.differ(option, plain_set_run)
