@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from eyas.callbacks import ADJUSTERS, EVENTS, base
 from eyas.cli import main, parse_pairs
 from eyas.config import resolve
+from eyas.models import build_detector
+from eyas.models.catalog import MODELS
+from eyas.models.rtdetr.published import PUBLISHED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -121,9 +125,9 @@ def test_every_example_runs(example: Path, tmp_path: Path, own_cache: Path) -> N
 
 
 def test_there_is_something_to_test() -> None:
-    assert {page.stem for page in PAGES} >= {"README", "quickstart", "trainer", "cli", "data", "options"}
+    assert {page.stem for page in PAGES} >= {"README", "quickstart", "trainer", "rtdetr", "cli", "data", "options"}
     assert {example.name for example in EXAMPLES} >= {"own_metric.py", "two_learning_rates.py"}
-    for name in ("README.md", "docs/quickstart.md", "docs/trainer.md"):
+    for name in ("README.md", "docs/quickstart.md", "docs/trainer.md", "docs/rtdetr.md"):
         assert sum(block.run and block.language == "python" for block in blocks_of(ROOT / name)) >= 4, name
 
 
@@ -182,6 +186,35 @@ def test_the_trainer_page_names_every_hook() -> None:
     rows = "\n".join(row for row in text.splitlines() if row.startswith("| `"))
     missing = [name for name in (*EVENTS, *ADJUSTERS) if f"`{name}`" not in rows]
     assert missing == []
+
+
+def rows_of_tables(page: Path) -> list[list[str]]:
+    """Return the cells of the table rows of a page that begin with a `name`."""
+    rows = [row for row in page.read_text(encoding="utf-8").splitlines() if row.startswith("| `")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_rtdetr_page_lists_every_model_as_it_is() -> None:
+    stated: dict[str, tuple[int, float]] = {}
+    for first, *_, count, ratios in rows_of_tables(ROOT / "docs" / "rtdetr.md"):
+        if re.fullmatch(r"[\d,]{6,}", count):
+            names, shares = re.findall(r"`([^`]+)`", first), [float(text) for text in re.findall(r"[\d.]+", ratios)]
+            stated |= {name: (int(count.replace(",", "")), shares[i % len(shares)]) for i, name in enumerate(names)}
+    real = {}
+    for name in (name for name in MODELS if name.startswith("rtdetr")):
+        with torch.device("meta"):
+            model = build_detector(name, verbose=False)
+        real[name] = sum(p.numel() for p in model.parameters()), model.yaml["lr_ratio"]
+    assert stated == real
+
+
+def test_the_rtdetr_page_lists_every_published_file() -> None:
+    rows = [cells for cells in rows_of_tables(ROOT / "docs" / "rtdetr.md") if "Apache-2.0" in cells]
+    for name, model, trained_on, ap, licence in rows:
+        entry = PUBLISHED[name.strip("`")]
+        assert f"`{entry.model}`" in model, name
+        assert (trained_on, ap, licence) == (entry.trained_on, str(entry.ap or ""), entry.licence), name
+    assert [row[0].strip("`") for row in rows] == list(PUBLISHED)
 
 
 def test_the_quickstart_lists_every_file_of_a_run(executed: Any) -> None:

@@ -64,13 +64,26 @@ def test_the_facade_finds_the_family(set_options: Options) -> None:
         RTDETR("yolo26n")
 
 
-def test_resumed_is_straight_with_denoising(set_options: Options, tmp_path: Path) -> None:
+def with_ratio(model: Path, folder: Path) -> Path:
+    """The same network, whose backbone learns at a tenth of the rate once its weights are given."""
+    path = folder / "ratio.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(model.read_text()) | {"lr_ratio": 0.1}))
+    return path
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_resumed_is_straight_with_denoising(
+    set_options: Options, tmp_path: Path, tiny_rtdetr: Path, given: bool
+) -> None:
     class Stop(Callback):
         def on_train_batch_end(self, trainer: Any) -> None:
             if (trainer.epoch, trainer.step) == (1, 0):
                 raise KeyboardInterrupt
 
-    straight = set_options(save_dir=str(tmp_path / "straight"))
+    model = with_ratio(tiny_rtdetr, tmp_path)
+    if given:
+        model = RTDETRTrainer(overrides=set_options(model=str(model), epochs=1)).train().best
+    straight = set_options(model=str(model), save_dir=str(tmp_path / "straight"))
     broken = straight | {"save_dir": str(tmp_path / "broken")}
     RTDETRTrainer(overrides=straight).train()
     with pytest.raises(KeyboardInterrupt):
@@ -90,9 +103,7 @@ def test_two_runs_are_bit_equal(set_options: Options, tmp_path: Path) -> None:
 def test_random_weights_train_all_layers_alike_and_given_ones_the_backbone_less(
     set_options: Options, tmp_path: Path, tiny_rtdetr: Path
 ) -> None:
-    table = yaml.safe_load(tiny_rtdetr.read_text()) | {"lr_ratio": 0.1}
-    other = tmp_path / "other.yaml"
-    other.write_text(yaml.safe_dump(table))
+    other = with_ratio(tiny_rtdetr, tmp_path)
     fresh = RTDETRTrainer(overrides=set_options(model=str(other), epochs=1))
     fresh.train()
     assert {group["initial_lr"] for group in fresh.optimizer.param_groups} == {4e-4}

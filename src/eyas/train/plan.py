@@ -45,6 +45,7 @@ class Plan:
         ema_decay: final decay of the weight average.
         ema_tau: updates over which that decay ramps up.
         close_mosaic: last epochs without mosaic and mixing.
+        from_scratch: whether the run began with random weights.
         decisions: all of it with reasons, for people.
     """
 
@@ -65,6 +66,7 @@ class Plan:
     ema_decay: float
     ema_tau: float
     close_mosaic: int
+    from_scratch: bool = True
     decisions: tuple[Decision, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -236,5 +238,6 @@ def make_plan(
         ema_decay=options.ema_decay,
         ema_tau=tau,
         close_mosaic=close,
+        from_scratch=from_scratch,
         decisions=tuple(choices.decisions),
     )

@@ -98,7 +98,7 @@ class RTDETRTrainer(DetectionTrainer):
         """Return the backbone's rate as a share of the others': 1 for random weights, or where someone else decides."""
         decided = any(callback.decides == RATES for callback in self.callbacks.callbacks)
         network: Any = unwrap_model(self.model)
-        return 1.0 if self.from_scratch or decided else float(network.yaml.get("lr_ratio", 1.0))
+        return 1.0 if self.plan.from_scratch or decided else float(network.yaml.get("lr_ratio", 1.0))
 
 
 def table_to_train(cfg: Any, from_scratch: bool) -> dict[str, Any]:
