@@ -202,9 +202,11 @@ def test_the_rtdetr_page_lists_every_model_as_it_is() -> None:
             stated |= {name: (int(count.replace(",", "")), shares[i % len(shares)]) for i, name in enumerate(names)}
     real = {}
     for name in (name for name in MODELS if name.startswith("rtdetr")):
-        with torch.device("meta"):
-            model = build_detector(name, verbose=False)
-        real[name] = sum(p.numel() for p in model.parameters()), model.yaml["lr_ratio"]
+        count = real.get(name.replace("rtdetrv2-", "rtdetr-"), (None,))[0]  # both versions are one network
+        if count is None:
+            with torch.device("meta"):
+                count = sum(p.numel() for p in build_detector(name, verbose=False).parameters())
+        real[name] = count, MODELS[name]()["lr_ratio"]
     assert stated == real
 
 

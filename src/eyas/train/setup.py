@@ -82,7 +82,8 @@ def place(cls: type[StockCallback], mine: list[Callback], options: TrainOptions)
     component = cls.from_options(options)
     if component is None or (component.decides and any(c.decides == component.decides for c in mine)):
         return []
-    component.origin = next((options.source(name) for name in cls.options if options.is_typed(name)), "default")
+    sources = [options.source(name) for name in sorted(cls.options, key=options.is_typed, reverse=True)]
+    component.origin = next((source for source in sources if source != "default"), "default")
     return [component]
 
 
