@@ -57,9 +57,7 @@ class Run:
 class Tiny:
     """Makes trainings of two epochs over sixteen scenes, two steps each."""
 
-    def __init__(
-        self, model: Path, data: Path, folder: Path, stock: type[DetectionTrainer] = DetectionTrainer
-    ) -> None:
+    def __init__(self, model: Path, data: Path, folder: Path, stock: type[DetectionTrainer] = DetectionTrainer) -> None:
         self.model, self.data, self.folder, self.stock = str(model), str(data), folder, stock
         self.number = 0
 

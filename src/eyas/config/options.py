@@ -313,8 +313,9 @@ class TrainOptions(BaseModel):
         True,
         "run",
         "Weights to start from: True keeps those that `model` holds (a name or YAML holds none: random weights), "
-        "False always starts from random weights, a path loads that checkpoint.",
-        expected="True, False or a path",
+        "False always starts from random weights, a path loads that checkpoint. Official RT-DETR models also take the "
+        "name of published weights, or their `.pth` file.",
+        expected="True, False, a path or a name",
     )
     cls_remap: bool = _option(
         True, "run", "When weights come from a model with other classes, keep the rows of classes with the same name."
@@ -617,12 +618,12 @@ class TrainOptions(BaseModel):
     deterministic: bool = _option(True, "precision", "Use only kernels that give the same result every time.")
 
     # ---- loss
-    box: Float = _option(7.5, "loss", "Weight of the box overlap loss.", ge=0)
+    box: Float = _option(7.5, "loss", "Weight of the box overlap loss: CIoU for YOLO, GIoU for RT-DETR.", ge=0)
     cls: Float = _option(0.5, "loss", "Weight of the classification loss.", ge=0)
     dfl: Float = _option(
         1.5,
         "loss",
-        "Weight of the box distance loss: L1 for heads that predict distances directly, DFL otherwise.",
+        "Weight of the box distance loss: L1 for RT-DETR and heads that predict distances directly, DFL otherwise.",
         ge=0,
     )
     cls_pw: Float = _option(

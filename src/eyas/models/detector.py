@@ -156,6 +156,11 @@ class Detector(nn.Module):
         Raises:
             ValueError: ``weights`` holds no tensors.
         """
+        if isinstance(weights, str | Path):
+            name = Path(self.yaml["yaml_file"]).stem or "this model"
+            raise ValueError(
+                f"{weights} does not fit {name}: published weights fit the official models, as rtdetr-r18."
+            )
         source = as_source(weights)
         state = self.adapt(source.state)
         target = self.state_dict()
