@@ -13,6 +13,7 @@ import yaml
 
 from eyas.api import RTDETR, YOLO, run_predict, run_train, run_val
 from eyas.callbacks import Callback
+from eyas.config import TrainOptions, resolve
 from eyas.models import RTDETRDetectionModel
 from eyas.train import DetectionTrainer, RTDETRTrainer
 from eyas.train.checkpoint import load_checkpoint
@@ -133,6 +134,57 @@ def test_the_recipe_and_its_timeline(set_options: Options) -> None:
     assert trainer.rescale(images) is images
 
 
+def test_only_rules_about_the_backbone_replace_its_ratio(
+    set_options: Options, tmp_path: Path, tiny_rtdetr: Path
+) -> None:
+    given = RTDETRTrainer(overrides=set_options(model=str(with_ratio(tiny_rtdetr, tmp_path)), epochs=1)).train().best
+    for rules, factor in (
+        ({"decay_rules": {"head.cls": 0.5}}, 0.1),
+        ({"lr_rules": {"head.cls": 2.0}}, 0.1),
+        ({"lr_rules": {"model.0": 0.5}}, 0.5),
+        ({"layer_decay": 0.9}, 0.9**6),
+    ):
+        trainer = RTDETRTrainer(overrides=set_options(model=str(given), epochs=1, plots=False, **rules))
+        trainer.train()
+        first = trainer.model.model[0].conv.weight
+        rate = next(g["initial_lr"] for g in trainer.optimizer.param_groups if any(p is first for p in g["params"]))
+        assert rate == pytest.approx(1e-4 * factor), rules
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda options: {"cfg": TrainOptions(**options)},
+        lambda options: {"overrides": TrainOptions(**options)},
+        lambda options: {"cfg": TrainOptions(**options), "overrides": {"lrf": 0.1}},
+        lambda options: {"overrides": resolve(call=options)},
+    ],
+)
+def test_the_recipe_holds_whatever_form_options_have(set_options: Options, give: Any) -> None:
+    args = RTDETRTrainer(**give(set_options(cls=3.0))).args
+    assert (args.box, args.cls, args.dfl, args.clip_grad_norm, args.multi_scale) == (2.0, 3.0, 5.0, 0.1, 0.25)
+    assert (args.source("box"), args.source("cls")) == ("recipe", "call")
+
+
+def test_multi_scale_and_close_mosaic_belong_together(set_options: Options) -> None:
+    still = {"mosaic": 0.0, "mixup": 0.0, "cutmix": 0.0}
+    RTDETRTrainer(overrides=set_options(val=False, multi_scale=0.5)).train()  # first validated in the last part
+    RTDETRTrainer(overrides=set_options(close_mosaic=1, **still)).train()  # ends multi_scale alone
+    with pytest.raises(ValueError, match="multi_scale=0.5 has no effect: close_mosaic=2"):
+        RTDETRTrainer(overrides=set_options(close_mosaic=2, multi_scale=0.5)).train()
+    with pytest.raises(ValueError, match="close_mosaic=1 has no effect"):
+        YOLO("yolo26n").train(**(set_options(close_mosaic=1, multi_scale=0.5, **still) | {"model": "yolo26n"}))
+
+
+def test_a_model_of_the_other_family_is_refused_whoever_made_it(set_options: Options, tiny_rtdetr: Path) -> None:
+    class Mixed(DetectionTrainer):
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            return RTDETRDetectionModel(str(tiny_rtdetr), nc=self.data["nc"], verbose=False)
+
+    with pytest.raises(ValueError, match="Mixed does not train a RTDETRDetectionModel; use RTDETRTrainer"):
+        Mixed(overrides=set_options()).train()
+
+
 def test_gains_scale_their_losses(set_options: Options) -> None:
     seen = {}
     for gains in ({}, {"box": 4.0, "cls": 3.0, "dfl": 10.0}):
@@ -144,7 +196,10 @@ def test_gains_scale_their_losses(set_options: Options) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"nms": True}, "nms=True has no effect on RT-DETR"), ({"model": "yolo26n"}, "trains RT-DETR models")],
+    [
+        ({"nms": True}, "nms=True has no effect on RT-DETR"),
+        ({"model": "yolo26n"}, "RTDETRTrainer does not train a DetectionModel; use DetectionTrainer"),
+    ],
 )
 def test_what_does_not_fit_is_refused(set_options: Options, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -152,7 +207,6 @@ def test_what_does_not_fit_is_refused(set_options: Options, changes: dict[str, A
 
 
 def test_bit_equal_results_are_refused_by_name_where_they_cannot_be_had() -> None:
-    from eyas.config import resolve
     from eyas.train.rtdetr import refuse_deterministic
 
     with pytest.raises(ValueError, match="deterministic=True cannot be kept on cuda"):

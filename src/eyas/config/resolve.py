@@ -125,7 +125,8 @@ _VOID: tuple[Rule, ...] = (
     ),
     (
         ("close_mosaic",),
-        lambda o: o.close_mosaic != 0 and o.mosaic == o.mixup == o.cutmix == 0,
+        # RT-DETR's trainer ends multi_scale with them; YOLO's refuses what is left.
+        lambda o: o.close_mosaic != 0 and o.mosaic == o.mixup == o.cutmix == o.multi_scale == 0,
         "mosaic, mixup and cutmix are all 0",
     ),
 )

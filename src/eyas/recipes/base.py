@@ -39,6 +39,7 @@ class Recipe:
         close_share: at most this share of the run.
         ema_tau: slowest ramp of the weight average, in updates.
         ema_share: the ramp takes at most this share of the run.
+        sgd_lr0: rate of SGD and its kin where one of them was asked for by name.
         options: defaults of this family that differ from the global ones.
     """
 
@@ -59,4 +60,5 @@ class Recipe:
     close_share: float = 0.25
     ema_tau: float = 2000.0
     ema_share: float = 0.2
+    sgd_lr0: float = 0.01
     options: Mapping[str, object] = field(default_factory=dict)

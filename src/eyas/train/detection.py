@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,15 +18,22 @@ from eyas.data.index import ImageIndex, build_index
 from eyas.data.loader import EpochLoader, build_eval_loader, build_train_loader
 from eyas.data.store import ImageStore
 from eyas.evaluate.validator import DetectionValidator
-from eyas.models import DetectionModel, detector_class, model_table
+from eyas.models import DetectionModel, Detector, detector_class, model_table
 from eyas.optim.ema import unwrap_model
 from eyas.train.options import STRIDE, padded
+from eyas.train.plan import Plan
 from eyas.train.trainer import BaseTrainer
 from eyas.types import Batch
 
 
 class DetectionTrainer(BaseTrainer):
-    """Trains YOLO-style detectors. Override any method; each is short and may be built on with ``super()``."""
+    """Trains YOLO-style detectors. Override any method; each is short and may be built on with ``super()``.
+
+    Attributes:
+        stretch: whether images are stretched to the square input; models of that kind, and only those, are trained.
+    """
+
+    stretch: bool = False
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the checked data description (``eyas.data.check_dataset``); one class under ``single_cls``."""
@@ -40,8 +46,7 @@ class DetectionTrainer(BaseTrainer):
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """Return a ``DetectionModel`` for the data's classes, with ``weights`` loaded if given."""
-        if detector_class(model_table(cfg)).stretch:
-            raise ValueError(f"{cfg_name(cfg)} is of the RT-DETR family; train it with RTDETRTrainer, or RTDETR(...).")
+        check_family(self, detector_class(model_table(cfg)))
         model = DetectionModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=verbose)
         # Fresh class outputs start at the density of objects at this size. The usual start, made for 640 px, is off by
         # 3.2 in the logit at 128 px, which AdamW at 0.002 needs over a thousand steps to make up for.
@@ -49,6 +54,19 @@ class DetectionTrainer(BaseTrainer):
         if weights:
             model.load(weights, remap=self.args.cls_remap)
         return model
+
+    def setup_model(self, cfg: Any, weights: Any) -> None:
+        """Turn ``self.model`` into a module, and refuse one of the other family, whoever made it."""
+        super().setup_model(cfg, weights)
+        check_family(self, type(unwrap_model(self.model)))
+
+    def make_plan(self) -> Plan:
+        """Derive the run's plan; refuse a ``close_mosaic`` that would end nothing."""
+        if self.args.is_typed("close_mosaic") and self.args.close_mosaic and not self.closing_augmentation():
+            raise ValueError(
+                f"close_mosaic={self.args.close_mosaic} has no effect: there is no mosaic, mixup or cutmix to end."
+            )
+        return super().make_plan()
 
     def set_model_attributes(self) -> None:
         """Give the model its classes, the options and its head's settings."""
@@ -84,8 +102,8 @@ class DetectionTrainer(BaseTrainer):
         return [name for name in ("mosaic", "mixup", "cutmix") if getattr(self.args, name)]
 
     def image_store(self, index: ImageIndex) -> ImageStore:
-        """Return what loads images, their longer side as long as the network input's."""
-        return ImageStore(index, imgsz=self.imgsz(), cache=self.args.cache)
+        """Return what loads images at the network's input size."""
+        return ImageStore(index, imgsz=self.imgsz(), cache=self.args.cache, stretch=self.stretch)
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> TrainDataset | EvalDataset:
         """Return the data set of a split: augmented for ``"train"``, letterboxed for ``"val"``."""
@@ -177,17 +195,27 @@ class DetectionTrainer(BaseTrainer):
             moved["img"] = self.rescale(moved["img"])
         return moved
 
+    def size_of_step(self) -> int:
+        """Side in pixels of this step's images: what (seed, epoch, step) draw under ``multi_scale``."""
+        return batch_size_px(self.imgsz(), self.args.multi_scale, STRIDE, self.args.seed, self.epoch, self.step)
+
     def rescale(self, images: torch.Tensor) -> torch.Tensor:
-        """Resize (B, 3, H, W) to the size that (seed, epoch, step) draws; normalised boxes stay true."""
-        size = batch_size_px(self.imgsz(), self.args.multi_scale, STRIDE, self.args.seed, self.epoch, self.step)
+        """Resize (B, 3, H, W) to the size of this step; normalised boxes stay true."""
+        size = self.size_of_step()
         if size == images.shape[-1]:
             return images
         return interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def cfg_name(cfg: Any) -> str:
-    """Name of what a model is built from, for messages."""
-    return str(cfg.get("yaml_file") or "the model") if isinstance(cfg, Mapping) else str(cfg)
+def check_family(trainer: DetectionTrainer, cls: type[nn.Module]) -> None:
+    """Refuse a model of the other family: its images would be trained in another shape than it predicts them.
+
+    Raises:
+        ValueError: names both, and the trainer to use.
+    """
+    if issubclass(cls, Detector) and cls.stretch != trainer.stretch:
+        right = "RTDETRTrainer, or RTDETR(...)" if cls.stretch else "DetectionTrainer, or YOLO(...)"
+        raise ValueError(f"{type(trainer).__name__} does not train a {cls.__name__}; use {right}.")
 
 
 def ours(loader: Any) -> bool:

@@ -34,9 +34,9 @@ def merge_options(
         nothing = cfg is None or (isinstance(cfg, TrainOptions) and not any(cfg.is_typed(name) for name, _ in cfg))
         if not nothing:
             raise ValueError("give the options either as cfg or as a ready TrainOptions in overrides, not both.")
-        return overrides
+        return with_recipe(overrides, recipe)
     if isinstance(cfg, TrainOptions):
-        options = TrainOptions.from_dict(cfg.to_dict(), cfg.sources())
+        options = with_recipe(TrainOptions.from_dict(cfg.to_dict(), cfg.sources()), recipe)
         for key, value in (overrides or {}).items():
             setattr(options, key, value)
         check_effective(options)
@@ -44,6 +44,15 @@ def merge_options(
     file = Path(cfg) if isinstance(cfg, (str, Path)) else None
     call = {**(cfg if isinstance(cfg, Mapping) else {}), **(overrides or {})}
     return resolve(recipe=recipe.options, file=file, call=call)
+
+
+def with_recipe(options: TrainOptions, recipe: Recipe) -> TrainOptions:
+    """Return the options with the recipe's values where none was given; the same object if all were."""
+    missing = {name: value for name, value in recipe.options.items() if options.source(name) == "default"}
+    if not missing:
+        return options
+    sources = {**options.sources(), **dict.fromkeys(missing, "recipe")}
+    return TrainOptions.from_dict({**options.to_dict(), **missing}, sources)
 
 
 def resume_options(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any]]:

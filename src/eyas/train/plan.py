@@ -135,7 +135,8 @@ def choose_optimizer(options: TrainOptions, recipe: Recipe, updates: int) -> tup
     sgd_like = name in ("SGD", "MuSGD", "ASGD")
     base = recipe.long if sgd_like else recipe.short
     warm_bias = 0.1 if name == "SGD" else base.warmup_bias_lr
-    return OptimizerChoice(name, base.lr0, 0.937 if name == "SGD" else base.momentum, warm_bias), options.source(
+    rate = recipe.sgd_lr0 if sgd_like else base.lr0
+    return OptimizerChoice(name, rate, 0.937 if name == "SGD" else base.momentum, warm_bias), options.source(
         "optimizer"
     )
 

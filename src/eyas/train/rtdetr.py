@@ -11,18 +11,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from eyas.callbacks import Callback, CallbackList
-from eyas.callbacks.rates import layer_rates
+from eyas.callbacks.rates import LayerRates, first_match, layer_rates
 from eyas.config import TrainOptions
-from eyas.data.index import ImageIndex
-from eyas.data.store import ImageStore
 from eyas.models import build_detector, model_table
 from eyas.optim import build_optimizer
 from eyas.optim.ema import unwrap_model
 from eyas.recipes import RTDETR, Recipe
 from eyas.train import setup
-from eyas.train.detection import DetectionTrainer, cfg_name
-
-RATES = "layer rates"  # the decision that a component for rates makes
+from eyas.train.detection import DetectionTrainer, check_family
+from eyas.train.plan import Plan
 
 
 class RTDETRTrainer(DetectionTrainer):
@@ -33,6 +30,7 @@ class RTDETRTrainer(DetectionTrainer):
     """
 
     recipe: Recipe = RTDETR
+    stretch: bool = True
 
     def __init__(
         self,
@@ -53,18 +51,10 @@ class RTDETRTrainer(DetectionTrainer):
             names=self.data["names"],
             verbose=verbose,
         )
-        if not model.stretch:
-            raise ValueError(
-                f"{type(self).__name__} trains RT-DETR models, and {cfg_name(cfg)} is none; train it with "
-                "DetectionTrainer, or YOLO(...)."
-            )
+        check_family(self, type(model))
         if weights:
             model.load(weights, remap=self.args.cls_remap)
         return model
-
-    def image_store(self, index: ImageIndex) -> ImageStore:
-        """Return what loads images, stretched to the square input."""
-        return ImageStore(index, imgsz=self.imgsz(), cache=self.args.cache, stretch=True)
 
     def closing_augmentation(self) -> list[str]:
         """Return which of mosaic, mixing and multi-scale are on, and end before the run does."""
@@ -74,9 +64,19 @@ class RTDETRTrainer(DetectionTrainer):
         """Whether kernels must be deterministic: never on a GPU, where deformable attention has no such kernel."""
         return super().is_deterministic() and self.device.type == "cpu"
 
-    def rescale(self, images: torch.Tensor) -> torch.Tensor:
-        """Resize (B, 3, H, W) as ``multi_scale`` says, up to the last part of the run."""
-        return images if self.augmentation_closed() else super().rescale(images)
+    def size_of_step(self) -> int:
+        """Side in pixels of this step's images: what ``multi_scale`` draws, up to the last part of the run."""
+        return self.imgsz() if self.augmentation_closed() else super().size_of_step()
+
+    def make_plan(self) -> Plan:
+        """Derive the run's plan; refuse a ``multi_scale`` that ends before it begins."""
+        plan = super().make_plan()
+        if self.args.is_typed("multi_scale") and self.args.multi_scale and plan.close_mosaic >= plan.epochs:
+            raise ValueError(
+                f"multi_scale={self.args.multi_scale:g} has no effect: close_mosaic={plan.close_mosaic} ends it before "
+                f"the first of {plan.epochs} epochs."
+            )
+        return plan
 
     def build_optimizer(
         self,
@@ -96,9 +96,19 @@ class RTDETRTrainer(DetectionTrainer):
 
     def backbone_ratio(self) -> float:
         """Return the backbone's rate as a share of the others': 1 for random weights, or where someone else decides."""
-        decided = any(callback.decides == RATES for callback in self.callbacks.callbacks)
         network: Any = unwrap_model(self.model)
+        decided = any(decides_backbone(callback, network) for callback in self.callbacks.callbacks)
         return 1.0 if self.plan.from_scratch or decided else float(network.yaml.get("lr_ratio", 1.0))
+
+
+def decides_backbone(callback: Callback, model: Any) -> bool:
+    """Whether a component sets rates of parameters in the backbone."""
+    if not isinstance(callback, LayerRates):
+        return callback.decides == LayerRates.decides
+    if callback.layer_decay is not None:
+        return True
+    ruled = first_match(model, callback.rules or {}, "lr_rules")
+    return any(name.startswith(model.sections()["backbone"]) for name in ruled)
 
 
 def table_to_train(cfg: Any, from_scratch: bool) -> dict[str, Any]:

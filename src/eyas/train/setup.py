@@ -33,7 +33,7 @@ from eyas.config import TrainOptions
 from eyas.data.loader import EpochLoader
 from eyas.models import DetectionModel
 from eyas.models.catalog import model_table
-from eyas.models.rtdetr.published import PUBLISHED
+from eyas.models.rtdetr.published import PUBLISHED, is_name, published
 from eyas.optim import parameter_groups
 from eyas.optim.optimizers import optimizer_class
 from eyas.train.checkpoint import load_checkpoint
@@ -123,9 +123,13 @@ def given_weights(source: str | Path) -> Any:
     """Return weights to start from: a checkpoint's content, or the name or ``.pth`` file that the model itself reads.
 
     Raises:
-        CheckpointError: no such file, or not one of ours.
+        FileNotFoundError: no such file.
+        CheckpointError: it holds no checkpoint.
+        UnknownWeightsError: neither published weights nor a file have this name; offers the nearest.
     """
-    return source if str(source) in PUBLISHED or Path(source).suffix == ".pth" else load_checkpoint(source)
+    if str(source) in PUBLISHED or Path(source).suffix == ".pth":
+        return source
+    return published(str(source)).name if is_name(source) else load_checkpoint(source)
 
 
 def place_model(model: nn.Module, device: torch.device, channels_last: bool | None) -> nn.Module:

@@ -331,6 +331,10 @@ class BaseTrainer:
         """Return names of the augmentation that the last part of the run goes without."""
         return []
 
+    def size_of_step(self) -> int | None:
+        """Return the side in pixels that this step's images should have; None if that is not known."""
+        return None
+
     def is_deterministic(self) -> bool:
         """Whether kernels must give the same result every time."""
         return self.args.deterministic

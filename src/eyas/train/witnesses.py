@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from eyas.augment.multiscale import batch_size_px
 from eyas.augment.settings import AugmentSettings
 from eyas.data.dataset import TrainDataset
 from eyas.data.loader import EpochLoader
@@ -26,7 +25,7 @@ from eyas.optim import SCHEDULES
 from eyas.optim.ema import unwrap_model
 from eyas.optim.optimizers import optimizer_class
 from eyas.train import composition, setup
-from eyas.train.options import STRIDE, padded
+from eyas.train.options import padded
 from eyas.train.pictures import Pictures
 from eyas.train.reporting import ConsoleReport
 
@@ -152,10 +151,8 @@ def trained_size(trainer: BaseTrainer) -> object:
 
 
 def multi_scale_agrees(trainer: BaseTrainer, seen: str) -> bool:
-    args = trainer.args
     adjusted = any(hook == "adjust_batch" for _, hook in trainer.callbacks.registered())
-    drawn = batch_size_px(padded(args.imgsz), args.multi_scale, STRIDE, args.seed, trainer.epoch, trainer.step)
-    return adjusted or seen == f"{drawn} px in step {trainer.step + 1}"
+    return adjusted or seen == f"{trainer.size_of_step()} px in step {trainer.step + 1}"
 
 
 def closing(trainer: BaseTrainer) -> object:
