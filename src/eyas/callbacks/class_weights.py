@@ -320,11 +320,14 @@ class ClassWeights(StockCallback):
             used = used_weights(part, device)
             if used is None or used.shape != self.asked.shape or not torch.allclose(used, self.asked, rtol=1e-4):
                 seen = "none" if used is None else _text(used.tolist())
+                example = "self.dense_criterion(...)"
+                if getattr(model, "stretch", False):  # RT-DETR; a user's own model may not know the attribute
+                    example = "super().init_criterion() or SetCriterion(..., class_weights=self.class_weights)"
                 raise ValueError(
                     f"{self._asked_as()} has no effect: {where} of {type(model).__name__} ({type(part).__name__}) "
                     f"applies {seen} instead of {_text(self.asked.tolist())}. An init_criterion() override must build "
-                    "its loss from model.class_weights, for example with self.dense_criterion(...); or leave class "
-                    "weights to it alone."
+                    f"its loss from model.class_weights, for example with {example}; or leave class weights to it "
+                    "alone."
                 )
             other = other_weighting(part, device)
             if other is not None:

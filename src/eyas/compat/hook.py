@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from eyas.compat.ultralytics import MODULES, ROOT, TABLE, NotInThisReleaseError, lookup
+from eyas.compat.ultralytics import MODULES, ROOT, TABLE, lookup
 
 
 class EyasCompatFinder(MetaPathFinder, Loader):
@@ -50,10 +50,7 @@ def attribute_of(module: str) -> Callable[[str], Any]:
     def get(name: str) -> Any:
         if name not in TABLE.get(module, {}):
             raise AttributeError(f"module {module!r} has no {name!r} under Eyas; it has {', '.join(listed(module))}")
-        try:
-            return lookup(module, name)
-        except NotInThisReleaseError as error:  # hasattr() must get its answer; an import gets the error below
-            raise AttributeError(str(error)) from None
+        return lookup(module, name)
 
     return get
 
@@ -70,10 +67,6 @@ def missing(fullname: str) -> ImportError:
     while parent not in MODULES:
         parent, _, name = parent.rpartition(".")
     if name in TABLE.get(parent, {}):
-        try:
-            lookup(parent, name)
-        except NotInThisReleaseError as error:
-            return error
         return ImportError(f"{name!r} of {parent} is a name, not a module: from {parent} import {name}", name=fullname)
     elsewhere = {key: module for module, names in TABLE.items() for key in names}
     near = difflib.get_close_matches(name, [*listed(parent), *elsewhere], n=1)

@@ -1,8 +1,7 @@
 """The one table of the incumbent's import paths, and the small things behind it that Eyas itself has no use for.
 
 An entry is a text ``"module:attribute"``, looked up when a script first asks for the name, a `Fresh` that makes a new
-value each time it is asked for, or the object itself. A name whose home does not exist in this release is refused with
-an ImportError that says so.
+value each time it is asked for, or the object itself.
 """
 
 from __future__ import annotations
@@ -136,14 +135,14 @@ TABLE: Mapping[str, Mapping[str, object]] = {
         "RTDETR": "eyas.api:RTDETR",
     },
     "ultralytics.models.yolo.detect": {
-        "DetectionPredictor": "eyas.evaluate.predictor:Predictor",
+        "DetectionPredictor": "eyas.evaluate:Predictor",
         "DetectionTrainer": "eyas.train:DetectionTrainer",
         "DetectionValidator": "eyas.evaluate:DetectionValidator",
     },
     "ultralytics.models.rtdetr": {
         "RTDETR": "eyas.api:RTDETR",
-        "RTDETRPredictor": "eyas.evaluate.predictor:RTDETRPredictor",
-        "RTDETRValidator": "eyas.evaluate:RTDETRValidator",
+        "RTDETRPredictor": "eyas.evaluate:Predictor",  # one for both families: the model says how its outputs are read
+        "RTDETRValidator": "eyas.evaluate:DetectionValidator",
     },
     "ultralytics.models.rtdetr.train": {
         "RTDETRTrainer": "eyas.train:RTDETRTrainer",
@@ -176,16 +175,11 @@ MODULES = frozenset(path.rsplit(".", n)[0] for path in TABLE for n in range(path
 """Every module that can be imported: those of the table, and the packages that they are in."""
 
 
-class NotInThisReleaseError(ImportError):
-    """A name of the table whose home does not exist yet."""
-
-
 def lookup(module: str, name: str) -> object:
     """Return what the table has for a name.
 
     Raises:
         KeyError: the table has no such name there.
-        NotInThisReleaseError: it has, but this release of Eyas does not.
     """
     entry = TABLE.get(module, {})[name]
     if isinstance(entry, Fresh):
@@ -193,10 +187,4 @@ def lookup(module: str, name: str) -> object:
     if not isinstance(entry, str):
         return entry
     home, attribute = entry.split(":")
-    found = getattr(import_module(home), attribute, None)
-    if found is None:
-        family = "RT-DETR, a family that" if attribute.startswith("RTDETR") else f"{attribute}, which"
-        raise NotInThisReleaseError(
-            f"cannot import {name} from {module}: it stands for {family} is not in this release of Eyas."
-        )
-    return found
+    return getattr(import_module(home), attribute)

@@ -34,7 +34,7 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-HEAD = "Detect"  # the class of the last layer of the networks that can be rebuilt
+HEADS = ("Detect", "RTDETRDecoder")  # the classes of the last layer of the networks that can be rebuilt
 DEPTH = 64  # of modules inside modules and of values inside values; real files stay below 12
 MODULES = 20_000  # the largest network of the family has some 1,500
 VALUES = 100_000  # in one table, and tensors in one network
@@ -181,13 +181,13 @@ def find_network(content: Any) -> Stub:
         raise ForeignFileError("it holds tensors without the network they belong to; name a model and use pretrained=")
     layers = list(children(next((m for name, m in children(network) if name == "model"), None)))
     head = layers[-1][1].cls.name if layers else "nothing"
-    if head == HEAD:
+    if head in HEADS:
         return network
-    if "RTDETR" in head:
-        raise ForeignFileError("it is an RT-DETR network, a family that is not in this release of Eyas")
     task = network.attributes.get("task")
     kind = f"it is for the task {task!r}, and Eyas detects" if isinstance(task, str) and task != "detect" else ""
-    raise ForeignFileError(kind or f"its network {network.cls} ends in {head}, not in a detection head ({HEAD})")
+    raise ForeignFileError(
+        kind or f"its network {network.cls} ends in {head}, not in a detection head ({' or '.join(HEADS)})"
+    )
 
 
 def children(module: Any) -> Iterator[tuple[str, Stub]]:

@@ -34,16 +34,33 @@ def resolve_model(name: str) -> str:
     """Return the catalogue's name for ``name``, which may end in .yaml or .pt and be in any case.
 
     Raises:
-        UnknownModelError: no model has this name; the message offers the nearest.
+        UnknownModelError: no model has this name; the message offers the nearest, or says how weights are loaded.
     """
     stem = re.sub(r"\.(ya?ml|pt)$", "", str(name).strip().lower())
     if stem in MODELS:
         return stem
     if f"{stem}n" in MODELS:  # the family alone means its smallest member
         return f"{stem}n"
+    _refuse_weights(str(name).strip())
     near = difflib.get_close_matches(stem, MODELS, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UnknownModelError(f"no model is called {name!r}: {hint}known models are {', '.join(MODELS)}, or a YAML file")
+
+
+def _refuse_weights(name: str) -> None:
+    """Refuse what is the name or a file of weights alone, and say which model to load it into."""
+    from eyas.models.rtdetr.published import PUBLISHED, model_of  # brings the machinery of downloads, which few need
+
+    if name.lower() in PUBLISHED:
+        what = "names published weights, which are no model of their own"
+    elif name.lower().endswith(".pth"):
+        what = "holds weights only, not the layers that they belong to"
+    else:
+        return
+    model = model_of(name)
+    raise UnknownModelError(
+        f"{name} {what}: write RTDETR({model!r}).load({name!r}), or model={model} pretrained={name}"
+    )
 
 
 def model_table(cfg: str | Path | Mapping[str, Any]) -> dict[str, Any]:

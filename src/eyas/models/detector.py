@@ -154,12 +154,16 @@ class Detector(nn.Module):
         With ``remap``, rows of the class outputs follow the class names when both sides have real ones.
 
         Raises:
-            ValueError: ``weights`` holds no tensors.
+            ValueError: ``weights`` holds no tensors, or is the name or path of weights for another layout.
         """
         if isinstance(weights, str | Path):
+            from eyas.models.rtdetr.published import model_of  # brings the machinery of downloads, which few need
+
             name = Path(self.yaml["yaml_file"]).stem or "this model"
             raise ValueError(
-                f"{weights} does not fit {name}: published weights fit the official models, as rtdetr-r18."
+                f"{weights} does not fit {name}: published weights and .pth files are for the official models; write "
+                f"RTDETR({model_of(weights)!r}).load({str(weights)!r}). A checkpoint (.pt) goes "
+                "to load() of YOLO or RTDETR, or to pretrained=."
             )
         source = as_source(weights)
         state = self.adapt(source.state)

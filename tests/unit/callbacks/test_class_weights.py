@@ -30,8 +30,8 @@ from eyas.config import TrainOptions
 from eyas.data import ImageStore, build_index, check_dataset
 from eyas.data.dataset import TrainDataset
 from eyas.data.loader import build_train_loader
-from eyas.losses import DenseCriterion
-from eyas.models import DetectionModel
+from eyas.losses import DenseCriterion, SetCriterion
+from eyas.models import DetectionModel, RTDETRDetectionModel
 
 counts_of_classes = st.lists(st.integers(0, 10**7), min_size=1, max_size=30)
 
@@ -245,6 +245,29 @@ def test_a_loss_that_ignores_the_weights_stops_the_run(trainer: Trainer, kind: s
     model.init_criterion = made[kind]
     with pytest.raises(ValueError, match=r"class_weights='balanced' has no effect: the loss .* init_criterion\(\)"):
         trainer.run(ClassWeights("balanced"))
+
+
+def test_the_way_out_that_is_named_is_one_of_the_family(trainer: Trainer) -> None:
+    """`dense_criterion` belongs to YOLO; what is named for a set detector does work there."""
+    trainer.model.init_criterion = OwnLoss
+    with pytest.raises(ValueError, match=r"for example with self\.dense_criterion\(\.\.\.\); or leave"):
+        trainer.run(ClassWeights("balanced"))
+    table = {"nc": 10, "backbone": [[-1, 1, "Conv", [8, 3, 8]]], "head": [[[0], 1, "RTDETRDecoder", ["nc", 16, 5]]]}
+
+    def set_detector() -> RTDETRDetectionModel:
+        return RTDETRDetectionModel(table, nc=10, names=trainer.data["names"], verbose=False)
+
+    model = trainer.model = set_detector()
+    model.init_criterion = lambda: SetCriterion(nc=10)
+    named = r"super\(\)\.init_criterion\(\) or SetCriterion\(\.\.\., class_weights=self\.class_weights\); or leave"
+    with pytest.raises(ValueError, match=rf"(?s)has no effect.*{named}") as error:
+        trainer.run(ClassWeights("balanced"))
+    assert "dense_criterion" not in str(error.value)
+    model = trainer.model = set_detector()
+    model.init_criterion = lambda: SetCriterion(nc=10, class_weights=model.class_weights)
+    trainer.run(ClassWeights("balanced"))
+    trainer.model = set_detector()
+    trainer.run(ClassWeights("balanced"))
 
 
 @pytest.mark.parametrize("kind", ["pos_weight", "weight", "function"])

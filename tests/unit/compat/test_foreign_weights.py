@@ -21,10 +21,11 @@ from torch import nn
 
 from eyas.compat.pickled import read_pickle
 from eyas.compat.weights import CLASSES, Archive, ForeignFileError, read_weights
-from eyas.models import DetectionModel
+from eyas.models import DetectionModel, Detector, build_detector, model_table
 from eyas.train.checkpoint import CheckpointError, load_checkpoint
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
+PARTS = ("backbone", "head")
 
 
 # -- files as the incumbent writes them, made without it ---------------------------------------------------------------
@@ -62,8 +63,8 @@ class Dresser:
         }
         return theirs
 
-    def network(self, model: DetectionModel, **changes: Any) -> Any:
-        theirs = self.dress(copy.deepcopy(model).half(), "ultralytics.nn.tasks.DetectionModel")
+    def network(self, model: Detector, **changes: Any) -> Any:
+        theirs = self.dress(copy.deepcopy(model).half(), f"ultralytics.nn.tasks.{type(model).__name__}")
         facts = {"yaml": model.yaml, "names": NAMES, "nc": model.nc, "task": "detect", "stride": model.stride}
         theirs.__dict__.update(facts | {"args": {"imgsz": 96, "data": "pets.yaml", "lr0": 0.01}} | changes)
         return theirs
@@ -89,6 +90,16 @@ def detector(dresser: Dresser, child: Any = None, **attributes: Any) -> Any:
     layers.__dict__ = {"_modules": {"0": head}}
     network.__dict__ = {"_modules": {"model": layers}, "yaml": {"nc": 3}, "names": NAMES, **attributes}
     return network
+
+
+@pytest.fixture
+def set_detector() -> Detector:
+    """A small RT-DETR, from a table as the incumbent writes them: with scales, and None as a text."""
+    torch.manual_seed(0)
+    ours = model_table("rtdetr-tiny")
+    rows = {part: [[*row[:3], ["None" if a is None else a for a in row[3]]] for row in ours[part]] for part in PARTS}
+    table = {"nc": 80, "scales": {"l": [1.0, 1.0, 1024]}, "scale": "l", "ch": 3, "yaml_file": "rtdetr-l.yaml", **rows}
+    return build_detector(table, nc=3, names=NAMES, verbose=False).eval()
 
 
 @pytest.fixture
@@ -124,6 +135,39 @@ def test_a_checkpoint_is_opened_like_one_of_ours(theirs: Path, tiny: DetectionMo
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model.model(images)[0], tiny(images)[0])
+
+
+def test_a_set_detector_is_opened_too(dresser: Dresser, set_detector: Detector, tmp_path: Path) -> None:
+    """Its decoder keeps caches of anchors, empty in a file: tensors over blocks of no numbers (spec core H.3)."""
+    from eyas.api import RTDETR, YOLO
+
+    own = {"backbone", "head", "nc", "scales", "scale", "ch", "yaml_file"}  # what the incumbent's tables hold
+    network = dresser.network(set_detector, yaml={k: v for k, v in set_detector.yaml.items() if k in own})
+    decoder = list(network._modules["model"]._modules.values())[-1]
+    assert type(decoder).__name__ == "RTDETRDecoder"
+    decoder.anchors, decoder.shapes = torch.empty(0), []
+    decoder._buffers["valid_mask"] = torch.empty(0, dtype=torch.bool)
+    decoder._non_persistent_buffers_set.add("valid_mask")
+    path = tmp_path / "set.pt"
+    dresser.save({"epoch": -1, "ema": network, "model": None, "optimizer": None, "version": "8.4"}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+    model = RTDETR(path)
+    assert type(YOLO(path)) is RTDETR and model.names == NAMES
+    assert model.remembered("val") == {"imgsz": 96, "data": "pets.yaml"}
+    set_detector.half().float()
+    expected = set_detector.state_dict()
+    assert list(read_weights(path)["model"]) == list(expected)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model.model(images)[0], set_detector(images)[0])
+
+
+def test_an_empty_tensor_is_read(dresser: Dresser, tmp_path: Path) -> None:
+    network = detector(dresser)
+    network._modules["model"]._modules["0"].__dict__["_buffers"] = {"anchors": torch.empty(0, 4)}
+    dresser.save({"model": network}, tmp_path / "empty.pt")
+    assert read_weights(tmp_path / "empty.pt")["model"]["model.0.anchors"].shape == (0, 4)
 
 
 def test_the_average_is_preferred(dresser: Dresser, tiny: DetectionModel, tmp_path: Path) -> None:
@@ -248,6 +292,16 @@ def test_a_call_hidden_in_a_sound_file_is_found(dresser: Dresser, tiny: Detectio
     marker = tmp_path / "ran"
     network = dresser.network(tiny)
     network._modules["model"]._modules["3"].act = Evil(os.mkdir, str(marker))
+    dresser.save({"model": network}, tmp_path / "hidden.pt")
+    with pytest.raises(CheckpointError, match=r"holds code, not just tensors.*posix\.mkdir"):
+        load_checkpoint(tmp_path / "hidden.pt")
+    assert not marker.exists()
+
+
+def test_a_call_hidden_in_a_set_detector_is_found(dresser: Dresser, set_detector: Detector, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    network = dresser.network(set_detector)
+    list(network._modules["model"]._modules.values())[-1].anchors = Evil(os.mkdir, str(marker))
     dresser.save({"model": network}, tmp_path / "hidden.pt")
     with pytest.raises(CheckpointError, match=r"holds code, not just tensors.*posix\.mkdir"):
         load_checkpoint(tmp_path / "hidden.pt")
@@ -465,8 +519,7 @@ def test_other_archives_are_named(dresser: Dresser, tmp_path: Path) -> None:
         ("Segment", "segment", "task 'segment'"),
         ("Pose", "pose", "task 'pose'"),
         ("Classify", "classify", "task 'classify'"),
-        ("RTDETRDecoder", "detect", "RT-DETR"),
-        ("Novel", "detect", "ends in Novel"),
+        ("Novel", "detect", "ends in Novel, not in a detection head .Detect or RTDETRDecoder"),
     ],
 )
 def test_other_tasks_are_named(dresser: Dresser, head: str, task: str, match: str, tmp_path: Path) -> None:

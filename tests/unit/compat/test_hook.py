@@ -22,8 +22,7 @@ def installed() -> Iterator[hook.EyasCompatFinder]:
     hook.uninstall()
 
 
-NOT_YET = [(module, name) for module, names in ultralytics.TABLE.items() for name in names if name.startswith("RTDETR")]
-HERE = [(m, n) for m, names in ultralytics.TABLE.items() for n in names if (m, n) not in NOT_YET]
+HERE = [(module, name) for module, names in ultralytics.TABLE.items() for name in names]
 
 
 @pytest.mark.parametrize(("module", "name"), HERE)
@@ -31,16 +30,6 @@ def test_every_name_of_the_table_is_there(module: str, name: str) -> None:
     namespace: dict[str, object] = {}
     exec(f"from {module} import {name}", namespace)
     assert namespace[name] is not None
-
-
-@pytest.mark.parametrize(("module", "name"), NOT_YET)
-def test_a_family_that_is_not_there_yet_says_so(module: str, name: str) -> None:
-    try:
-        ultralytics.lookup(module, name)
-    except ultralytics.NotInThisReleaseError:
-        with pytest.raises(ImportError, match=rf"cannot import {name} from {module}.*RT-DETR.*not in this release"):
-            exec(f"from {module} import {name}", {})
-        assert not hasattr(importlib.import_module(module), name)
 
 
 def test_classes_are_eyas_own() -> None:
@@ -58,6 +47,24 @@ def test_classes_are_eyas_own() -> None:
     for name in ("YOLO", "DetectionTrainer", "DetectionValidator", "BaseTrainer", "DetectionModel"):
         assert namespace[name] is getattr(eyas, name)
     assert sys.modules["ultralytics"].YOLO is eyas.YOLO
+
+
+def test_the_set_detectors_have_the_same_validator_and_predictor() -> None:
+    from eyas.api import RTDETR
+    from eyas.evaluate import DetectionValidator, Predictor
+    from eyas.models import RTDETRDetectionModel
+    from eyas.train import RTDETRTrainer
+
+    namespace: dict[str, object] = {}
+    exec(
+        "from ultralytics.models.rtdetr import RTDETR, RTDETRPredictor, RTDETRValidator\n"
+        "from ultralytics.models.rtdetr.train import RTDETRTrainer\n"
+        "from ultralytics.nn.tasks import RTDETRDetectionModel",
+        namespace,
+    )
+    assert namespace["RTDETR"] is RTDETR and namespace["RTDETRTrainer"] is RTDETRTrainer
+    assert namespace["RTDETRDetectionModel"] is RTDETRDetectionModel
+    assert namespace["RTDETRPredictor"] is Predictor and namespace["RTDETRValidator"] is DetectionValidator
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,23 @@ def test_typo_gets_the_nearest_name(wrong: str, near: str) -> None:
         DetectionModel(wrong, verbose=False)
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("rtdetr-r50-o365", r"published weights.*RTDETR\('rtdetr-r50'\)\.load\('rtdetr-r50-o365'\)"),
+        ("resnet18-vd", r"published weights.*model=rtdetr-r18 pretrained=resnet18-vd"),
+        (
+            "My/X.pth",
+            r"My/X.pth holds weights only.*RTDETR\('rtdetr-r50'\)\.load\('My/X.pth'\), or model=.* pretrained=My",
+        ),
+        ("rtdetrv2_r34vd_120e_coco_ema.pth", r"weights only.*RTDETR\('rtdetrv2-r34'\)\.load\("),
+    ],
+)
+def test_weights_are_no_model(weights: str, message: str) -> None:
+    with pytest.raises(UnknownModelError, match=message):
+        model_table(weights)
+
+
 def test_missing_file_is_named() -> None:
     with pytest.raises(UnknownModelError, match="nowhere/model.yaml does not exist"):
         model_table("nowhere/model.yaml")

@@ -21,6 +21,8 @@ from eyas.models.rtdetr.published import (
     Published,
     UnknownWeightsError,
     fetch_published,
+    is_name,
+    model_of,
     plain_state,
     published,
     read_published,
@@ -81,6 +83,24 @@ def test_names_are_found_in_any_case_and_near_ones_offered() -> None:
     assert published(" RTDETR-R50 ").file == "rtdetr_r50vd_6x_coco_from_paddle.pth"
     with pytest.raises(UnknownWeightsError, match="did you mean 'rtdetrv2-r34'"):
         published("rtdetrv2-r33")
+
+
+def test_a_name_is_no_path_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_name("rtdetr-r180")
+    assert not is_name("x.pth") and not is_name("folder/x") and not is_name(Path("rtdetr-r50"))
+    with pytest.raises(UnknownWeightsError, match="'rtdetr-r180', and no file is: did you mean 'rtdetr-r18'"):
+        published("rtdetr-r180")
+    Path("rtdetr-r180").write_bytes(b"x")
+    assert not is_name("rtdetr-r180")
+    with pytest.raises(UnknownWeightsError, match="'rtdetr-r180': did you mean"):
+        published("rtdetr-r180")
+
+
+def test_the_model_of_a_name_or_file() -> None:
+    for item in PUBLISHED.values():
+        assert model_of(item.name) == model_of(f"there/{item.file}") == item.model
+    assert model_of("mine.pth") in OFFICIAL
 
 
 # -- fetching ---------------------------------------------------------------------------------------------------------

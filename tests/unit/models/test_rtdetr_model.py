@@ -238,6 +238,22 @@ def test_load_follows_class_names(tiny: RTDETRDetectionModel) -> None:
             assert torch.equal(value, source[key])
 
 
+@pytest.mark.parametrize(
+    ("weights", "way"),
+    [
+        ("rtdetr-r18", r"RTDETR\('rtdetr-r18'\)\.load\('rtdetr-r18'\)"),
+        (
+            "there/x.pth",
+            r"\.pth files are for the official models; write RTDETR\('rtdetr-r50'\)\.load\('there/x.pth'\)",
+        ),
+        ("best.pt", r"best.pt does not fit rtdetr-tiny: .*checkpoint \(\.pt\).*load\(\) of YOLO or RTDETR"),
+    ],
+)
+def test_weights_of_the_other_layout_are_sent_there(tiny: RTDETRDetectionModel, weights: str, way: str) -> None:
+    with pytest.raises(ValueError, match=way):
+        tiny.load(weights)
+
+
 def test_load_drops_heads_of_other_classes(tiny: RTDETRDetectionModel) -> None:
     model = RTDETRDetectionModel("rtdetr-tiny", nc=5, verbose=False)
     assert model.load({"model": tiny.state_dict()}, verbose=False) == len(model.state_dict()) - 9

@@ -109,7 +109,22 @@ def published(name: str) -> Published:
         return PUBLISHED[key]
     near = difflib.get_close_matches(key, PUBLISHED, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UnknownWeightsError(f"no published weights are called {name!r}: {hint}there are {', '.join(PUBLISHED)}.")
+    no_file = "" if Path(name).is_file() else ", and no file is"
+    raise UnknownWeightsError(
+        f"no published weights are called {name!r}{no_file}: {hint}there are {', '.join(PUBLISHED)}."
+    )
+
+
+def is_name(source: str | Path) -> bool:
+    """Whether weights are given by a name: a text without folder and suffix that is no file."""
+    path = Path(source)
+    return isinstance(source, str) and not path.suffix and path.parent == Path() and not path.is_file()
+
+
+def model_of(source: str | Path) -> str:
+    """Return the name of the model that published weights fit, known by their name or file; else a usual one."""
+    key = Path(source).name.lower()
+    return next((entry.model for entry in _ENTRIES if key in (entry.name, entry.file.lower())), "rtdetr-r50")
 
 
 def fetch_published(entry: Published | str, cache_dir: str | Path | None = None) -> Path:

@@ -1,0 +1,27 @@
+"""What `given_weights` makes of a name, a file and a typing mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eyas.models.rtdetr.published import UnknownWeightsError
+from eyas.train.setup import given_weights
+
+
+def test_published_names_and_foreign_files_are_left_to_the_model() -> None:
+    assert given_weights("rtdetr-r50-o365") == "rtdetr-r50-o365"
+    assert given_weights("RTDETR-R18") == "rtdetr-r18", "in any case"
+    assert given_weights("there/x.pth") == "there/x.pth"
+
+
+def test_a_wrong_name_gets_the_nearest() -> None:
+    with pytest.raises(UnknownWeightsError, match="'rtdetr-r180', and no file is: did you mean 'rtdetr-r18'"):
+        given_weights("rtdetr-r180")
+
+
+def test_a_path_that_is_not_there_is_a_missing_file(tmp_path: Path) -> None:
+    for missing in ("best.pt", "runs/rtdetr-r180", tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+            given_weights(missing)
