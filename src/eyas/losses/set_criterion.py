@@ -177,7 +177,8 @@ class SetCriterion:
         overlap = elementwise_iou(corners.detach(), target_corners)
         targets, positive = class_targets(stack, objects, torch.where(found, overlap, -1.0))
         return {
-            "giou": (1 - elementwise_giou(corners, target_corners)).sum(1),
+            # The mask matters for objects without area, which have no GIoU of 1 even with themselves.
+            "giou": ((1 - elementwise_giou(corners, target_corners)) * found).sum(1),
             "cls": self.weighted_class_loss(stack.scores, targets, positive).sum((1, 2, 3)),
             "l1": (pred - target).abs().sum((1, 2)),
         }

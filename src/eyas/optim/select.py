@@ -3,13 +3,14 @@
 A selector is one of
 
 - a section of ``model.sections()``: ``"backbone"``, ``"backbone.p3"``, ``"neck"``, ``"head"``, ``"head.cls"``;
-- a number N: the first N layers, ``model.0.`` to ``model.{N-1}.``;
+- a number N: the first N layers, ``model.0.`` to ``model.{N-1}.``, or the first N levels of a model that names its
+  levels itself (`HasLevels`): those of `depths`;
 - a list: whole numbers name single layers, texts are selectors; the union of all;
 - a glob over whole parameter names: ``"model.*.bn.*"``;
 - a regular expression between slashes, searched in parameter names: ``"/bn[12]?\\.bias$/"``;
 - a name, or the start of names up to a dot: ``"model.23.cv2"``; ``"23.cv2"`` means the same (spec core A.5).
 
-Every model has names; the first three need one that is made of sections or numbered layers.
+Every model has names; sections and numbers need a model that has sections, and numbered layers or levels.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def select(model: nn.Module, what: Selector) -> tuple[str, ...]:
     if isinstance(what, str):
         chosen = _by_text(model, names, what)
     elif isinstance(what, int) and not isinstance(what, bool):
-        chosen = _by_layers(names, range(_checked_count(model, what)))
+        chosen = _by_layers(model, names, range(_checked_count(model, what)))
     elif isinstance(what, Sequence):
         chosen = _by_items(model, names, what)
     else:
@@ -103,7 +104,7 @@ def layer_count(model: nn.Module) -> int:
 
 def _checked_count(model: nn.Module, count: int, index: bool = False) -> int:
     """Return a number of first layers, or the index of one, if the model has as many."""
-    layers = layer_count(model)
+    layers = len(model.parameter_levels()) if isinstance(model, HasLevels) else layer_count(model)
     if not layers:
         raise ValueError(
             f"{count} layers: {type(model).__name__} has no numbered layers (model.0, ...); select by name."
@@ -115,7 +116,9 @@ def _checked_count(model: nn.Module, count: int, index: bool = False) -> int:
     return count
 
 
-def _by_layers(names: list[str], layers: Sequence[int]) -> set[str]:
+def _by_layers(model: nn.Module, names: list[str], layers: Sequence[int]) -> set[str]:
+    if isinstance(model, HasLevels):
+        return {name for name, level in depths(model).items() if level in layers}
     prefixes = tuple(f"model.{i}." for i in layers)
     return {name for name in names if name.startswith(prefixes)}
 
@@ -126,7 +129,7 @@ def _by_items(model: nn.Module, names: list[str], items: Sequence[int | str]) ->
     for item in items:
         number = int(item) if isinstance(item, str) and item.isdecimal() else item
         if isinstance(number, int) and not isinstance(number, bool):
-            chosen |= _by_layers(names, [_checked_count(model, number, index=True)])
+            chosen |= _by_layers(model, names, [_checked_count(model, number, index=True)])
         elif isinstance(number, str):
             chosen |= _by_text(model, names, number)
         else:
@@ -140,7 +143,7 @@ def _by_text(model: nn.Module, names: list[str], text: str) -> set[str]:
     if text.isdecimal():
         raise ValueError(
             f"{text!r} can be read in two ways: {text} without quotes means the first {text} layers, [{text}] means "
-            f'layer {text}, and so does "model.{text}".'
+            f"layer {text}."
         )
     sections = model.sections() if isinstance(model, HasSections) else {}
     if len(text) > 2 and text.startswith("/") and text.endswith("/"):

@@ -65,6 +65,39 @@ def test_every_parameter_learns_with_and_without_objects() -> None:
         )
 
 
+@pytest.mark.parametrize("data", [None, objects()])
+def test_decoder_layers_do_not_teach_the_choice_of_queries(data: dict[str, Any] | None) -> None:
+    """Content and boxes of the chosen cells are constants to the layers; only the encoder's own loss teaches them."""
+    choosing = ("enc_output", "enc_score_head", "enc_bbox_head")
+    head = decoder()
+    pred = head(maps(), data)
+    (pred.dec_bboxes.sum() + pred.dec_scores.sum()).backward(retain_graph=True)
+    taught = {n for n, p in head.named_parameters() if p.grad is not None and p.grad.any()}
+    assert not any(n.startswith(choosing) for n in taught)
+    assert any(n.startswith("input_proj") for n in taught), "the image is seen by every layer"
+    (pred.enc_bboxes.sum() + pred.enc_scores.sum()).backward()
+    assert all(p.grad.any() for n, p in head.named_parameters() if n.startswith(choosing) and "weight" in n)
+
+
+def test_cells_at_the_edge_of_a_large_map_are_not_chosen_by_what_they_show() -> None:
+    """Of 51 columns the outer ones have their centre within 0.01 of the border: no box starts there."""
+    head = decoder(queries=300).eval()
+    seen: list[torch.Tensor] = []
+    head.enc_output.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    g = torch.Generator().manual_seed(1)
+    images = [torch.randn(2, 8, 2, 51, generator=g), torch.randn(2, 12, 1, 26, generator=g)]
+    y, pred = head(images)
+    shown = seen[0].any(-1)
+    assert shown.shape == (2, 128)
+    first = torch.arange(102).view(2, 51)
+    outer = torch.cat((first[:, 0], first[:, 50]))
+    expected = torch.ones(128, dtype=torch.bool)
+    expected[outer] = False
+    assert torch.equal(shown, expected.expand(2, -1))
+    assert pred.enc_bboxes.shape[1] == 128, "all cells are queries here, those too"
+    assert y.isfinite().all() and pred.dec_scores.isfinite().all()
+
+
 def test_real_queries_do_not_see_denoising_ones() -> None:
     head = decoder().train()
     for m in head.modules():
@@ -112,9 +145,15 @@ def test_detections_equal_a_sort_of_all_scores() -> None:
         torch.testing.assert_close(y[image], torch.tensor(rows[:7]))
     head.agnostic_nms = True
     y = head(maps())[0]
-    best = pred.dec_scores[0].sigmoid().amax(-1).sort(descending=True).values[:, :7]
-    torch.testing.assert_close(y[..., 4], best)
-    assert all(len({tuple(row[:4]) for row in rows.tolist()}) == 7 for rows in y), "one detection of a query"
+    for image in range(2):
+        rows = []
+        for q in range(12):  # one detection of a query
+            scores = pred.dec_scores[0, image, q].sigmoid().tolist()
+            label = scores.index(max(scores))
+            rows.append((*pred.dec_bboxes[0, image, q].tolist(), scores[label], float(label)))
+        rows.sort(key=lambda row: -row[4])
+        torch.testing.assert_close(y[image], torch.tensor(rows[:7]))
+    assert len(set(y[..., 5].flatten().tolist())) > 1
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -212,3 +251,12 @@ def test_inverse_sigmoid() -> None:
 def test_sizes_must_fit() -> None:
     with pytest.raises(ValueError, match="choose a divisor of 16"):
         decoder(heads=3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "least"),
+    [("queries", 0, 1), ("queries", -3, 1), ("queries", 2.5, 1), ("num_denoising", -1, 0), ("num_denoising", True, 0)],
+)
+def test_numbers_of_queries_are_checked(key: str, value: float, least: int) -> None:
+    with pytest.raises(ValueError, match=f"{key} is {value}, and must be a whole number of at least {least}"):
+        decoder(**{key: value})

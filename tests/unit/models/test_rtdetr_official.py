@@ -178,6 +178,11 @@ def test_mistakes_in_a_table_are_named() -> None:
         RTDETRNet(official_table("r18") | {"frozen_norm": True})
     with pytest.raises(ModelTableError, match="variant is 'r51'; did you mean 'r50'"):
         RTDETRNet({"arch": "rtdetr", "variant": "r51"})
+    for key, value, least in (("queries", 0, 1), ("num_denoising", -1, 0), ("queries", "many", 1)):
+        with pytest.raises(
+            ModelTableError, match=f"{key} is {value!r}, and must be a whole number of at least {least}"
+        ):
+            RTDETRNet({"arch": "rtdetr", "variant": "r18", key: value})
     with pytest.raises(ValueError, match="needs no NMS"):
         on_meta("r18").set_head_attr(end2end=False)
 
@@ -219,6 +224,20 @@ def test_depth_grows_from_the_stem_to_the_decoder() -> None:
     first = "backbone.stages.2.blocks.0.layers.0.conv1.conv.weight"
     assert hgnet["backbone.stages.2.downsample.conv.weight"] == hgnet[first] == 3
     assert max(hgnet.values()) == 1 + 1 + 1 + 3 + 1
+
+
+def test_whole_numbers_select_levels() -> None:
+    """``freeze=9`` of r18: the stem and its eight blocks, the backbone; a list names single levels."""
+    model = on_meta("r18")
+    assert set(select(model, 1)) == {n for n, _ in model.named_parameters() if n.startswith("backbone.conv1.")}
+    assert select(model, 9) == select(model, "backbone")
+    assert select(model, 10) == tuple(n for n, _ in model.named_parameters())
+    assert select(model, [2]) == select(model, "backbone.res_layers.0.blocks.1")
+    assert select(model, [0, 1]) == select(model, 2)
+    assert set(select(model, [9])) == set(select(model, ["neck", "head"]))
+    assert select(on_meta("r50"), 17) == select(on_meta("r50"), "backbone")
+    with pytest.raises(ValueError, match="the first 11 layers: this model has 10; give 1 to 10"):
+        select(model, 11)
 
 
 # -- start ------------------------------------------------------------------------------------------------------------

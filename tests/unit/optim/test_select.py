@@ -158,6 +158,34 @@ def test_depth_is_the_row_of_the_layer_table(model: DetectionModel) -> None:
     assert {found[n] for n in select(model, "head")} == {23} == {layer_count(model) - 1}
 
 
+class Levelled(nn.Module):
+    """Names its levels itself: ``a`` with ``b``, then ``c``; ``d`` is in none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.a, self.b, self.d = (nn.Linear(1, 1, bias=False) for _ in range(4))
+
+    def parameter_levels(self) -> tuple[tuple[str, ...], ...]:
+        return ("a.", "b."), ("c.",)
+
+
+def test_numbers_count_the_levels_of_a_model_that_names_them() -> None:
+    net = Levelled()
+    assert select(net, 1) == ("a.weight", "b.weight") == select(net, [0]) == select(net, ["0"])
+    assert select(net, [1]) == ("c.weight", "d.weight"), "what is in no level is at the top"
+    assert select(net, 2) == tuple(names(net)) == select(Wrapper(net), [0, 1])
+    for what in (1, 2):
+        assert set(select(net, what)) == {n for n, level in depths(net).items() if level < what}
+    for wrong, message in (
+        (0, "give 1 to 2"),
+        (3, "this model has 2"),
+        ([2], "layers 0 to 1"),
+        ([-1], "layers 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            select(net, wrong)
+
+
 def test_what_lies_outside_the_rows_is_at_the_top() -> None:
     net = nn.Module()
     net.model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))

@@ -28,6 +28,7 @@ from eyas.types import SetPrediction
 
 PRIOR = 0.01  # score of a fresh class output: nearly all queries are background
 HALF_MAX = 65504.0  # largest number of float16
+LEAST = {"queries": 1, "num_denoising": 0}  # smallest useful numbers of a table
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class RTDETRDecoder(Fusable):
         agnostic_nms: give only the best class of every query.
 
     Raises:
-        ValueError: sizes that do not fit each other.
+        ValueError: sizes that do not fit each other, or are too small.
     """
 
     SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -193,6 +194,7 @@ class RTDETRDecoder(Fusable):
         names: KeyNames = NUMBERED,
     ) -> None:
         super().__init__()
+        check_counts({"queries": queries, "num_denoising": num_denoising})
         if not -layers <= eval_layer < layers:
             raise ValueError(f"eval_layer is {eval_layer}, and there are layers 0 to {layers - 1}")
         if hidden % heads:
@@ -332,6 +334,18 @@ class RTDETRDecoder(Fusable):
             if is_norm(norm):
                 projection.set_submodule(first, fold_norm(conv, norm))
                 projection.set_submodule(second, nn.Identity())
+
+
+def check_counts(settings: Mapping[str, Any]) -> None:
+    """Check the settings among these that count queries.
+
+    Raises:
+        ValueError: one is no whole number, or too small.
+    """
+    for key, least in LEAST.items():
+        value = settings.get(key, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{key} is {value!r}, and must be a whole number of at least {least}")
 
 
 def _named(names: tuple[str, ...], *layers: nn.Module) -> nn.Sequential:

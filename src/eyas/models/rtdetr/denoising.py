@@ -23,7 +23,7 @@ LOGIT_EPS = 1e-6  # boxes shaken to the border of the image get logits of about 
 
 
 class Objects(NamedTuple):
-    """Objects of a batch that take part; ``rank`` counts those of one image from 0."""
+    """Objects of a batch that may take part; ``rank`` counts those of one image from 0."""
 
     image: Tensor  # (T,) int64
     rank: Tensor  # (T,) int64
@@ -58,8 +58,12 @@ def denoising_queries(
     more, which must find nothing. Images with fewer objects than others leave slots empty. The device is not waited
     for if ``batch["max_objects"]`` is there and no larger than the budget. Randomness is torch's, of the device.
 
+    Where an image has more objects than ``max_objects`` says, as after a callback that adds some, the rest takes no
+    part: it fills no slot, and its query in the meta is -1, which means that an object found none.
+
     Args:
-        batch: ``batch_idx`` (T,), ``cls`` (T, 1), ``bboxes`` (T, 4) cx cy w h in [0, 1], ``max_objects``.
+        batch: ``batch_idx`` (T,), ``cls`` (T, 1), ``bboxes`` (T, 4) cx cy w h in [0, 1], ``max_objects``, the most
+            objects in one image.
         embedding: (C or more, width), the content of every class.
         images: B.
         queries: Q.
@@ -71,17 +75,21 @@ def denoising_queries(
     if not batch["cls"].shape[0]:
         return None
     objects, slots = _objects(batch, embedding, images, budget)
+    if slots < 1:
+        return None
     groups = max(budget // slots, 1)
     total = 2 * groups * slots
     labels = _noisy_labels(objects.labels.expand(groups, 2, -1), nc, label_noise)
     boxes = inverse_sigmoid(_noisy_boxes(objects.boxes.expand(groups, 2, -1, -1), box_noise), LOGIT_EPS)
     half = torch.arange(2 * groups, device=embedding.device).view(groups, 2, 1)
     query = half * slots + objects.rank  # (G, 2, T)
-    place = (objects.image * total + query).flatten()
+    fits = objects.rank < slots  # not a mask to index with: the device would be waited for
+    spare = images * total  # a row for what does not fit, cut off again
+    place = torch.where(fits, objects.image * total + query, spare).flatten()
     width = embedding.shape[1]
-    content = embedding.new_zeros(images * total, width).index_copy(0, place, embedding[labels.flatten()])
-    logits = boxes.new_zeros(images * total, 4).index_copy(0, place, boxes.flatten(0, 2))
-    positive = query[:, 0]  # (G, T)
+    content = embedding.new_zeros(spare + 1, width).index_copy(0, place, embedding[labels.flatten()])[:spare]
+    logits = boxes.new_zeros(spare + 1, 4).index_copy(0, place, boxes.flatten(0, 2))[:spare]
+    positive = torch.where(fits, query[:, 0], -1)  # (G, T)
     meta = DenoisingMeta(
         image=objects.image.expand(groups, -1).flatten(),
         query=positive.flatten(),
@@ -107,7 +115,7 @@ def blocked_pairs(size: int, groups: int, queries: int, device: torch.device | N
 
 
 def _objects(batch: Mapping[str, Any], like: Tensor, images: int, budget: int) -> tuple[Objects, int]:
-    """Return the objects that take part, and how many slots the fullest image needs."""
+    """Return the objects that may take part, and how many slots an image has for them."""
     image = batch["batch_idx"].to(like.device, torch.int64).view(-1)
     labels = batch["cls"].to(like.device, torch.int64).view(-1)
     boxes = batch["bboxes"].to(like.device, torch.promote_types(like.dtype, torch.float32))

@@ -17,7 +17,7 @@ from eyas.models.encoders import HybridEncoder
 from eyas.models.rtdetr.base import STRIDE, SetDetector
 from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
 from eyas.models.rtdetr.keys import rename, without_ignored
-from eyas.models.rtdetr.published import fetch_published, plain_state, read_published
+from eyas.models.rtdetr.published import fetch_published, is_name, plain_state, read_published
 from eyas.models.rtdetr.variants import VARIANTS, build_backbone, checked_table
 from eyas.models.weights import as_source, class_rows
 from eyas.nn.conv_norm import is_norm
@@ -197,10 +197,7 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
 
 def weights_file(weights: str | Path) -> Path:
     """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
-    path = Path(weights)
-    if isinstance(weights, Path) or path.is_file() or path.suffix or path.parent != Path():
-        return path
-    return fetch_published(str(weights))
+    return fetch_published(str(weights)) if is_name(weights) else Path(weights)
 
 
 def _unwrapped(weights: Any) -> Any:

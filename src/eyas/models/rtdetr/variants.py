@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from eyas.models.backbones import HGNETV2, RESNET_VD, Backbone, HGNetV2, ResNetVd
+from eyas.models.rtdetr.decoder import check_counts
 
 ARCH = "rtdetr"  # value of a table's "arch" that means the official layout
 
@@ -94,7 +95,7 @@ def checked_table(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table with its defaults filled in.
 
     Raises:
-        ValueError: it names no variant, or has a key that means nothing here.
+        ValueError: it names no variant, has a key that means nothing here, or a number of queries that is none.
     """
     variant = str(table.get("variant"))
     if variant not in VARIANTS:
@@ -102,6 +103,7 @@ def checked_table(table: Mapping[str, Any]) -> dict[str, Any]:
     for key in table:
         if key not in TABLE_KEYS:
             raise ValueError(f"{key!r} means nothing in the table of {variant}{_near(key, TABLE_KEYS)}.")
+    check_counts(table)
     return official_table(variant) | dict(table)
 
 
