@@ -27,7 +27,7 @@ def test_the_readme_has_two_commands_enough_alone():
     assert len(commands) == 2
     train, test = commands
     assert ".venv/bin/eyas train model=yolo26n data=digits" in train
-    assert test.endswith(".venv/bin/python -m pytest -q -n auto --dist loadgroup")
+    assert test.endswith(".venv/bin/python -m pytest -q -n auto")
     assert all("-c constraints.txt" in command for command in commands)
 
 

@@ -25,7 +25,6 @@ def load_matrix() -> ModuleType:
 
 
 matrix = load_matrix()
-pytestmark = pytest.mark.xdist_group("combinations")  # one worker, or both would run all trainings of two processes
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,6 @@ from eyas.optim import check_groups, unwrap_model
 from eyas.train import handover
 from eyas.train.parallel import DataParallel
 
-pytestmark = pytest.mark.xdist_group("traps")  # tests that share trainings stay in one worker
-
 SCORES = (-5.0, -2.0)
 BIAS_LR = 0.25
 

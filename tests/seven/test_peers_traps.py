@@ -26,8 +26,6 @@ from eyas.optim import select, unwrap_model
 from eyas.recipes import YOLO26
 from eyas.train.plan import make_plan
 
-pytestmark = pytest.mark.xdist_group("traps")  # tests that share trainings stay in one worker
-
 BACKBONE = tuple(f"model.{i}." for i in range(11))
 
 

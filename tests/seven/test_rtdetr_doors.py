@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -13,8 +12,6 @@ from eyas import RTDETRTrainer
 from eyas.callbacks import BestBy, ClassWeights, ClipGradNorm, Freeze, LayerRates, MetricReport, SyncBatchNorm
 from eyas.models import RTDETRDetectionModel
 from eyas.optim import unwrap_model
-
-pytestmark = pytest.mark.xdist_group("set_doors")  # tests that share trainings stay in one worker
 
 
 class WithF1(RTDETRTrainer):

@@ -22,8 +22,6 @@ from eyas.models import DetectionModel
 from eyas.nn.sync_bn import convert, portable
 from eyas.optim import unwrap_model
 
-pytestmark = pytest.mark.xdist_group("doors")  # tests that share trainings stay in one worker
-
 
 # -- 1. metrics --------------------------------------------------------------------------------------------------------
 class WithF1(DetectionTrainer):
