@@ -124,7 +124,7 @@ def test_weights_brought_by_load_are_trained_on(
     options = {"workers": 0, "plots": False, "verbose": False, "device": "cpu", "project": str(tmp_path)}
     result = yolo.train(data=str(digits_tiny), imgsz=64, epochs=1, **options)
     assert torch.equal(seen[0], load_checkpoint(trained)["model"]["model.0.conv.weight"])
-    assert result.plan.lr0 < YOLO(tiny_model).recipe.short.lr0, "given weights are changed more gently"
+    assert result.plan.lr0 < YOLO(tiny_model).trainer_class.recipe.short.lr0, "given weights are changed more gently"
 
 
 def test_wrong_calls_are_explained(tiny_model: Path, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ EVENTS = (
     "teardown",
 )
 
+UNASKED = frozenset({"default", "recipe"})  # origins of components that nobody asked for
 ADJUSTERS = (
     "adjust_model",
     "adjust_param_groups",

@@ -16,7 +16,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from eyas.augment.settings import AugmentSettings
-from eyas.callbacks.base import Callback
+from eyas.callbacks.base import UNASKED, Callback
 from eyas.metrics.detection import FITNESS_WEIGHTS, fitness
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def void_by_override(trainer: BaseTrainer) -> Iterator[str]:
             for adjuster in (a for method in lost for a in METHODS[method].adjusters):
                 if (
                     adjusts(component, adjuster)
-                    and component.origin != "default"
+                    and component.origin not in UNASKED
                     and adjuster not in names_reached(type(trainer), fn)
                 ):
                     yield (

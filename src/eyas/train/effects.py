@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from eyas import dist
-from eyas.callbacks.base import Callback
+from eyas.callbacks.base import UNASKED, Callback
 from eyas.callbacks.freeze import digest
 from eyas.config import TrainOptions
 from eyas.log import print_table
@@ -299,7 +299,7 @@ def uncalled(trainer: BaseTrainer, receiver: str, hook: str, ranks: list[int]) -
 
 def asked_for(callback: Callback, hook: str) -> bool:
     """Whether a person asked for a callback and it needs a hook: not stock reports and the components of defaults."""
-    return callback.origin != "default" and type(callback) not in (ConsoleReport, Pictures) and callback.needs(hook)
+    return callback.origin not in UNASKED and type(callback) not in (ConsoleReport, Pictures) and callback.needs(hook)
 
 
 # -- facts that are always recorded ------------------------------------------------------------------------------------
