@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
+
+
+def as_class_weights(weights: Tensor | Sequence[float], nc: int) -> Tensor:
+    """Return one factor for each class as a float32 tensor (1, 1, nc).
+
+    Raises:
+        ValueError: not one for each class.
+    """
+    tensor = torch.as_tensor(weights, dtype=torch.float32).flatten()
+    if tensor.numel() != nc:
+        raise ValueError(
+            f"class_weights has {tensor.numel()} values and the model {nc} classes: give one for each class"
+        )
+    return tensor.view(1, 1, nc)
 
 
 def weight_classes(loss: Tensor, weights: Tensor | None) -> Tensor:

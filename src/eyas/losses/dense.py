@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from eyas import dist
 from eyas.assign import Assignment, TaskAlignedAssigner
 from eyas.boxes import boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes
-from eyas.losses.class_weighting import weight_classes
+from eyas.losses.class_weighting import as_class_weights, weight_classes
 from eyas.losses.elementwise import ciou_loss, dfl_expectation, dfl_loss, l1_loss
 from eyas.losses.points import anchor_points
 
@@ -60,7 +60,7 @@ class DenseCriterion:
         min_side = self.strides[1] if len(self.strides) > 1 else self.strides[0]
         self.assigner = TaskAlignedAssigner(topk=topk, topk2=topk2, min_side=min_side)
         self.bce: Any = nn.BCEWithLogitsLoss(reduction="none")
-        self.class_weights = None if class_weights is None else _as_class_weights(class_weights, nc)
+        self.class_weights = None if class_weights is None else as_class_weights(class_weights, nc)
         self.loss_names = ("box_loss", "cls_loss", "dfl_loss" if reg_max > 1 else "l1_loss")
 
     @property
@@ -171,12 +171,3 @@ def mean_weight(weight: Tensor) -> Tensor:
 def _constant(values: Sequence[float], like: Tensor) -> Tensor:
     """Return a float32 vector on the device of ``like``, filled there: copying from the host would wait."""
     return torch.cat([torch.full((1,), float(v), device=like.device) for v in values])
-
-
-def _as_class_weights(weights: Tensor | Sequence[float], nc: int) -> Tensor:
-    tensor = torch.as_tensor(weights, dtype=torch.float32).flatten()
-    if tensor.numel() != nc:
-        raise ValueError(
-            f"class_weights has {tensor.numel()} values and the model {nc} classes: give one for each class"
-        )
-    return tensor.view(1, 1, nc)

@@ -18,8 +18,7 @@ from torch import Tensor
 from eyas import dist
 from eyas.assign import HungarianMatcher
 from eyas.boxes import cxcywh_to_xyxy, elementwise_giou, elementwise_iou
-from eyas.losses.class_weighting import weight_classes
-from eyas.losses.dense import _as_class_weights
+from eyas.losses.class_weighting import as_class_weights, weight_classes
 from eyas.losses.elementwise import varifocal_loss
 from eyas.types import DenoisingMeta, SetPrediction
 
@@ -90,7 +89,7 @@ class SetCriterion:
         self.gamma = float(gamma)
         self.gains = {"giou": float(giou_gain), "cls": float(cls_gain), "l1": float(l1_gain)}
         self.term_names = dict(TERM_NAMES)
-        self.class_weights = None if class_weights is None else _as_class_weights(class_weights, nc)
+        self.class_weights = None if class_weights is None else as_class_weights(class_weights, nc)
         self.matcher = HungarianMatcher() if matcher is None else matcher
 
     @property
