@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from eyas.models.catalog import model_table
 from eyas.models.weights import as_source, class_rows, copy_state
 from eyas.nn import Fusable
+from eyas.nn.conv_norm import is_norm
 
 LOGGER = logging.getLogger("eyas")
 HEAD_SETTINGS = ("max_det", "agnostic_nms", "end2end")
@@ -200,7 +201,7 @@ class Detector(nn.Module):
 
     def is_fused(self) -> bool:
         """Whether no normalisation is left to fold."""
-        return not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.modules())
+        return not any(is_norm(m) for m in self.modules())
 
     def info(self, imgsz: int | None = None) -> dict[str, float]:
         """Log and return layers, parameters, parameters with gradient, and GFLOPs when ``imgsz`` (pixels) is given."""

@@ -37,7 +37,7 @@ def deformable_sample(
     assert len(counts) == len(shapes), "one number of points for every level"
     assert sum(counts) == total, "locations of another number of points"
     # Differences of positions are lost in half precision: at 80 cells it knows no place between steps of 1/16 cell.
-    table, locations, weights = _full(value), _full(locations), _full(weights)
+    table, locations, weights = at_least_float32(value), at_least_float32(locations), at_least_float32(weights)
     maps = table.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], -1)  # (B h, D, H W) each
     # Points before queries: the longest axis last makes sampling and summing run over contiguous memory.
     grids = (2 * locations - 1).permute(0, 2, 3, 1, 4).flatten(0, 1).split(counts, 1)  # (B h, P, Q, 2) each
@@ -49,7 +49,7 @@ def deformable_sample(
     return weighted.sum(2).view(batch, heads * width, queries).transpose(1, 2).to(value.dtype)
 
 
-def _full(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """Return ``x`` in at least float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from eyas.nn.conv import Conv, Fusable
+from eyas.nn.conv_norm import ConvNorm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +23,15 @@ class RepConv(Fusable):
 
     def __init__(self, c1: int, c2: int) -> None:
         super().__init__()
-        self.conv1: Conv | None = Conv(c1, c2, 3, act=False)
-        self.conv2: Conv | None = Conv(c1, c2, 1, act=False)
+        self.conv1: Conv | ConvNorm | None = self.branch(c1, c2, 3)
+        self.conv2: Conv | ConvNorm | None = self.branch(c1, c2, 1)
         self.conv: nn.Conv2d | None = None
         self.act = nn.SiLU()
+
+    @staticmethod
+    def branch(c1: int, c2: int, k: int) -> Conv | ConvNorm:
+        """Return a convolution with normalisation and no activation; layouts differ in its key names."""
+        return Conv(c1, c2, k, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, c1, H, W) to (B, c2, H, W)."""

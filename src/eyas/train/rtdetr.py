@@ -8,16 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from eyas.callbacks import Callback, CallbackList
 from eyas.callbacks.rates import LayerRates, first_match, layer_rates
 from eyas.config import TrainOptions
 from eyas.models import build_detector, model_table
-from eyas.optim import build_optimizer
 from eyas.optim.ema import unwrap_model
 from eyas.recipes import RTDETR, Recipe
-from eyas.train import setup
 from eyas.train.detection import DetectionTrainer, check_family
 from eyas.train.plan import Plan
 
@@ -78,21 +75,10 @@ class RTDETRTrainer(DetectionTrainer):
             )
         return plan
 
-    def build_optimizer(
-        self,
-        model: nn.Module,
-        name: str = "auto",
-        lr: float = 0.001,
-        momentum: float = 0.9,
-        decay: float = 1e-5,
-        iterations: float = 1e5,
-    ) -> Optimizer:
-        """Return the optimizer with groups {backbone, rest} x {weight, bn, bias}; see ``BaseTrainer``."""
-        network = unwrap_model(model)
-        groups = setup.default_groups(network, name, lr, decay)
-        if (ratio := self.backbone_ratio()) != 1:
-            groups = layer_rates(network, groups, {"backbone": ratio})
-        return build_optimizer(name, self.adjust("adjust_param_groups", groups), lr=lr, momentum=momentum)
+    def default_groups(self, network: nn.Module, name: str, lr: float, decay: float) -> list[dict[str, Any]]:
+        """Return the groups {weight, bn, bias}, and the same for the backbone where that has a rate of its own."""
+        groups, ratio = super().default_groups(network, name, lr, decay), self.backbone_ratio()
+        return groups if ratio == 1 else layer_rates(network, groups, {"backbone": ratio})
 
     def backbone_ratio(self) -> float:
         """Return the backbone's rate as a share of the others': 1 for random weights, or where someone else decides."""

@@ -564,8 +564,12 @@ class BaseTrainer:
             decay: weight decay, scaled to the real batch.
             iterations: optimizer steps in the run.
         """
-        groups = setup.default_groups(unwrap_model(model), name, lr, decay)
+        groups = self.default_groups(unwrap_model(model), name, lr, decay)
         return build_optimizer(name, self.adjust("adjust_param_groups", groups), lr=lr, momentum=momentum)
+
+    def default_groups(self, network: nn.Module, name: str, lr: float, decay: float) -> list[dict[str, Any]]:
+        """Return the parameter groups that ``build_optimizer`` starts from."""
+        return setup.default_groups(network, name, lr, decay)
 
     def optimizer_step(self) -> None:
         """Unscale, adjust gradients (clipping), step, clear gradients, follow with the average."""

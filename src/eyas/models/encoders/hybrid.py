@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, silu
+from torch.nn.functional import interpolate
 
-from eyas.nn.conv import Fusable
 from eyas.nn.conv_norm import ConvNorm
 from eyas.nn.encoder import position_code, post_norm_layer
+from eyas.nn.rep import RepConv
 
 REPEATS = 3  # RepVGG units of a fusion block at depth_mult 1
 
@@ -51,36 +51,16 @@ class EncoderStack(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (h, w))
 
 
-class RepVGG(Fusable):
-    """The sum of a 3x3 and a 1x1 convolution, then SiLU; one biased 3x3 convolution once fused. (B, c, H, W) both."""
+class RepVGG(RepConv):
+    """`RepConv` under the key names of this layout: (B, c, H, W) -> (B, c, H, W)."""
 
     def __init__(self, c: int) -> None:
-        super().__init__()
-        self.conv1: ConvNorm | None = ConvNorm(c, c, 3)
-        self.conv2: ConvNorm | None = ConvNorm(c, c, 1)
-        self.conv: nn.Conv2d | None = None
+        super().__init__(c, c)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, c, H, W) to (B, c, H, W)."""
-        if self.conv is not None:
-            return silu(self.conv(x))
-        assert self.conv1 is not None
-        assert self.conv2 is not None
-        return silu(self.conv1(x) + self.conv2(x))
-
-    @torch.no_grad()
-    def fuse(self) -> None:
-        """Become one convolution, for inference only; does nothing the second time."""
-        if self.conv1 is None or self.conv2 is None:
-            return
-        self.conv1.fuse()
-        self.conv2.fuse()
-        wide, point = self.conv1.conv, self.conv2.conv
-        assert wide.bias is not None
-        assert point.bias is not None
-        wide.weight[:, :, 1:2, 1:2] += point.weight  # a 1x1 kernel is the middle of a 3x3 one
-        wide.bias += point.bias
-        self.conv, self.conv1, self.conv2 = wide, None, None
+    @staticmethod
+    def branch(c1: int, c2: int, k: int) -> ConvNorm:
+        """Return a convolution with normalisation and no activation."""
+        return ConvNorm(c1, c2, k)
 
 
 class CSPRep(nn.Module):

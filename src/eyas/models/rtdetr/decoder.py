@@ -24,6 +24,7 @@ from eyas.models.rtdetr.anchors import anchor_logits, inverse_sigmoid
 from eyas.models.rtdetr.denoising import DenoisingQueries, denoising_queries
 from eyas.nn import Fusable, MSDeformAttn
 from eyas.nn.conv_norm import fold_norm, is_norm
+from eyas.nn.deformable import at_least_float32
 from eyas.types import SetPrediction
 
 PRIOR = 0.01  # score of a fresh class output: nearly all queries are background
@@ -89,7 +90,7 @@ class DeltaBox(nn.ModuleList):
 
     def step(self, i: int, x: Tensor, state: BoxState) -> tuple[Tensor, BoxState]:
         """Return the boxes (B, Q, 4) of layer ``i`` with queries ``x`` (B, Q, width), and what the next one needs."""
-        delta = _full(self[i](x))
+        delta = at_least_float32(self[i](x))
         refined = (delta + inverse_sigmoid(state.reference)).sigmoid()
         if state.refined is None or not self.training:
             boxes = refined
@@ -269,14 +270,14 @@ class RTDETRDecoder(Fusable):
 
     def _choose(self, memory: Tensor, shapes: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the best cells as queries: content and box logits, detached; and boxes and scores to be taught."""
-        anchors, valid = anchor_logits(shapes, device=memory.device, dtype=_full(memory[:0]).dtype)
+        anchors, valid = anchor_logits(shapes, device=memory.device, dtype=at_least_float32(memory[:0]).dtype)
         features = self.enc_output(memory * valid.to(memory.dtype))  # (B, N, hidden)
         scores = self.enc_score_head(features)
         count = min(self.num_queries, features.shape[1])
         cell = scores.detach().amax(-1).topk(count, dim=1).indices[..., None]  # (B, Q, 1)
         chosen = features.gather(1, cell.expand(-1, -1, features.shape[-1]))
         start = anchors.expand(memory.shape[0], -1, -1).gather(1, cell.expand(-1, -1, 4))
-        logits = _full(self.enc_bbox_head(chosen)) + start
+        logits = at_least_float32(self.enc_bbox_head(chosen)) + start
         scores = scores.gather(1, cell.expand(-1, -1, self.nc))
         return chosen.detach(), logits.detach(), logits.sigmoid(), scores
 
@@ -313,7 +314,7 @@ class RTDETRDecoder(Fusable):
 
     def detections(self, boxes: Tensor, logits: Tensor) -> Tensor:
         """Return the best detections (B, k, 6) cx cy w h score class of boxes (B, Q, 4) and logits (B, Q, C)."""
-        scores = _full(logits).sigmoid()
+        scores = at_least_float32(logits).sigmoid()
         if self.agnostic_nms:
             best, label = scores.max(-1)
             score, query = best.topk(min(self.max_det, best.shape[1]))
@@ -354,8 +355,3 @@ def _named(names: tuple[str, ...], *layers: nn.Module) -> nn.Sequential:
 
 def _projection(c: int, hidden: int, names: tuple[str, str]) -> nn.Sequential:
     return _named(names, nn.Conv2d(c, hidden, 1, bias=False), nn.BatchNorm2d(hidden))
-
-
-def _full(x: Tensor) -> Tensor:
-    """Return ``x`` in at least float32: boxes are never half precise."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

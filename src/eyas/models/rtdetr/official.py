@@ -20,7 +20,6 @@ from eyas.models.rtdetr.keys import rename, without_ignored
 from eyas.models.rtdetr.published import fetch_published, is_name, plain_state, read_published
 from eyas.models.rtdetr.variants import VARIANTS, build_backbone, checked_table
 from eyas.models.weights import as_source, class_rows
-from eyas.nn.conv_norm import is_norm
 from eyas.nn.frozen_norm import freeze_norms
 
 LOGGER = logging.getLogger("eyas")
@@ -174,12 +173,6 @@ class RTDETRNet(SetDetector):
         parts = {key.split(".", 1)[0] for key in fit}
         if missing := [k for k in without_ignored(own) if k not in state and k.split(".", 1)[0] in parts]:
             LOGGER.warning("Warning: %d tensors are not in the weights: %s", len(missing), _shown(missing))
-
-    # --- inference -------------------------------------------------------------------------------------------------
-
-    def is_fused(self) -> bool:
-        """Whether no normalisation is left to fold."""
-        return not any(is_norm(m) for m in self.modules())
 
 
 @torch.no_grad()
