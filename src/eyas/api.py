@@ -9,27 +9,29 @@ from typing import Any
 
 import torch
 
+from eyas.augment.letterbox import STRIDE, padded
 from eyas.callbacks import Callback, CallbackList
+from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.config import TrainOptions, resolve
+from eyas.config.folders import run_folder
 from eyas.data.dataset import EvalDataset, Transform
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.index import build_index
 from eyas.data.loader import EpochLoader, build_eval_loader
 from eyas.data.store import ImageStore
+from eyas.device import amp_dtype, select_device
 from eyas.evaluate.predictor import Predictor
 from eyas.evaluate.results import Results
 from eyas.evaluate.validator import DetectionValidator
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
 from eyas.models import Detector, detector_class, model_table
+from eyas.prove.conflicts import overrides
+from eyas.report.overview import print_overview
+from eyas.run.plan import Plan
 from eyas.train import BaseTrainer, DetectionTrainer, RTDETRTrainer, TrainResult
-from eyas.train.checkpoint import CheckpointError, load_checkpoint
-from eyas.train.composition import overrides
 from eyas.train.detection import default_workers
-from eyas.train.device import amp_dtype, select_device
-from eyas.train.options import STRIDE, find_checkpoint, padded, run_folder
-from eyas.train.overview import print_overview
-from eyas.train.plan import Plan
+from eyas.train.options import find_checkpoint
 from eyas.train.setup import given_weights, model_source
 
 EVAL_BATCH = 16

@@ -18,10 +18,10 @@ import torch
 import yaml
 
 from eyas.callbacks import Callback
+from eyas.checkpoint import CheckpointError, SaveError, load_checkpoint, save_checkpoint
 from eyas.cli import main
+from eyas.run.tracking import TrainingDiverged
 from eyas.train import DetectionTrainer
-from eyas.train.checkpoint import CheckpointError, SaveError, load_checkpoint, save_checkpoint
-from eyas.train.tracking import TrainingDiverged
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from eyas.api import network_from
+from eyas.checkpoint import load_checkpoint
+from eyas.device import reproducible
+from eyas.launch.interrupt import Interrupted
 from eyas.models import DetectionModel
 from eyas.train import DetectionTrainer
-from eyas.train.checkpoint import load_checkpoint
-from eyas.train.device import reproducible
-from eyas.train.interrupt import Interrupted
 
 if not torch.cuda.is_available():
     pytest.skip("these tests need a CUDA device", allow_module_level=True)

@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 
+from eyas.checkpoint import FORMAT, save_checkpoint
 from eyas.compat import hook
 from eyas.compat.__main__ import run_script
 from eyas.models import build_detector
-from eyas.train.checkpoint import FORMAT, save_checkpoint
 
 NAMES = {0: "red", 1: "green", 2: "blue"}
 COLOURS = ((0, 0, 230), (0, 230, 0), (230, 0, 0))  # BGR

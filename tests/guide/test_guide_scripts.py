@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from eyas.api import YOLO
+from eyas.checkpoint import load_checkpoint
 from eyas.train import RTDETRTrainer
-from eyas.train.checkpoint import load_checkpoint
 
 GUIDE = Path(__file__).resolve().parents[3] / "shared" / "guide" / "scripts"
 pytestmark = pytest.mark.skipif(not GUIDE.is_dir(), reason="no guide beside the repository")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from eyas import YOLO
+from eyas.checkpoint import load_checkpoint
 from eyas.cli import main
-from eyas.train.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import torch
 from eyas.callbacks import Callback
 from eyas.losses import DenseCriterion
 from eyas.models import DetectionModel
+from eyas.prove.effects import NoEffectError
 from eyas.train import DetectionTrainer
-from eyas.train.effects import NoEffectError
 
 TINY = {"epochs": 1, "batch": 8, "fraction": 0.25}
 
@@ -311,6 +311,6 @@ def test_what_was_seen_is_on_disk_after_an_error(options: Any, tmp_path: Path) -
 
 def test_proving_changes_no_weight(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     proved = run(options).model.state_dict()
-    monkeypatch.setattr("eyas.train.effects.prove", lambda trainer: None)
+    monkeypatch.setattr("eyas.prove.effects.prove", lambda trainer: None)
     plain = run(options).model.state_dict()
     assert all(torch.equal(proved[key], plain[key]) for key in plain)

@@ -10,8 +10,8 @@ import pytest
 from eyas import cli
 from eyas.callbacks import Callback, ClipGradNorm, Freeze
 from eyas.models import DetectionModel
+from eyas.report.overview import GROUP_HEADER, decision_rows, group_rows
 from eyas.train import DetectionTrainer
-from eyas.train.overview import GROUP_HEADER, decision_rows, group_rows
 
 TINY = {"epochs": 2, "batch": 8, "fraction": 0.25}
 

@@ -10,9 +10,9 @@ import torch
 
 from eyas import YOLO
 from eyas.callbacks import Callback
+from eyas.checkpoint import CheckpointError, load_checkpoint
+from eyas.launch.interrupt import Interrupted
 from eyas.train import DetectionTrainer
-from eyas.train.checkpoint import CheckpointError, load_checkpoint
-from eyas.train.interrupt import Interrupted
 
 DETAILS = {"batch": 16, "mixup": 0.3, "multi_scale": 0.3, "fliplr": 0.5, "epochs": 4}
 OTHERS = (  # each is cut after the second of four epochs and must go on as if nothing had happened

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from eyas.api import RTDETR, YOLO
+from eyas.checkpoint import load_checkpoint
 from eyas.models.rtdetr.official import RTDETRNet
 from eyas.train import RTDETRTrainer
-from eyas.train.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import yaml
 
 from eyas.api import RTDETR, YOLO, run_predict, run_train, run_val
 from eyas.callbacks import Callback
+from eyas.checkpoint import load_checkpoint
 from eyas.config import TrainOptions, resolve
 from eyas.models import RTDETRDetectionModel
+from eyas.report.overview import stage_rows
 from eyas.train import DetectionTrainer, RTDETRTrainer
-from eyas.train.checkpoint import load_checkpoint
-from eyas.train.overview import stage_rows
 
 Options = Callable[..., dict[str, Any]]
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from eyas.callbacks import BestBy, Callback, EarlyStop, MetricReport, Schedule, TorchSchedule
+from eyas.checkpoint import load_checkpoint
 from eyas.metrics.extra import metric_named
 from eyas.train import DetectionTrainer
-from eyas.train.checkpoint import load_checkpoint
 
 SHORT = {"fraction": 0.25, "batch": 8, "epochs": 4, "lr0": 0.01, "optimizer": "SGD"}
 F1_KEY = "metrics/F1@iou0.5_best(B)"

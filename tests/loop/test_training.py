@@ -13,8 +13,8 @@ import yaml
 
 from eyas import YOLO
 from eyas.callbacks import Callback
+from eyas.checkpoint import load_checkpoint
 from eyas.train import DetectionTrainer
-from eyas.train.checkpoint import load_checkpoint
 from eyas.train.plan import make_plan
 
 

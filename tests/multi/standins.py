@@ -20,8 +20,8 @@ FOLDER, WHAT = Path(sys.argv[1]), sys.argv[2]
 FOLDER.mkdir(exist_ok=False)  # a script that is run a second time ends here
 
 from eyas import dist  # noqa: E402
-from eyas.train.interrupt import Interrupted  # noqa: E402
-from eyas.train.launch import WorkerError, launch  # noqa: E402
+from eyas.launch.interrupt import Interrupted  # noqa: E402
+from eyas.launch.launcher import WorkerError, launch  # noqa: E402
 
 (FOLDER / "helpers.py").write_text(
     "from dataclasses import dataclass\n\nSCALE = 10\n\n@dataclass\nclass Loss:\n    gain: float\n"

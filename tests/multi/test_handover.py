@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from eyas.train import handover
-from eyas.train.interrupt import Interrupted
-from eyas.train.launch import WorkerError, launch, raise_cause, raise_interrupted
-from eyas.train.tracking import TrainingDiverged
+from eyas.launch import handover
+from eyas.launch.interrupt import Interrupted
+from eyas.launch.launcher import WorkerError, launch, raise_cause, raise_interrupted
+from eyas.run.tracking import TrainingDiverged
 
 LOCK = threading.Lock()
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from eyas import dist
 from eyas.losses import DenseCriterion
 from eyas.nn.sync_bn import convert
+from eyas.nn.unwrap import unwrap_model
 from eyas.optim import ModelEMA
-from eyas.optim.ema import unwrap_model
 from eyas.train import parallel
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from eyas.checkpoint import load_checkpoint
 from eyas.train import DetectionTrainer
-from eyas.train.checkpoint import load_checkpoint
 
 COMMON = {"imgsz": 64, "workers": 0, "device": "cpu", "plots": False, "verbose": False, "optimizer": "SGD", "nbs": 8}
 
@@ -90,7 +90,7 @@ def test_torchrun_on_two_nodes_trains_one_model(
 SCRIPT = """
 import os, signal, sys
 from eyas import YOLO, Callback
-from eyas.train.launch import WorkerError
+from eyas.launch.launcher import WorkerError
 
 class Breaks(Callback):
     def on_train_batch_end(self, trainer):

@@ -19,10 +19,10 @@ import yaml
 from torch import Tensor
 
 from eyas.callbacks import Callback
+from eyas.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from eyas.models import DetectionModel
 from eyas.optim import unwrap_model
 from eyas.train import DetectionTrainer, RTDETRTrainer
-from eyas.train.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 
 SOURCE = Path(__file__).parents[2] / "src"
 

@@ -17,8 +17,8 @@ import torch
 
 from eyas import dist
 from eyas.callbacks import Callback
+from eyas.checkpoint import load_checkpoint, save_checkpoint
 from eyas.train import DetectionTrainer, RTDETRTrainer
-from eyas.train.checkpoint import load_checkpoint, save_checkpoint
 
 # SGD, because Adam divides by the size of a gradient and so turns rounding of 1e-8 into steps of the rate; and a small
 # rate, because gradients of a network with random weights differ by 1e-4 of their size between two orders of addition

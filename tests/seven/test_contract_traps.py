@@ -19,11 +19,11 @@ from eyas import DetectionTrainer
 from eyas.callbacks import Callback
 from eyas.callbacks.freeze import Phase, frozen_at
 from eyas.compat.losses import E2ELoss, v8DetectionLoss
+from eyas.launch import handover
 from eyas.losses import EndToEndCriterion
 from eyas.models import DetectionModel
 from eyas.models.catalog import model_table
 from eyas.optim import check_groups, unwrap_model
-from eyas.train import handover
 from eyas.train.parallel import DataParallel
 
 SCORES = (-5.0, -2.0)

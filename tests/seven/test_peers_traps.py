@@ -18,10 +18,10 @@ from torch import nn
 
 from eyas import DetectionTrainer, TrainOptions
 from eyas.callbacks import EVENTS, CallbackList
-from eyas.callbacks.freeze import hold_norms
 from eyas.losses import EndToEndCriterion
 from eyas.models import DetectionModel
 from eyas.models.catalog import model_table
+from eyas.nn.norms import hold_norms
 from eyas.optim import select, unwrap_model
 from eyas.recipes import YOLO26
 from eyas.train.plan import make_plan

@@ -10,6 +10,9 @@ import numpy as np
 PAD_VALUE = 114
 
 
+STRIDE = 32  # pixels per cell of the coarsest level
+
+
 class Fit(NamedTuple):
     """Where an image lands in the rectangle.
 
@@ -67,3 +70,8 @@ def letterbox_into(image: np.ndarray, out: np.ndarray, *, scale_up: bool = False
         out[:] = PAD_VALUE
     cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out[fit.top : fit.top + fit.height, fit.left : fit.left + fit.width])
     return fit
+
+
+def padded(imgsz: int) -> int:
+    """Network input side in pixels: ``imgsz`` rounded up to a multiple of the stride."""
+    return -(-imgsz // STRIDE) * STRIDE

@@ -4,12 +4,13 @@ from eyas.callbacks.base import ADJUSTERS, EVENTS, Callback, CallbackList, Stock
 from eyas.callbacks.best import BestBy
 from eyas.callbacks.class_weights import ClassWeights
 from eyas.callbacks.clip import ClipGradNorm, ClipGradValue, clip_grad_norm, clip_grad_value
-from eyas.callbacks.freeze import Freeze, hold_norms, set_frozen
+from eyas.callbacks.freeze import Freeze, set_frozen
 from eyas.callbacks.metrics import MetricReport
 from eyas.callbacks.rates import LayerRates, layer_rates
 from eyas.callbacks.schedule import Schedule, TorchSchedule
 from eyas.callbacks.stop import EarlyStop
 from eyas.callbacks.sync_bn import SyncBatchNorm
+from eyas.nn.norms import hold_norms
 
 __all__ = [
     "ADJUSTERS",

@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from eyas.callbacks.base import StockCallback
 from eyas.callbacks.criterion import Criterion, Function
+from eyas.config.errors import refuse_unknown
 
 if TYPE_CHECKING:
     from eyas.config import TrainOptions
@@ -183,16 +183,3 @@ def keeper(given: CriterionLike, first: bool) -> Keeper:
     if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name) or reserved:
         raise ValueError(f"best_by: name={name!r} must be letters, digits, - and _, and not best, last or epochN.")
     return Keeper(criterion, name, start)
-
-
-def refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Stop at a key that a mapping may not have.
-
-    Raises:
-        ValueError: names the nearest one.
-    """
-    for key in given:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{where} has no {key!r}.{hint} Known: {', '.join(known)}.")

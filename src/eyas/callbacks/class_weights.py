@@ -24,7 +24,7 @@ from eyas.data.loader import EpochLoader
 from eyas.data.sampler import WeightedOrder
 from eyas.log import print_table, warn
 from eyas.losses import DenseCriterion, EndToEndCriterion, SetCriterion
-from eyas.optim.ema import unwrap_model
+from eyas.nn.unwrap import unwrap_model
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

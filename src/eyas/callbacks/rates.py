@@ -19,7 +19,7 @@ from torch import nn
 
 from eyas.callbacks.base import StockCallback
 from eyas.config import TrainOptions
-from eyas.optim.ema import unwrap_model
+from eyas.nn.unwrap import unwrap_model
 from eyas.optim.groups import split_groups
 from eyas.optim.select import depths, select
 

@@ -21,8 +21,8 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from eyas.callbacks.base import Callback, StockCallback
-from eyas.callbacks.best import refuse_unknown
 from eyas.callbacks.criterion import Criterion, Function
+from eyas.config.errors import refuse_unknown
 from eyas.types import Progress
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from eyas.callbacks.base import StockCallback
-from eyas.callbacks.best import refuse_unknown
 from eyas.callbacks.criterion import Criterion, Function
+from eyas.config.errors import refuse_unknown
 
 if TYPE_CHECKING:
     from eyas.config import TrainOptions

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from eyas.callbacks.base import StockCallback
 from eyas.nn.sync_bn import convert, synchronised_layers
-from eyas.optim.ema import unwrap_model
+from eyas.nn.unwrap import unwrap_model
 
 if TYPE_CHECKING:
     from torch import nn

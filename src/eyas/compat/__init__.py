@@ -1,5 +1,6 @@
 """Scripts and weights written for the incumbent library, run and read by Eyas.
 
 ``python -m eyas.compat script.py`` runs a script unmodified; ``import eyas.compat.activate`` at its top does the same
-from within. `eyas.compat.weights` reads its weight files, and needs neither. Importing this package changes nothing.
+from within. `eyas.checkpoint.foreign` reads its weight files, and needs neither. Importing this package changes
+nothing.
 """

@@ -167,7 +167,7 @@ TABLE: Mapping[str, Mapping[str, object]] = {
     "ultralytics.utils.torch_utils": {
         "EarlyStopping": EarlyStopping,
         "ModelEMA": "eyas.optim:ModelEMA",
-        "unwrap_model": "eyas.optim.ema:unwrap_model",
+        "unwrap_model": "eyas.nn.unwrap:unwrap_model",
     },
 }
 

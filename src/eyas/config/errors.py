@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class OptionError(ValueError):
@@ -146,6 +147,19 @@ def unknown_option(name: object, names: Iterable[str], where: str = "") -> Unkno
     close = nearest(text, names)
     hint = f"did you mean {_or(close)}?" if close else "`eyas explain` lists all options"
     return UnknownOptionError(f"unknown option {text!r}{_at(where)}: {hint}")
+
+
+def refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    """Stop at a key that a mapping may not have.
+
+    Raises:
+        ValueError: names the nearest one.
+    """
+    for key in given:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{where} has no {key!r}.{hint} Known: {', '.join(known)}.")
 
 
 def bad_value(name: str, value: object, expected: str, where: str = "", reason: str = "") -> OptionValueError:

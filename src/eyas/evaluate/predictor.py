@@ -21,7 +21,7 @@ from eyas.data.files import IMAGE_SUFFIXES, list_images
 from eyas.evaluate.inference import StageClock, inference_state
 from eyas.evaluate.results import Results
 from eyas.models.postprocess import postprocess
-from eyas.optim.ema import unwrap_model
+from eyas.nn.unwrap import unwrap_model
 
 if TYPE_CHECKING:
     from eyas.models import Detector

@@ -24,7 +24,7 @@ from eyas.log import LOGGER, console, print_table
 from eyas.metrics.detection import DetMetrics
 from eyas.metrics.matching import match_detections
 from eyas.models.postprocess import postprocess
-from eyas.optim.ema import unwrap_model
+from eyas.nn.unwrap import unwrap_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -23,7 +23,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from eyas.optim.ema import unwrap_model
+from eyas.nn.unwrap import unwrap_model
 
 Selector = int | str | Sequence[int | str]
 

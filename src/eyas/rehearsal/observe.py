@@ -23,8 +23,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from eyas import dist
 from eyas.callbacks import Callback
-from eyas.callbacks.freeze import digest
-from eyas.optim.ema import unwrap_model
+from eyas.files import digest
+from eyas.nn.unwrap import unwrap_model
 from eyas.rehearsal import blame
 from eyas.rehearsal.difference import Snapshot, Value
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from eyas import dist
+from eyas.augment.letterbox import STRIDE, padded
 from eyas.augment.multiscale import batch_size_px
 from eyas.augment.settings import AugmentSettings
 from eyas.data.dataset import EvalDataset, TrainDataset
@@ -19,9 +20,8 @@ from eyas.data.loader import EpochLoader, build_eval_loader, build_train_loader
 from eyas.data.store import ImageStore
 from eyas.evaluate.validator import DetectionValidator
 from eyas.models import DetectionModel, Detector, detector_class, model_table
-from eyas.optim.ema import unwrap_model
-from eyas.train.options import STRIDE, padded
-from eyas.train.plan import Plan
+from eyas.nn.unwrap import unwrap_model
+from eyas.run.plan import Plan
 from eyas.train.trainer import BaseTrainer
 from eyas.types import Batch
 

@@ -6,22 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.config import TrainOptions, resolve
+from eyas.config.folders import project_folder
 from eyas.config.resolve import check_effective
 from eyas.recipes import Recipe
-from eyas.train.checkpoint import CheckpointError, load_checkpoint
 
 # What may change when a run goes on: nothing that would make it another training.
 RESUMABLE = {"epochs", "time", "patience", "device", "workers", "cache", "val", "val_every", "plots", "verbose"}
 RESUMABLE |= {"processes", "restarts", "save", "save_period", "save_json", "save_txt", "save_conf", "resume", "model"}
-
-
-STRIDE = 32  # pixels per cell of the coarsest level
-
-
-def padded(imgsz: int) -> int:
-    """Network input side in pixels: ``imgsz`` rounded up to a multiple of the stride."""
-    return -(-imgsz // STRIDE) * STRIDE
 
 
 def merge_options(
@@ -129,21 +122,3 @@ def find_checkpoint(options: TrainOptions) -> Path:
     if not runs:
         raise CheckpointError(f"resume=True found no weights/last.pt under {project_folder(options)}; give its path.")
     return runs[-1]
-
-
-def project_folder(options: TrainOptions) -> Path:
-    """Folder that holds runs."""
-    return Path(options.project) if options.project else Path("runs") / "detect"
-
-
-def run_folder(options: TrainOptions, *, resuming: bool = False, default_name: str = "train") -> Path:
-    """Return the folder of this run; a number is added when the name is taken. Nothing is ever deleted."""
-    if options.save_dir:
-        return Path(options.save_dir)
-    base = project_folder(options) / (options.name or default_name)
-    if options.exist_ok or resuming or not base.exists():
-        return base
-    number = 2
-    while (folder := base.with_name(f"{base.name}-{number}")).exists():
-        number += 1
-    return folder

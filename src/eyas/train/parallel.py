@@ -12,7 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from eyas import dist
 from eyas.nn import sync_bn
-from eyas.optim.ema import ModelEMA, unwrap_model
+from eyas.nn.unwrap import unwrap_model
+from eyas.optim.ema import ModelEMA
 
 
 class DataParallel(DistributedDataParallel):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eyas.metrics.detection import DetMetrics
-from eyas.train.plan import Plan
+from eyas.run.plan import Plan
 
 
 @dataclass(frozen=True)

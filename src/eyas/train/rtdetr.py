@@ -13,10 +13,10 @@ from eyas.callbacks import Callback, CallbackList
 from eyas.callbacks.rates import LayerRates, first_match, layer_rates
 from eyas.config import TrainOptions
 from eyas.models import build_detector, model_table
-from eyas.optim.ema import unwrap_model
+from eyas.nn.unwrap import unwrap_model
 from eyas.recipes import RTDETR, Recipe
+from eyas.run.plan import Plan
 from eyas.train.detection import DetectionTrainer, check_family
-from eyas.train.plan import Plan
 
 
 class RTDETRTrainer(DetectionTrainer):

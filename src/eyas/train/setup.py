@@ -29,6 +29,7 @@ from eyas.callbacks import (
     TorchSchedule,
 )
 from eyas.callbacks.base import StockCallback
+from eyas.checkpoint import load_checkpoint
 from eyas.config import TrainOptions
 from eyas.data.loader import EpochLoader
 from eyas.models import DetectionModel
@@ -36,11 +37,11 @@ from eyas.models.catalog import model_table
 from eyas.models.rtdetr.published import PUBLISHED, is_name, published
 from eyas.optim import parameter_groups
 from eyas.optim.optimizers import optimizer_class
-from eyas.train.checkpoint import load_checkpoint
-from eyas.train.composition import refuse_option_beside_component
-from eyas.train.pictures import Pictures
-from eyas.train.plan import Plan, make_plan
-from eyas.train.reporting import ConsoleReport
+from eyas.prove.conflicts import refuse_option_beside_component
+from eyas.report.pictures import Pictures
+from eyas.report.progress import ConsoleReport
+from eyas.run.plan import Plan
+from eyas.train.plan import make_plan
 from eyas.types import Progress
 
 if TYPE_CHECKING:

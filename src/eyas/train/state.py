@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from eyas import __version__, dist
-from eyas.optim.ema import unwrap_model
-from eyas.train.checkpoint import FORMAT, CheckpointError
+from eyas.checkpoint import FORMAT, CheckpointError, class_name
+from eyas.nn.unwrap import unwrap_model
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -33,11 +33,6 @@ def describe_model(trainer: BaseTrainer) -> dict[str, Any]:
         "epoch": trainer.epoch,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def class_name(cls: type) -> str:
-    """Module and name of a class, for people; a checkpoint never holds the class itself."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def training_state(trainer: BaseTrainer, finished_epoch: bool) -> dict[str, Any]:

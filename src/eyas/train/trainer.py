@@ -14,21 +14,23 @@ from torch.optim import Optimizer
 
 from eyas import dist
 from eyas.callbacks import Callback, CallbackList
-from eyas.callbacks.freeze import hold_norms
+from eyas.checkpoint import load_checkpoint, save_checkpoint
 from eyas.config import TrainOptions
+from eyas.config.folders import run_folder
+from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.validator import DetectionValidator
+from eyas.launch.interrupt import Interrupted, catch_interrupts
 from eyas.log import setup_logging
+from eyas.nn.norms import hold_norms
+from eyas.nn.unwrap import unwrap_model
 from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, check_groups
-from eyas.optim.ema import unwrap_model
 from eyas.optim.optimizers import optimizer_class
+from eyas.prove import conflicts, effects
 from eyas.recipes import YOLO26, Recipe
-from eyas.train import checks, composition, effects, options, parallel, setup, state
-from eyas.train.checkpoint import load_checkpoint, save_checkpoint
-from eyas.train.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
-from eyas.train.interrupt import Interrupted, catch_interrupts
-from eyas.train.plan import Plan
+from eyas.run.plan import Plan
+from eyas.run.tracking import History, LossMeter, TrainingDiverged
+from eyas.train import checks, options, parallel, setup, state
 from eyas.train.result import TrainResult
-from eyas.train.tracking import History, LossMeter, TrainingDiverged
 from eyas.types import Batch, Progress
 
 EVAL_BATCH = 32  # at most: what images are padded to follows from it, so it must not depend on the processes
@@ -79,7 +81,7 @@ class BaseTrainer:
         check_amp(self.args.amp, self.device)
         processes = max(dist.world_size(), len(self.devices))
         self.world_size = processes if processes > 1 else 0
-        self.set_folder(options.run_folder(self.args, resuming=self.resume_from is not None))
+        self.set_folder(run_folder(self.args, resuming=self.resume_from is not None))
         self.model: Any = self.args.model
         self.train_loader: Any = None
         self.test_loader: Any = None
@@ -109,7 +111,7 @@ class BaseTrainer:
     def train(self) -> TrainResult:
         """Run the training, in as many processes as it asks for, and return its outcome."""
         if len(self.devices) > 1 and dist.world_size() == 1:
-            from eyas.train.launch import launch  # torch's launcher takes a while to import, and few runs need it
+            from eyas.launch.launcher import launch  # torch's launcher takes a while to import, and few runs need it
 
             return launch(self, processes=len(self.devices))
         return self.run_here()
@@ -150,7 +152,7 @@ class BaseTrainer:
     def prepare(self) -> None:
         """Build everything that the first step needs, and stop here if two things fight over one decision."""
         self.run_callbacks("on_pretrain_routine_start")
-        composition.refuse_conflicts(self)
+        conflicts.refuse_conflicts(self)
         self.setup()
         self.run_callbacks("on_pretrain_routine_end")
 
@@ -373,7 +375,7 @@ class BaseTrainer:
         best_before = self.best_fitness  # an override of validate() may write best_fitness itself (architecture trap 3)
         metrics, fitness = self.validate()
         self.metrics = checks.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
-        composition.refuse_second_fitness(self, fitness)
+        conflicts.refuse_second_fitness(self, fitness)
         self.fitness = self.judge(fitness)
         self.metrics, self.fitness = dist.agree((self.metrics, self.fitness))
         improved = self.fitness is not None and (best_before is None or self.fitness > best_before)

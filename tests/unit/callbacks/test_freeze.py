@@ -15,21 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from eyas.callbacks.freeze import (
-    Freeze,
-    Phase,
-    digest,
-    frozen_at,
-    hold_norms,
-    norm_marks,
-    norms,
-    norms_within,
-    ramp_factor,
-    set_frozen,
-)
+from eyas.callbacks.freeze import Freeze, Phase, frozen_at, ramp_factor, set_frozen
 from eyas.callbacks.rates import LayerRates
 from eyas.config import TrainOptions
+from eyas.files import digest
 from eyas.models import DetectionModel
+from eyas.nn.norms import hold_norms, norm_marks, norms, norms_within
 from eyas.optim import ModelEMA, apply_schedule, build_optimizer, parameter_groups
 from eyas.optim.select import select
 from eyas.types import Progress

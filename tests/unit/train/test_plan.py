@@ -7,7 +7,8 @@ import pytest
 
 from eyas.config import TrainOptions
 from eyas.recipes import YOLO26
-from eyas.train.plan import Plan, accumulation, automatic_epochs, make_plan
+from eyas.run.plan import Plan
+from eyas.train.plan import accumulation, automatic_epochs, make_plan
 
 
 def plan(

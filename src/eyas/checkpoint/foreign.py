@@ -1,8 +1,8 @@
 """The incumbent's weights, read without running anything (spec core H).
 
 Its ``.pt`` files are archives of ``torch.save`` that hold a whole network as Python objects. `read_weights` follows the
-description as data (see `eyas.compat.pickled`), takes tensors out of the tree of modules, and returns what Eyas' own
-checkpoints hold. Everything in the file that is neither a tensor nor a plain value stays behind.
+description as data (see `eyas.checkpoint.pickled`), takes tensors out of the tree of modules, and returns what Eyas'
+own checkpoints hold. Everything in the file that is neither a tensor nor a plain value stays behind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyas.compat.pickled import CodeInFileError, ForeignFileError, Name, Stub, TensorRef, read_pickle
+from eyas.checkpoint.pickled import CodeInFileError, ForeignFileError, Name, Stub, TensorRef, read_pickle
 from eyas.log import LOGGER
 
 __all__ = ["ForeignFileError", "read_weights"]

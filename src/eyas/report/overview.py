@@ -13,8 +13,8 @@ from eyas.callbacks.freeze import Freeze
 from eyas.config import TrainOptions, describe
 from eyas.config.options import TYPED
 from eyas.log import print_table
-from eyas.optim.ema import unwrap_model
-from eyas.train import composition
+from eyas.nn.unwrap import unwrap_model
+from eyas.prove import conflicts
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -64,7 +64,7 @@ def other_options(args: TrainOptions) -> list[str]:
 def decided_by(callback: Callback, trainer: BaseTrainer) -> dict[str, object]:
     """Return a component's decisions; of one that tells none, the adjusters by which it can change the training."""
     told = callback.describe(trainer)
-    return told or {a: f"{type(callback).__name__}.{a}()" for a in ADJUSTERS if composition.adjusts(callback, a)}
+    return told or {a: f"{type(callback).__name__}.{a}()" for a in ADJUSTERS if conflicts.adjusts(callback, a)}
 
 
 def maker(callback: Callback) -> str:
@@ -76,9 +76,9 @@ def maker(callback: Callback) -> str:
 
 def replaced_methods(trainer: BaseTrainer) -> Iterator[tuple[str, str]]:
     """Yield name and ``Class.method()`` of methods of the user's trainer and model that replace Eyas' own."""
-    for name, fn in composition.overrides(type(trainer)).items():
+    for name, fn in conflicts.overrides(type(trainer)).items():
         yield name, f"{fn.__qualname__}()"
-    for name, fn in composition.overrides(type(unwrap_model(trainer.model))).items():
+    for name, fn in conflicts.overrides(type(unwrap_model(trainer.model))).items():
         if name != "__init__" and not fn.__module__.startswith("torch."):
             yield name, f"{fn.__qualname__}()"
 
@@ -137,7 +137,7 @@ def rate_text(trainer: BaseTrainer, group: dict[str, Any]) -> str:
     for callback in trainer.callbacks.callbacks:
         if callback.decides == SCHEDULE:
             return f"{base:.3g} x {callback.describe(trainer).get('schedule', type(callback).__name__)}"
-    own = composition.overrides(type(trainer)).get("lf")
+    own = conflicts.overrides(type(trainer)).get("lf")
     name = f"{own.__qualname__}()" if own is not None else trainer.plan.schedule
     factors = [trainer.lf(percent / 100) for percent in range(101)]
     points = [base * factors[0], base * max(factors), base * factors[-1]]
@@ -178,8 +178,8 @@ def how_many(part: int, whole: int) -> str:
 
 def clip_text(trainer: BaseTrainer) -> str:
     """Say how gradients are clipped."""
-    step = composition.overrides(type(trainer)).get("optimizer_step")
-    if step is not None and not {"optimizer_step", "adjust_gradients"} & composition.names_in(step):
+    step = conflicts.overrides(type(trainer)).get("optimizer_step")
+    if step is not None and not {"optimizer_step", "adjust_gradients"} & conflicts.names_in(step):
         return f"{step.__qualname__}()"
     texts = [
         f"{name.removeprefix('clipping by ')} {value}"

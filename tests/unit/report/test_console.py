@@ -10,7 +10,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from eyas.train.console import RunConsole, duration, peak_memory
+from eyas.device import peak_memory
+from eyas.report.console import RunConsole, duration
 
 LOSSES = {"box_loss": 1.23456, "cls_loss": 0.5}
 ROW = {

@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from eyas.augment.letterbox import padded
 from eyas.augment.settings import AugmentSettings
 from eyas.data.dataset import TrainDataset
 from eyas.data.loader import EpochLoader
 from eyas.data.sampler import EpochOrder, WeightedOrder
 from eyas.evaluate.validator import DetectionValidator
 from eyas.losses import DenseCriterion, EndToEndCriterion, SetCriterion
+from eyas.nn.unwrap import unwrap_model
 from eyas.optim import SCHEDULES
-from eyas.optim.ema import unwrap_model
 from eyas.optim.optimizers import optimizer_class
-from eyas.train import composition, setup
-from eyas.train.options import padded
-from eyas.train.pictures import Pictures
-from eyas.train.reporting import ConsoleReport
+from eyas.prove import conflicts
+from eyas.report.pictures import Pictures
+from eyas.report.progress import ConsoleReport
+from eyas.train import setup
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -196,9 +197,9 @@ def decays(trainer: BaseTrainer) -> object:
 def argument_used(trainer: BaseTrainer, argument: str) -> bool:
     """Whether groups may rightly hold other values than the plan's: a component scales them, or an override that
     reads the argument does."""
-    own = composition.overrides(type(trainer)).get("build_optimizer")
+    own = conflicts.overrides(type(trainer)).get("build_optimizer")
     scaled = any(hook == "adjust_param_groups" for _, hook in trainer.callbacks.registered())
-    return scaled or (own is not None and argument in composition.reads(own))
+    return scaled or (own is not None and argument in conflicts.reads(own))
 
 
 def rate_agrees(trainer: BaseTrainer, seen: list[float]) -> bool:
@@ -229,7 +230,7 @@ def curve(trainer: BaseTrainer) -> object:
 
 
 def curve_agrees(trainer: BaseTrainer, seen: list[float]) -> bool:
-    if "lf" in composition.overrides(type(trainer)):  # it calls the stock one, or it would have been refused
+    if "lf" in conflicts.overrides(type(trainer)):  # it calls the stock one, or it would have been refused
         return True
     schedule = SCHEDULES[trainer.plan.schedule]
     wanted = [schedule(share, trainer.args.lrf) for share in (0.0, 0.5, 1.0)]
@@ -272,7 +273,7 @@ def gain(position: int, name: str) -> Witness:
             return part.gains[position]
         if isinstance(part, SetCriterion):
             return tuple(part.gains.values())[position]
-        mentioned = any(name in composition.names_in(fn) for fn in user_loss_code(trainer))
+        mentioned = any(name in conflicts.names_in(fn) for fn in user_loss_code(trainer))
         return f"read by {type(part).__name__}" if mentioned else None
 
     def agrees(trainer: BaseTrainer, seen: object) -> bool:
@@ -375,8 +376,8 @@ def written_at_the_end(trainer: BaseTrainer) -> object:
 
 def checkpoints(trainer: BaseTrainer) -> object:
     """Which files ``save_model`` writes; None where an override does not call the stock one."""
-    own = composition.overrides(type(trainer)).get("save_model")
-    if own is not None and "save_model" not in composition.names_in(own):
+    own = conflicts.overrides(type(trainer)).get("save_model")
+    if own is not None and "save_model" not in conflicts.names_in(own):
         return None
     period = f", and every {trainer.args.save_period} epochs" if trainer.args.save_period > 0 else ""
     return ("best and last weights" if trainer.args.save else "best weights, and the last at the end") + period

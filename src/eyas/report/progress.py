@@ -8,8 +8,8 @@ import torch
 
 from eyas.callbacks.base import Callback
 from eyas.log import format_table
-from eyas.train import overview
-from eyas.train.console import RunConsole
+from eyas.report import overview
+from eyas.report.console import RunConsole
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer

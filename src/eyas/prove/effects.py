@@ -15,16 +15,16 @@ from torch import nn
 
 from eyas import dist
 from eyas.callbacks.base import UNASKED, Callback
-from eyas.callbacks.freeze import digest
+from eyas.checkpoint import class_name
 from eyas.config import TrainOptions
+from eyas.files import digest, write_atomic
 from eyas.log import print_table
-from eyas.optim.ema import unwrap_model
-from eyas.train import composition, setup
-from eyas.train.checkpoint import write_atomic
-from eyas.train.pictures import Pictures
-from eyas.train.reporting import ConsoleReport
-from eyas.train.state import class_name
-from eyas.train.witnesses import WITNESSES, Witness
+from eyas.nn.unwrap import unwrap_model
+from eyas.prove import conflicts
+from eyas.prove.witnesses import WITNESSES, Witness
+from eyas.report.pictures import Pictures
+from eyas.report.progress import ConsoleReport
+from eyas.train import setup
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -143,7 +143,7 @@ def collect(trainer: BaseTrainer, calls: list[dict[str, int]] | None = None) -> 
         processes=max(trainer.world_size, 1),
         trainer=class_name(type(trainer)),
         model=class_name(type(unwrap_model(trainer.model))),
-        overrides=[fn.__qualname__ for fn in composition.overrides(type(trainer)).values()],
+        overrides=[fn.__qualname__ for fn in conflicts.overrides(type(trainer)).values()],
         settings={
             name: {"value": args.get(name), "source": args.source(name), "seen": see(trainer, name, seen)}
             for name in changed_options(args)
@@ -221,9 +221,9 @@ def missing_witnesses(trainer: BaseTrainer, effects: Effects) -> list[str]:
 
 def read_by(trainer: BaseTrainer, name: str, witness: Witness) -> str | None:
     """Return the user's method that mentions an option where nothing can be looked at, as in an own data set."""
-    own = composition.overrides(type(trainer))
+    own = conflicts.overrides(type(trainer))
     readers = (own[method] for method in witness.methods if method in own)
-    return next((fn.__qualname__ for fn in readers if name in composition.names_reached(type(trainer), fn)), None)
+    return next((fn.__qualname__ for fn in readers if name in conflicts.names_reached(type(trainer), fn)), None)
 
 
 def suspect(trainer: BaseTrainer, name: str, witness: Witness) -> str:
@@ -244,7 +244,7 @@ def component_hooks(trainer: BaseTrainer, name: str) -> list[str]:
 
 def overriding(trainer: BaseTrainer, methods: tuple[str, ...]) -> str | None:
     """Return the first of these methods that the user's trainer overrides, or how the user's model makes its loss."""
-    own = composition.overrides(type(trainer))
+    own = conflicts.overrides(type(trainer))
     for name in methods:
         if name in own:
             return f"{own[name].__qualname__}()"

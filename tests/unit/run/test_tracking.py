@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from eyas.config import TrainOptions
-from eyas.train.device import amp_dtype, select_device
-from eyas.train.options import run_folder
-from eyas.train.tracking import History, LossMeter
+from eyas.config.folders import run_folder
+from eyas.device import amp_dtype, select_device
+from eyas.run.tracking import History, LossMeter
 
 
 def test_the_history_is_always_whole_and_leaves_unmeasured_cells_empty(tmp_path: Path) -> None:

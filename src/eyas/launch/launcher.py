@@ -1,7 +1,8 @@
 """Run one training in several processes of this machine, under torch's elastic launcher.
 
-The launcher starts ``python -m eyas.worker``, watches the processes, ends the others when one dies, and starts them
-again if the run may restart. Across machines, and wherever else somebody launches, ``torchrun -m eyas train ...`` does.
+The launcher starts ``python -m eyas.launch.worker``, watches the processes, ends the others when one dies, and starts
+them again if the run may restart. Across machines, and wherever else somebody launches, it is done by
+``torchrun -m eyas train ...``.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from eyas.train import handover
-from eyas.train.handover import Failure
-from eyas.train.interrupt import Interrupted
+from eyas.launch import handover
+from eyas.launch.handover import Failure
+from eyas.launch.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -74,7 +75,7 @@ def launch(trainer: Any, processes: int) -> TrainResult:
         folder = Path(name)
         handover.write(handover.payload_file(folder), payload)
         config = launch_config(folder, processes, trainer.args.restarts, shown=writes_to_terminal())
-        command = ("-P", "-m", "eyas.worker", str(folder), str(os.getpid()))
+        command = ("-P", "-m", "eyas.launch.worker", str(folder), str(os.getpid()))
         try:
             with (
                 environment(),

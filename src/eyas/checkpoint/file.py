@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
-import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eyas.compat.weights import ForeignFileError, read_weights
+from eyas.checkpoint.foreign import ForeignFileError, read_weights
+from eyas.files import write_atomic
 
 FORMAT = 1
 
@@ -23,36 +22,6 @@ class CheckpointError(ValueError):
 
 class SaveError(OSError):
     """A checkpoint could not be written; the previous file is untouched."""
-
-
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that ``path`` holds either its old content or all of the new one (temp, fsync, rename).
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written; ``path`` is untouched.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; folders cannot be opened for this on Windows."""
-    if os.name == "posix":
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def serialise(checkpoint: dict[str, Any]) -> memoryview:
@@ -131,3 +100,8 @@ def _load_foreign(path: Path, map_location: str | torch.device) -> dict[str, Any
         raise CheckpointError(str(error)) from error
     checkpoint["model"] = {key: tensor.to(map_location) for key, tensor in checkpoint["model"].items()}
     return checkpoint
+
+
+def class_name(cls: type) -> str:
+    """Module and name of a class, for people; a checkpoint never holds the class itself."""
+    return f"{cls.__module__}.{cls.__qualname__}"

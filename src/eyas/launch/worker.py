@@ -1,4 +1,4 @@
-"""One process of a training in several: ``python -m eyas.worker FOLDER PARENT``, started by ``eyas.train.launch``.
+"""One process of a training in several, started by `launcher`: ``python -m eyas.launch.worker FOLDER PARENT``.
 
 The user's script is not run here. The trainer arrives whole, does its part, and its result or error goes back.
 """
@@ -22,8 +22,8 @@ def main(folder: Path, parent: int) -> int:
     """Run this process's part and return its exit code."""
     threading.Thread(target=follow_parent, args=(parent,), daemon=True).start()
     limit_threads()
-    from eyas.train import handover  # imports torch, which reads the number of threads once
-    from eyas.train.interrupt import Interrupted
+    from eyas.launch import handover  # imports torch, which reads the number of threads once
+    from eyas.launch.interrupt import Interrupted
 
     handover.process_file(folder, dist.rank()).write_text(str(os.getpid()))
     try:

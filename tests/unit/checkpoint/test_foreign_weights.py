@@ -19,10 +19,10 @@ import pytest
 import torch
 from torch import nn
 
-from eyas.compat.pickled import read_pickle
-from eyas.compat.weights import CLASSES, Archive, ForeignFileError, read_weights
+from eyas.checkpoint import CheckpointError, load_checkpoint
+from eyas.checkpoint.foreign import CLASSES, Archive, ForeignFileError, read_weights
+from eyas.checkpoint.pickled import read_pickle
 from eyas.models import DetectionModel, Detector, build_detector, model_table
-from eyas.train.checkpoint import CheckpointError, load_checkpoint
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
 PARTS = ("backbone", "head")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -132,3 +133,20 @@ def reproducible(deterministic: bool, device: torch.device) -> Iterator[None]:
         if workspace is None:
             del os.environ["CUBLAS_WORKSPACE_CONFIG"]
         memory.fill_uninitialized_memory = fill
+
+
+def peak_memory(device: str | torch.device | None) -> int:
+    """Largest memory used so far, in bytes: reserved by torch on a GPU, else resident in this process.
+
+    Returns 0 where the system does not tell (Windows).
+    """
+    if device is not None and str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

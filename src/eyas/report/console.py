@@ -7,11 +7,11 @@ redrawn from `batch()`, because a drawing thread that holds a lock while worker 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from eyas.device import peak_memory
 from eyas.log import console, format_table
 
 if TYPE_CHECKING:
@@ -181,23 +181,6 @@ class RunConsole:
         text = " ".join(cells.get(name, "-").rjust(max(9, len(name))) for name in self._columns)
         style = "bold" if bold else None
         self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def peak_memory(device: str | torch.device | None) -> int:
-    """Largest memory used so far, in bytes: reserved by torch on a GPU, else resident in this process.
-
-    Returns 0 where the system does not tell (Windows).
-    """
-    if device is not None and str(device).startswith("cuda"):
-        import torch
-
-        return torch.cuda.max_memory_reserved(device)
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eyas import dist
-from eyas.train.checkpoint import write_atomic
+from eyas.files import write_atomic
 
 
 class TrainingDiverged(ValueError):

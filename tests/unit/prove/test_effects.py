@@ -12,8 +12,8 @@ from torch import nn
 
 from eyas.callbacks import Callback, CallbackList, ClipGradNorm
 from eyas.config import TrainOptions, option_names
-from eyas.train import effects
-from eyas.train.witnesses import WITNESSES
+from eyas.prove import effects
+from eyas.prove.witnesses import WITNESSES
 
 
 def test_every_option_of_training_has_a_witness() -> None:

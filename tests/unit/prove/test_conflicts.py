@@ -10,7 +10,7 @@ import torch
 
 from eyas import Callback, DetectionTrainer
 from eyas.callbacks import ClipGradNorm, LayerRates, Schedule
-from eyas.train.composition import (
+from eyas.prove.conflicts import (
     ConflictError,
     names_in,
     overrides,

@@ -1,0 +1,1 @@
+"""One training in several processes: launcher, handover, interrupt, worker."""

@@ -1,0 +1,69 @@
+"""Normalisation layers of a model by name: which lie within a selection, and which are held in eval mode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from eyas.nn.unwrap import unwrap_model
+
+
+def hold_norms(model: nn.Module, substrings: Iterable[str]) -> int:
+    """Put normalisation with running statistics into eval mode where its name says so; return how many.
+
+    Call it after ``model.train()``. Synchronised normalisation counts as what it is, whatever its class.
+
+    Args:
+        model: wrappers are looked through.
+        substrings: parts of ``<dotted name>.``; one that begins with ``^`` counts at the start of the name only.
+    """
+    marks = tuple(substrings)
+    held = [module for name, module in norms(model) if _is_marked(name, marks)]
+    for module in held:
+        module.eval()
+    return len(held)
+
+
+def norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the normalisation layers with running statistics, by dotted name."""
+    return [(name, module) for name, module in unwrap_model(model).named_modules() if isinstance(module, _NormBase)]
+
+
+def norms_within(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Return names of the normalisation layers that lie within a selection of parameters.
+
+    A layer does when all its parameters are selected; one without parameters, when all those of the nearest module
+    around it that has some are.
+    """
+    model, chosen = unwrap_model(model), set(names)
+    own = {
+        name: {f"{name}.{key}" if name else key for key, _ in m.named_parameters()} for name, m in model.named_modules()
+    }
+    found = []
+    for name, _ in norms(model):
+        around = name
+        while around and not own[around]:
+            around = around.rpartition(".")[0]
+        if own[around] and own[around] <= chosen:
+            found.append(name)
+    return found
+
+
+def norm_marks(model: nn.Module, held: Sequence[str]) -> list[str]:
+    """Return substrings for ``hold_norms`` that hold just these layers; ``"model.3."`` for a whole row of the table."""
+    every = [name for name, _ in norms(model)]
+    marks: dict[str, None] = {}
+    for name in held:
+        row = re.match(r"model\.\d+\.", name)
+        candidates = ([row[0]] if row else []) + [f"{name}.", f"^{name}."]
+        exact = (mark for mark in candidates if all(n in held for n in every if _is_marked(n, (mark,))))
+        marks[next(exact)] = None
+    return list(marks)
+
+
+def _is_marked(name: str, marks: tuple[str, ...]) -> bool:
+    dotted = f"{name}."
+    return any(dotted.startswith(mark[1:]) if mark.startswith("^") else mark in dotted for mark in marks)

@@ -1,0 +1,1 @@
+"""What people look at: the console, tables before the first step, pictures."""

@@ -1,0 +1,1 @@
+"""What is known about a run: its plan, its history, and the protocol by which others see it."""

@@ -1,0 +1,81 @@
+"""What the options mean for one run: a record, derived once, printed, and saved as ``plan.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One derived value and who decided it."""
+
+    name: str
+    value: object
+    by: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the loop needs that is not an option as typed.
+
+    Attributes:
+        epochs: length of the run.
+        images: training images per epoch.
+        batch: images per forward pass.
+        batches: forward passes per epoch.
+        accumulate: forward passes per optimizer step.
+        updates: optimizer steps in the whole run.
+        warmup_batches: forward passes until the rate has reached its schedule.
+        optimizer: class name.
+        lr0: base rate, before schedule and group factors.
+        lrf: share of ``lr0`` left at the end.
+        momentum: momentum, or the first beta.
+        weight_decay: decay per step, scaled to the real batch.
+        warmup_bias_lr: rate of biases at the first step.
+        schedule: name of the learning-rate curve.
+        ema_decay: final decay of the weight average.
+        ema_tau: updates over which that decay ramps up.
+        close_mosaic: last epochs without mosaic and mixing.
+        from_scratch: whether the run began with random weights.
+        decisions: all of it with reasons, for people.
+    """
+
+    epochs: int
+    images: int
+    batch: int
+    batches: int
+    accumulate: int
+    updates: int
+    warmup_batches: int
+    optimizer: str
+    lr0: float
+    lrf: float
+    momentum: float
+    weight_decay: float
+    warmup_bias_lr: float
+    schedule: str
+    ema_decay: float
+    ema_tau: float
+    close_mosaic: int
+    from_scratch: bool = True
+    decisions: tuple[Decision, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """Return the plan that ``to_dict`` described."""
+        return cls(**{**values, "decisions": tuple(Decision(**d) for d in values["decisions"])})
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, value and reason of every decision, as text."""
+        return [(d.name, f"{d.value:g}" if isinstance(d.value, float) else str(d.value), d.by) for d in self.decisions]
+
+    def write(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        path.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
