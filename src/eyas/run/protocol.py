@@ -1,0 +1,146 @@
+"""What a callback, a report or a proof may use of a training: all of it, on one page, without any logic.
+
+The trainer is the one that trains; whatever only looks on, or hangs itself into the loop, is written against this page
+and imports no trainer. An attribute that is missing here is the trainer's own business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from eyas.config import TrainOptions
+from eyas.optim import ModelEMA
+from eyas.run.plan import Plan
+from eyas.run.tracking import History, LossMeter
+from eyas.types import Batch, Progress
+
+
+class Loader(Protocol):
+    """Batches with a length; ours also follow epochs and tell what they do, a user's may be any other."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def __len__(self) -> int: ...
+
+
+class Component(Protocol):
+    """What a run tells of something that hangs in its loop, see ``eyas.callbacks.Callback``."""
+
+    decides: str | None
+    options: tuple[str, ...]
+    origin: str
+    on: str
+
+    def needs(self, adjuster: str) -> bool: ...
+    def describe(self, run: Run) -> dict[str, object]: ...
+    def witness(self, run: Run) -> dict[str, object]: ...
+
+
+class Hooks(Protocol):
+    """Who hangs in the loop, and how often each hook was called, see ``eyas.callbacks.CallbackList``."""
+
+    calls: dict[tuple[str, str], int]
+    late: set[tuple[str, str]]
+
+    @property
+    def callbacks(self) -> Sequence[Component]: ...
+    def registered(self) -> list[tuple[str, str]]: ...
+    def by_key(self) -> Mapping[str, Component]: ...
+
+
+class Run(Protocol):
+    """A training in one process.
+
+    Attributes:
+        args: the options; assigning an unknown name is an error.
+        plan: what they mean for this run.
+        data: description of the data: ``train``, ``val``, ``names``, ``nc``.
+        save_dir, wdir, csv, last, best: run folder, folder of weights, ``results.csv``, latest and best weights.
+        device, amp_dtype: where the model is, and the type that autocast computes in, None for float32.
+        world_size: processes that train together, 0 for one.
+        batch_size: images per step over all processes.
+        model: the network, possibly wrapped (``eyas.optim.unwrap_model``).
+        ema: the average of its weights; None without one.
+        optimizer, train_loader, test_loader, validator: as built; each may be of the user's making.
+        callbacks: who hangs in the loop.
+        epoch, step: where the run stands, 0-based; epochs: its length, which a ``time`` budget estimates anew.
+        start_epoch: where this process began; resume_from: the checkpoint it went on from, else None.
+        from_scratch: whether it began with random weights.
+        accumulate: batches for each step of the optimizer.
+        batch, loss, loss_items: of the latest step.
+        meter, epoch_log, history: means of the losses so far; numbers to add to this epoch's row; all rows.
+        metrics, fitness: of the latest validation.
+        best_fitness, best_epoch, best_files: of the best epoch, 1-based; stem of a file of best weights -> its epoch.
+        stop: set it True to end the run after this epoch.
+        freeze_layer_names: parts of names; normalisation layers with one of them in their name stay in eval mode.
+        exception: what was raised, for ``on_exception``.
+    """
+
+    args: TrainOptions
+    plan: Plan
+    data: dict[str, Any]
+    save_dir: Path
+    wdir: Path
+    csv: Path
+    last: Path
+    best: Path
+    device: torch.device
+    amp_dtype: torch.dtype | None
+    world_size: int
+    batch_size: int
+    model: nn.Module
+    ema: ModelEMA | None
+    optimizer: Optimizer
+    train_loader: Any  # a user's loader and validator have what the user gave them
+    test_loader: Any
+    validator: Any
+    epoch: int
+    step: int
+    epochs: int
+    start_epoch: int
+    resume_from: dict[str, Any] | None
+    from_scratch: bool
+    accumulate: int
+    batch: Batch
+    loss: Tensor
+    loss_items: dict[str, Tensor]
+    meter: LossMeter
+    epoch_log: dict[str, float]
+    history: History
+    metrics: dict[str, float]
+    fitness: float | None
+    best_fitness: float | None
+    best_files: dict[str, int]
+    stop: bool
+    freeze_layer_names: list[str]
+    exception: BaseException | None
+
+    @property
+    def callbacks(self) -> Hooks: ...
+    @property
+    def best_epoch(self) -> int: ...
+    def progress(self) -> Progress:
+        """Where the run stands."""
+
+    def step_due(self) -> bool:
+        """Whether the optimizer steps after this batch."""
+
+    def elapsed(self) -> float:
+        """Seconds of training, earlier parts of a resumed run included."""
+
+    def running_losses(self) -> dict[str, float]:
+        """Mean losses of the epoch so far; waits for the device."""
+
+    def lf(self, fraction: float) -> float:
+        """Multiplier of all rates after this share of the run."""
+
+    def closing_epochs(self) -> int:
+        """How many last epochs go without mosaic and mixing."""
+
+    def closing_augmentation(self) -> list[str]:
+        """Names of the augmentation that the last part of the run goes without."""
