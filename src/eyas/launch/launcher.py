@@ -22,8 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Protocol, TextIO, TypeVar
 
+from eyas.config import TrainOptions
 from eyas.launch import handover
 from eyas.launch.handover import Failure
 from eyas.launch.interrupt import Interrupted
@@ -32,11 +33,30 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
     from torch.distributed.launcher.api import LaunchConfig
 
-    from eyas.train.result import TrainResult
-
 GRACE = 30  # seconds that processes have to save after Ctrl-C, or to end after another one died
 TAIL = 30  # last lines of output shown of a process that died without a word
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal))
+
+
+Result = TypeVar("Result", covariant=True)
+
+
+class Launchable(Protocol[Result]):
+    """What is run in every process: a training, ``result`` its outcome.
+
+    Attributes:
+        args: its options.
+        last: where its latest checkpoint lies, or will lie.
+    """
+
+    args: TrainOptions
+    last: Path
+
+    def run_here(self) -> Result:
+        """Be one of the processes."""
+
+    def resume_here(self) -> None:
+        """Go on from ``last``, after a crash."""
 
 
 class WorkerError(RuntimeError):
@@ -52,12 +72,11 @@ class WorkerError(RuntimeError):
         self.rank, self.text = rank, text
 
 
-def launch(trainer: Any, processes: int) -> TrainResult:
+def launch(trainer: Launchable[Result], processes: int) -> Result:
     """Train in so many processes and return the main one's result.
 
     Args:
-        trainer: not set up yet; has ``run_here()``, ``resume_here()``, ``args.restarts`` and ``last``. It is pickled
-            whole, and every process calls ``run_here()`` of its copy.
+        trainer: not set up yet. It is pickled whole, and every process calls ``run_here()`` of its copy.
         processes: how many, at least 2.
 
     Raises:

@@ -15,6 +15,7 @@ from torch import nn
 
 from eyas import dist
 from eyas.callbacks.base import UNASKED, Callback
+from eyas.callbacks.stock import FIRST, LAST
 from eyas.checkpoint import class_name
 from eyas.config import TrainOptions
 from eyas.files import digest, write_atomic
@@ -24,7 +25,6 @@ from eyas.prove import conflicts
 from eyas.prove.witnesses import WITNESSES, Witness
 from eyas.report.pictures import Pictures
 from eyas.report.progress import ConsoleReport
-from eyas.train import setup
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -176,7 +176,7 @@ def changed_options(args: TrainOptions) -> list[str]:
 
 def owners() -> dict[str, type[Callback]]:
     """Return the component's class of every option that asks for one."""
-    return {name: cls for cls in (*setup.FIRST, *setup.LAST) for name in cls.options}
+    return {name: cls for cls in (*FIRST, *LAST) for name in cls.options}
 
 
 def see(trainer: BaseTrainer, name: str, from_components: dict[str, object]) -> object:

@@ -28,7 +28,7 @@ from eyas.optim.optimizers import optimizer_class
 from eyas.prove import conflicts
 from eyas.report.pictures import Pictures
 from eyas.report.progress import ConsoleReport
-from eyas.train import setup
+from eyas.train import messages
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -158,9 +158,9 @@ def multi_scale_agrees(trainer: BaseTrainer, seen: str) -> bool:
 
 def closing(trainer: BaseTrainer) -> object:
     """First epoch without mosaic and mixing, if the loader follows epochs."""
-    if train_dataset(trainer) is None or not isinstance(trainer.train_loader, setup.FollowsEpoch):
+    if train_dataset(trainer) is None or not isinstance(trainer.train_loader, messages.FollowsEpoch):
         return None
-    last = setup.closing_epochs(trainer)
+    last = trainer.closing_epochs()
     return f"off from epoch {trainer.epochs - last + 1}" if last else "on to the end"
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from eyas import dist
 from eyas.log import warn
 from eyas.models import Detector, detector_class
-
-if TYPE_CHECKING:
-    from eyas.train.trainer import BaseTrainer
+from eyas.run.tracking import TrainingDiverged
 
 
 def plain_floats(metrics: Mapping[str, Any] | None, source: str) -> dict[str, float]:
@@ -69,11 +69,24 @@ def warn_if_not_portable(model: nn.Module) -> None:
         warn(f"{cls.__name__} has {what}: open its checkpoints with YOLO(path, model_class={cls.__name__}).")
 
 
-def describe_divergence(trainer: BaseTrainer, broken: list[str]) -> str:
-    """Say what became infinite, and what to do."""
-    kept = f"{trainer.last} holds the epoch before" if trainer.last.exists() else "no checkpoint was written yet"
-    lr = max(group["lr"] for group in trainer.optimizer.param_groups)
-    return (
-        f"{', '.join(broken)} became nan or infinite in epoch {trainer.epoch + 1}; {kept}. "
-        f"The learning rate was {lr:g}: try a smaller lr0, or amp=False."
-    )
+def refuse_divergence(losses: Mapping[str, float], model: nn.Module, epoch: int, rate: float, last: Path) -> None:
+    """Stop if something became infinite or nan, on any process.
+
+    Args:
+        losses: means of the epoch.
+        model: the live one.
+        epoch: 1-based.
+        rate: largest learning rate.
+        last: latest checkpoint, if it exists the one before it happened.
+
+    Raises:
+        TrainingDiverged: says what, and what to do.
+    """
+    broken = [name for name, value in losses.items() if not math.isfinite(value)]
+    broken += ["the weights"] if not all_finite(model) else []
+    if broken := dist.agree(broken):
+        kept = f"{last} holds the epoch before" if last.exists() else "no checkpoint was written yet"
+        raise TrainingDiverged(
+            f"{', '.join(broken)} became nan or infinite in epoch {epoch}; {kept}. "
+            f"The learning rate was {rate:g}: try a smaller lr0, or amp=False."
+        )

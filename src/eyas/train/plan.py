@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from dataclasses import replace
+from typing import TypedDict
 
 from eyas.config import TrainOptions
 from eyas.optim.optimizers import optimizer_class
@@ -23,6 +25,12 @@ class _Choices:
         value = self.options.get(name) if typed else automatic
         self.note(name, value, self.options.source(name) if typed else why)
         return value
+
+    def take_number(self, name: str, automatic: float, why: str) -> float:
+        return float(self.take(name, automatic, why))  # type: ignore[arg-type]  # the option's type is a number
+
+    def take_whole(self, name: str, automatic: int, why: str) -> int:
+        return int(self.take(name, automatic, why))  # type: ignore[call-overload]  # the option's type is a whole number
 
     def note(self, name: str, value: object, why: str) -> None:
         self.decisions.append(Decision(name, value, why))
@@ -105,64 +113,154 @@ def make_plan(
         ValueError: unknown optimizer.
     """
     choices = _Choices(options)
+    length = choose_length(choices, recipe, images, batch, batches, on_cpu, processes)
+    rates = choose_rates(choices, recipe, length["updates"], from_scratch)
+    return Plan(
+        **length,
+        **rates,
+        warmup_batches=choose_warmup(choices, recipe, length["epochs"], batches),
+        weight_decay=scaled_decay(choices, recipe, batch * length["accumulate"]),
+        **choose_ends(choices, recipe, length["epochs"], length["updates"]),
+        from_scratch=from_scratch,
+        decisions=tuple(choices.decisions),
+    )
+
+
+class Length(TypedDict):
+    """How much is trained; the fields of ``Plan`` of the same names."""
+
+    epochs: int
+    images: int
+    batch: int
+    batches: int
+    accumulate: int
+    updates: int
+
+
+class Rates(TypedDict):
+    """How fast; the fields of ``Plan`` of the same names."""
+
+    optimizer: str
+    lr0: float
+    lrf: float
+    momentum: float
+    schedule: str
+    warmup_bias_lr: float
+
+
+class Ends(TypedDict):
+    """What takes hold or ends on the way; the fields of ``Plan`` of the same names."""
+
+    ema_decay: float
+    ema_tau: float
+    close_mosaic: int
+
+
+def choose_length(
+    choices: _Choices, recipe: Recipe, images: int, batch: int, batches: int, on_cpu: bool, processes: int
+) -> Length:
+    """Return how many epochs, passes and optimizer steps the run has; see ``make_plan`` for the arguments."""
+    options = choices.options
     epochs, why = automatic_epochs(recipe, images, options.imgsz, on_cpu)
-    epochs = int(choices.take("epochs", epochs, why))  # type: ignore[call-overload]
-    total = epochs * batches
+    epochs = choices.take_whole("epochs", epochs, why)
     choices.note("batch", batch, options.source("batch") if options.is_typed("batch") else "recipe")
     if processes > 1:
         asked = next((name for name in ("processes", "device") if options.is_typed(name)), None)
         choices.note("processes", processes, options.source(asked) if asked else "launcher")
+    total = epochs * batches
     choices.note("steps", f"{batches} batches of {batch} per epoch, {total} in all", f"{images} images")
-
     accumulate, why = accumulation(options, recipe, batch, total)
     choices.note("accumulate", accumulate, why)
     updates = epochs * math.ceil(batches / accumulate)
+    return Length(epochs=epochs, images=images, batch=batch, batches=batches, accumulate=accumulate, updates=updates)
 
+
+def choose_rates(choices: _Choices, recipe: Recipe, updates: int, from_scratch: bool) -> Rates:
+    """Return optimizer, rate and schedule for a run of so many optimizer steps.
+
+    Raises:
+        ValueError: unknown optimizer, or an option that it cannot use.
+    """
+    options = choices.options
     choice, why = choose_optimizer(options, recipe, updates)
     choices.note("optimizer", choice.name, why)
     refuse_void_options(options, choice.name)
     rate, why = choice.lr0, f"rate of the recipe for {choice.name}"
     if not from_scratch:
         rate, why = rate * recipe.fine_tune, f"{why}, x {recipe.fine_tune:g} for given weights"
-    lr0 = float(choices.take("lr0", rate, why))  # type: ignore[arg-type]
-    lrf = float(choices.take("lrf", options.lrf, options.source("lrf")))  # type: ignore[arg-type]
-    momentum = float(choices.take("momentum", choice.momentum, f"for {choice.name}"))  # type: ignore[arg-type]
-    schedule = options.schedule if isinstance(options.schedule, str) else "constant"  # a component takes over
+    lr0 = choices.take_number("lr0", rate, why)
+    lrf = choices.take_number("lrf", options.lrf, options.source("lrf"))
+    momentum = choices.take_number("momentum", choice.momentum, f"for {choice.name}")
     choices.note("schedule", options.schedule, options.source("cos_lr" if options.cos_lr else "schedule"))
-    bias_lr = float(choices.take("warmup_bias_lr", choice.warmup_bias_lr, f"for {choice.name}"))  # type: ignore[arg-type]
-
-    warm_epochs = min(recipe.warmup_epochs, recipe.warmup_share * epochs)
-    warm = choices.take("warmup_epochs", round(warm_epochs, 3), f"auto: at most {recipe.warmup_share:.0%} of the run")
-    warmup_batches = round(float(warm) * batches)  # type: ignore[arg-type]
-    if warmup_batches >= total and options.is_typed("warmup_epochs"):
-        raise ValueError(f"warmup_epochs={warm:g} outlasts the run of {epochs} epochs: lr0 would never be reached.")
-
-    nbs = options.nbs or recipe.nbs
-    decay = options.weight_decay * batch * accumulate / nbs
-    choices.note("weight_decay", decay, f"{options.weight_decay:g} x {batch * accumulate} images per step / {nbs}")
-
-    tau = min(recipe.ema_tau, max(updates * recipe.ema_share, 1.0))
-    tau = float(choices.take("ema_tau", tau, f"auto: at most {recipe.ema_share:.0%} of {updates} steps"))  # type: ignore[arg-type]
-    close = min(recipe.close_mosaic, round(epochs * recipe.close_share))
-    close = int(choices.take("close_mosaic", close, f"auto: at most {recipe.close_share:.0%} of the run"))  # type: ignore[call-overload]
-    return Plan(
-        epochs=epochs,
-        images=images,
-        batch=batch,
-        batches=batches,
-        accumulate=accumulate,
-        updates=updates,
-        warmup_batches=warmup_batches,
+    bias_lr = choices.take_number("warmup_bias_lr", choice.warmup_bias_lr, f"for {choice.name}")
+    return Rates(
         optimizer=choice.name,
         lr0=lr0,
         lrf=lrf,
         momentum=momentum,
-        weight_decay=decay,
+        schedule=options.schedule if isinstance(options.schedule, str) else "constant",  # a component takes over
         warmup_bias_lr=bias_lr,
-        schedule=schedule,
-        ema_decay=options.ema_decay,
-        ema_tau=tau,
-        close_mosaic=close,
-        from_scratch=from_scratch,
-        decisions=tuple(choices.decisions),
     )
+
+
+def choose_warmup(choices: _Choices, recipe: Recipe, epochs: int, batches: int) -> int:
+    """Return the passes until the rate has reached its schedule.
+
+    Raises:
+        ValueError: a typed warm-up outlasts the run.
+    """
+    automatic = round(min(recipe.warmup_epochs, recipe.warmup_share * epochs), 3)
+    warm = choices.take_number("warmup_epochs", automatic, f"auto: at most {recipe.warmup_share:.0%} of the run")
+    passes = round(warm * batches)
+    if passes >= epochs * batches and choices.options.is_typed("warmup_epochs"):
+        raise ValueError(f"warmup_epochs={warm:g} outlasts the run of {epochs} epochs: lr0 would never be reached.")
+    return passes
+
+
+def scaled_decay(choices: _Choices, recipe: Recipe, images: int) -> float:
+    """Return the weight decay of one optimizer step over so many images."""
+    nbs, asked = choices.options.nbs or recipe.nbs, choices.options.weight_decay
+    decay = asked * images / nbs
+    choices.note("weight_decay", decay, f"{asked:g} x {images} images per step / {nbs}")
+    return decay
+
+
+def choose_ends(choices: _Choices, recipe: Recipe, epochs: int, updates: int) -> Ends:
+    """Return when the average of the weights takes hold and when mosaic ends."""
+    tau = min(recipe.ema_tau, max(updates * recipe.ema_share, 1.0))
+    tau = choices.take_number("ema_tau", tau, f"auto: at most {recipe.ema_share:.0%} of {updates} steps")
+    close = min(recipe.close_mosaic, round(epochs * recipe.close_share))
+    close = choices.take_whole("close_mosaic", close, f"auto: at most {recipe.close_share:.0%} of the run")
+    return Ends(ema_decay=choices.options.ema_decay, ema_tau=tau, close_mosaic=close)
+
+
+# -- on the way --------------------------------------------------------------------------------------------------------
+def images_per_step(options: TrainOptions, recipe: Recipe, on_cpu: bool, processes: int) -> int:
+    """Return images per step over all processes: as typed, else what suits the devices."""
+    if options.batch is not None:
+        return options.batch
+    return max(recipe.cpu_batch, processes) if on_cpu else recipe.batch * processes
+
+
+def resumed_plan(plan: Plan, epochs: int, batches: int) -> Plan:
+    """Return the plan of the run that goes on, over more epochs if asked for.
+
+    Args:
+        plan: that the run was started with.
+        epochs: its length now.
+        batches: of one epoch now.
+
+    Raises:
+        ValueError: the training split has changed.
+    """
+    if batches != plan.batches:
+        raise ValueError(
+            f"the training split changed since this run was started: {plan.batches} batches per epoch then, "
+            f"{batches} now. Restore the data, or start a new run."
+        )
+    return replace(plan, epochs=epochs)
+
+
+def epochs_within(hours: float, elapsed: float, done: int) -> int:
+    """Return how many epochs fit the budget, from the mean length of those done so far (spec core B.13)."""
+    return max(math.ceil(hours * 3600 / (elapsed / done)), done)

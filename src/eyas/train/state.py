@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from eyas import __version__, dist
+from eyas.callbacks import CallbackList
 from eyas.checkpoint import FORMAT, CheckpointError, class_name
 from eyas.nn.unwrap import unwrap_model
-
-if TYPE_CHECKING:
-    from eyas.train.trainer import BaseTrainer
+from eyas.run.protocol import Run
 
 
-def describe_model(trainer: BaseTrainer) -> dict[str, Any]:
+class Resumable(Run, Protocol):
+    """A run that can be written down whole and taken up again: what that needs beyond ``Run``."""
+
+    scaler: torch.amp.GradScaler
+    start_step: int
+    elapsed_before: float
+
+    @property
+    def callbacks(self) -> CallbackList: ...
+
+
+def describe_model(trainer: Run) -> dict[str, Any]:
     """Return the part of a checkpoint that inference needs: averaged weights, layer table, names, options, numbers."""
     averaged: Any = trainer.ema.ema if trainer.ema else unwrap_model(trainer.model)
     return {
@@ -35,7 +46,7 @@ def describe_model(trainer: BaseTrainer) -> dict[str, Any]:
     }
 
 
-def training_state(trainer: BaseTrainer, finished_epoch: bool) -> dict[str, Any]:
+def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
     """Return what only a resume needs; ``step`` is the next batch of ``epoch``, 0 when the epoch is complete."""
     state = {
         "model": dict(unwrap_model(trainer.model).state_dict()),
@@ -61,7 +72,7 @@ def training_state(trainer: BaseTrainer, finished_epoch: bool) -> dict[str, Any]
     return state
 
 
-def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
+def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
     """Put a run back exactly where ``training_state`` left it."""
     state = checkpoint["state"]
     unwrap_model(trainer.model).load_state_dict(state["model"])
@@ -71,7 +82,7 @@ def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
     trainer.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:  # empty unless the run so far used float16
         trainer.scaler.load_state_dict(state["scaler"])
-    check_best_files(trainer, state["best_files"])
+    check_best_files(trainer.wdir, state["best_files"])
     trainer.best_fitness, trainer.best_files = state["best_fitness"], dict(state["best_files"])
     trainer.freeze_layer_names = list(state["freeze_layer_names"])
     restore_frozen(unwrap_model(trainer.model), state["frozen"])
@@ -88,15 +99,15 @@ def restore_state(trainer: BaseTrainer, checkpoint: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)
 
 
-def check_best_files(trainer: BaseTrainer, files: dict[str, int]) -> None:
+def check_best_files(wdir: Path, files: dict[str, int]) -> None:
     """Refuse to go on without the best weights so far: the end of the run could not give them.
 
     Raises:
         CheckpointError: a file of best weights does not lie beside ``last.pt``.
     """
-    lost = [f"{stem}.pt of epoch {n}" for stem, n in files.items() if n and not (trainer.wdir / f"{stem}.pt").exists()]
+    lost = [f"{stem}.pt of epoch {n}" for stem, n in files.items() if n and not (wdir / f"{stem}.pt").exists()]
     if lost and dist.is_main():
-        raise CheckpointError(f"{', '.join(lost)} should lie in {trainer.wdir}; move a run with its whole folder.")
+        raise CheckpointError(f"{', '.join(lost)} should lie in {wdir}; move a run with its whole folder.")
 
 
 def restore_frozen(model: nn.Module, frozen: list[str]) -> None:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from eyas import dist
-from eyas.callbacks import Callback, CallbackList
 from eyas.checkpoint import load_checkpoint, save_checkpoint
 from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
+from eyas.data.loader import EpochLoader
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.validator import DetectionValidator
-from eyas.launch.interrupt import Interrupted, catch_interrupts
+from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
 from eyas.log import setup_logging
 from eyas.nn.norms import hold_norms
 from eyas.nn.unwrap import unwrap_model
@@ -28,14 +29,13 @@ from eyas.optim.optimizers import optimizer_class
 from eyas.prove import conflicts, effects
 from eyas.recipes import YOLO26, Recipe
 from eyas.run.plan import Plan
-from eyas.run.tracking import History, LossMeter, TrainingDiverged
-from eyas.train import checks, options, parallel, setup, state
+from eyas.run.tracking import History, LossMeter
+from eyas.train import checks, components, messages, options, parallel, plan, setup, state
+from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
 from eyas.types import Batch, Progress
 
 EVAL_BATCH = 32  # at most: what images are padded to follows from it, so it must not depend on the processes
-ASK_EVERY = 10  # at most so many steps lie between two questions to the other processes, whether one was asked to stop
-ASK_WITHIN = 3.0  # and about so many seconds, so that there is time to save before a launcher loses its patience
 
 
 class BaseTrainer:
@@ -61,12 +61,19 @@ class BaseTrainer:
 
     recipe: Recipe = YOLO26
     transforms: tuple[Any, ...] = ()
+    model: nn.Module
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    plan: Plan
+    batch: Batch
+    loss: Tensor
+    interrupted: InterruptFlag
 
     def __init__(
         self,
         cfg: TrainOptions | Mapping[str, Any] | str | Path | None = None,
         overrides: TrainOptions | Mapping[str, Any] | None = None,
-        _callbacks: CallbackList | Mapping[str, list[Any]] | list[Callback] | None = None,
+        _callbacks: components.Given = None,
     ) -> None:
         self.args = options.merge_options(cfg, overrides, self.recipe)
         self.resume_from: dict[str, Any] | None = None
@@ -75,14 +82,14 @@ class BaseTrainer:
             options.check_trainer(state.class_name(type(self)), self.resume_from)
         if self.args.optimizer.lower() != "auto":
             optimizer_class(self.args.optimizer)  # a name that is none is refused before data is read
-        self.callbacks = setup.collect_callbacks(_callbacks, self.args)
+        self.callbacks = components.collect_callbacks(_callbacks, self.args)
         self.devices = process_devices(self.args.device, self.args.processes)
         self.device = select_device(self.devices[0])
         check_amp(self.args.amp, self.device)
         processes = max(dist.world_size(), len(self.devices))
         self.world_size = processes if processes > 1 else 0
         self.set_folder(run_folder(self.args, resuming=self.resume_from is not None))
-        self.model: Any = self.args.model
+        self.model = self.args.model  # type: ignore[assignment]  # the user's word for it, until the set-up
         self.train_loader: Any = None
         self.test_loader: Any = None
         self.data: dict[str, Any] = {}
@@ -104,7 +111,7 @@ class BaseTrainer:
         self.effects: effects.Effects | None = None
         self.elapsed_before = 0.0
         self.created = time.time()
-        self.ask_every = 1
+        self.requests = Requests(several=self.world_size > 0)
         self.exception: BaseException | None = None
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -138,23 +145,14 @@ class BaseTrainer:
         self.prepare()
         self.started = time.monotonic()
         self.run_callbacks("on_train_start")
-        self.epoch = self.start_epoch
-        if self.start_epoch >= self.epochs:  # it crashed after its last epoch: only the end is missing
-            self.stop, self.epoch = True, self.start_epoch - 1
         with catch_interrupts() as self.interrupted:
+            self.epoch, self.stop = self.first_epoch()
             while not self.stop:
                 self.run_epoch()
                 self.epoch += not self.stop
         self.final_eval()
         self.run_callbacks("on_train_end")
         effects.record(self)
-
-    def prepare(self) -> None:
-        """Build everything that the first step needs, and stop here if two things fight over one decision."""
-        self.run_callbacks("on_pretrain_routine_start")
-        conflicts.refuse_conflicts(self)
-        self.setup()
-        self.run_callbacks("on_pretrain_routine_end")
 
     def run_epoch(self) -> None:
         """Train on every batch once, validate when due, log, save."""
@@ -173,25 +171,14 @@ class BaseTrainer:
     def train_epoch(self) -> None:
         """Train on every batch once."""
         self.start_epoch_here()
-        rest, began = setup.batches_from(self.train_loader, self.start_step), time.monotonic()
-        for step, batch in enumerate(rest, self.start_step):
+        began = time.monotonic()
+        for step, batch in enumerate(self.batches(), self.start_step):
             self.step = step
             self.train_batch(batch)
             if self.answer_requests():
                 break
-        self.start_step = 0
-        self.set_ask_every(time.monotonic() - began)
-        self.meter.reduce()
+        self.end_epoch_here(time.monotonic() - began)
         self.run_callbacks("on_train_epoch_end")
-
-    def start_epoch_here(self) -> None:
-        """Put the model into training mode, except for what is frozen, and tell everyone which epoch it is."""
-        self.epoch_log = {}
-        self.model.train()
-        self.run_callbacks("on_train_epoch_start")
-        hold_norms(unwrap_model(self.model), self.freeze_layer_names)
-        self.wrap_model()
-        self.send_progress()
 
     def train_batch(self, batch: Batch) -> None:
         """One forward and backward pass, and the optimizer's step when due; never waits for the device."""
@@ -210,6 +197,37 @@ class BaseTrainer:
         self.run_callbacks("on_train_batch_end")
 
     # -- what the loop says --------------------------------------------------------------------------------------------
+    def prepare(self) -> None:
+        """Build everything that the first step needs, and stop here if two things fight over one decision."""
+        self.run_callbacks("on_pretrain_routine_start")
+        conflicts.refuse_conflicts(self)
+        self.setup()
+        self.run_callbacks("on_pretrain_routine_end")
+
+    def first_epoch(self) -> tuple[int, bool]:
+        """Return where the run begins, and whether it is over: it crashed after its last epoch, and lacks the end."""
+        over = self.start_epoch >= self.epochs
+        return self.start_epoch - over, self.stop or over
+
+    def start_epoch_here(self) -> None:
+        """Put the model into training mode, except for what is frozen, and tell everyone which epoch it is."""
+        self.epoch_log = {}
+        self.model.train()
+        self.run_callbacks("on_train_epoch_start")
+        hold_norms(unwrap_model(self.model), self.freeze_layer_names)
+        self.wrap_model()
+        self.send_progress()
+
+    def batches(self) -> Iterable[Batch]:
+        """Return the batches of this epoch that are still to be trained on."""
+        return messages.batches_from(self.train_loader, self.start_step)
+
+    def end_epoch_here(self, seconds: float) -> None:
+        """Join what the processes have counted; ``seconds`` is how long this one trained."""
+        self.start_step = 0
+        self.requests.set_pace(len(self.train_loader) // self.accumulate, seconds)
+        self.meter.reduce()
+
     def setup(self) -> None:
         """Build everything, in the order that is the contract."""
         torch.manual_seed(self.args.seed)
@@ -233,7 +251,7 @@ class BaseTrainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
         if self.resume_from is not None:
             self.resume_training(self.resume_from)
-        setup.write_description(self)
+        self.write_description()
 
     def take_place(self) -> None:
         """Take this process's place among all: its device, the group of processes, the folder they share."""
@@ -277,22 +295,28 @@ class BaseTrainer:
 
     def setup_loaders(self) -> None:
         """Build both loaders; only then, with data and model sound, is the run folder made."""
-        self.batch_size = setup.batch_size(self)
+        self.batch_size = self.images_per_step()
         self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
         eval_batch = min(2 * self.batch_size, EVAL_BATCH)
         self.test_loader = self.get_dataloader(self.data["val"], eval_batch, rank=dist.rank(), mode="val")
         self.wdir.mkdir(parents=True, exist_ok=True)
 
+    def images_per_step(self) -> int:
+        """Return images per step over all processes: as the resumed run had it, as typed, or what suits the devices."""
+        if self.resume_from is not None:
+            return self.args.batch or self.resume_from["state"]["plan"]["batch"]
+        on_cpu = self.device.type == "cpu"
+        return plan.images_per_step(self.args, self.recipe, on_cpu, processes=max(self.world_size, 1))
+
     def setup_optimizer(self) -> None:
         """Build the optimizer from the plan and remember every group's own base rate."""
-        plan = self.plan
         self.optimizer = self.build_optimizer(
             model=self.model,
-            name=plan.optimizer,
-            lr=plan.lr0,
-            momentum=plan.momentum,
-            decay=plan.weight_decay,
-            iterations=plan.updates,
+            name=self.plan.optimizer,
+            lr=self.plan.lr0,
+            momentum=self.plan.momentum,
+            decay=self.plan.weight_decay,
+            iterations=self.plan.updates,
         )
         check_groups(unwrap_model(self.model), self.optimizer)
         for group in self.optimizer.param_groups:
@@ -306,8 +330,31 @@ class BaseTrainer:
             model.criterion = model.init_criterion()
 
     def make_plan(self) -> Plan:
-        """Derive the run's plan from options, recipe and data."""
-        return setup.plan_for(self)
+        """Derive the run's plan from options, recipe and data; a resumed run keeps the one it was started with."""
+        if self.resume_from is not None:
+            stored = self.resume_from["state"]
+            typed = self.args.epochs if self.args.source("epochs") == "override" else None
+            first = Plan.from_dict(stored["plan"])
+            return plan.resumed_plan(first, typed or stored["epochs"], batches=len(self.train_loader))
+        ours = isinstance(self.train_loader, EpochLoader)
+        images = self.train_loader.images if ours else len(self.train_loader.dataset)
+        return plan.make_plan(
+            self.args,
+            self.recipe,
+            images=images,
+            batch=min(self.batch_size, images),
+            batches=len(self.train_loader),
+            on_cpu=self.device.type == "cpu",
+            from_scratch=self.from_scratch,
+            processes=max(self.world_size, 1),
+        )
+
+    def write_description(self) -> None:
+        """Write ``options.yaml`` and ``plan.json`` into the run folder."""
+        if dist.is_main():
+            text = yaml.safe_dump(self.args.to_dict(), sort_keys=False, allow_unicode=True)
+            (self.save_dir / "options.yaml").write_text(text, encoding="utf-8")
+            self.plan.write(self.save_dir / "plan.json")
 
     def progress(self) -> Progress:
         """Where the run stands."""
@@ -317,17 +364,19 @@ class BaseTrainer:
         """Tell loader and criterion where the run stands; the only message against the flow of data."""
         if self.start_step == 0:  # a run resumed inside an epoch goes on counting
             self.meter = LossMeter()
-        setup.tell_loader(self.train_loader, self.epoch, self.augmentation_closed(), self.start_step)
+        messages.tell_loader(self.train_loader, self.epoch, self.augmentation_closed(), self.start_step)
         for model in (unwrap_model(self.model), *([self.ema.ema] if self.ema else [])):
-            setup.tell_criterion(model.criterion, Progress(self.epoch, self.epochs))
+            messages.tell_criterion(model.criterion, Progress(self.epoch, self.epochs))
 
     def augmentation_closed(self) -> bool:
         """Whether this epoch belongs to the last part of the run, without mosaic and mixing."""
         return self.epoch >= self.epochs - self.closing_epochs()
 
     def closing_epochs(self) -> int:
-        """Return how many last epochs go without mosaic and mixing."""
-        return setup.closing_epochs(self)
+        """Return how many last epochs go without mosaic and mixing; under a ``time`` budget the run is an estimate."""
+        estimated = self.args.time is not None and not self.args.is_typed("close_mosaic")
+        close = self.plan.close_mosaic
+        return min(close, round(self.epochs * self.recipe.close_share)) if estimated else close
 
     def closing_augmentation(self) -> list[str]:
         """Return names of the augmentation that the last part of the run goes without."""
@@ -343,15 +392,16 @@ class BaseTrainer:
 
     def set_rates(self) -> None:
         """Set learning rates and momenta of this batch, as a function of progress alone."""
-        plan, progress = self.plan, self.progress()
-        warm = (progress.batches + 1) / plan.warmup_batches if progress.batches < plan.warmup_batches else 1.0
+        progress, length = self.progress(), self.plan.warmup_batches
+        warm = (progress.batches + 1) / length if progress.batches < length else 1.0
+        bias_lr = self.args.warmup_bias_lr
         apply_schedule(
             self.optimizer,
             multiplier=self.adjust("adjust_schedule", self.lf(progress.fraction)),
             warm=warm,
-            bias_lr=self.args.warmup_bias_lr if self.args.warmup_bias_lr is not None else plan.warmup_bias_lr,
+            bias_lr=self.plan.warmup_bias_lr if bias_lr is None else bias_lr,
             warm_momentum=self.args.warmup_momentum,
-            momentum=plan.momentum,
+            momentum=self.plan.momentum,
         )
         self.adjust("adjust_rates", self.optimizer.param_groups)
 
@@ -392,7 +442,7 @@ class BaseTrainer:
     def should_stop(self) -> bool:
         """Whether this was the last epoch: planned end, no time left, or a callback asked for it on any process."""
         if self.args.time is not None:
-            self.epochs = dist.agree(setup.epochs_within(self.args.time, self.elapsed(), self.epoch + 1))
+            self.epochs = dist.agree(plan.epochs_within(self.args.time, self.elapsed(), self.epoch + 1))
         return dist.any_rank(self.stop or self.epoch + 1 >= self.epochs or self.time_is_up)
 
     def log_epoch(self) -> None:
@@ -410,10 +460,8 @@ class BaseTrainer:
         self.history.rows.append(row)
         if dist.is_main():
             self.history.write(self.csv)
-        broken = [name for name, value in losses.items() if not math.isfinite(value)]
-        broken += ["the weights"] if not checks.all_finite(unwrap_model(self.model)) else []
-        if broken := dist.agree(broken):
-            raise TrainingDiverged(checks.describe_divergence(self, broken))
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        checks.refuse_divergence(losses, unwrap_model(self.model), self.epoch + 1, rate, self.last)
 
     def running_losses(self) -> dict[str, float]:
         """Mean losses of the epoch so far; waits for the device."""
@@ -429,22 +477,13 @@ class BaseTrainer:
 
     def answer_requests(self) -> bool:
         """Save and leave if a process was asked to; return whether the time is up. All processes answer alike."""
-        if self.world_size and not self.time_to_ask():
+        due = self.step_due()
+        if not self.requests.due(self.step, len(self.train_loader), self.accumulate, due):
             return False
-        if self.step_due() and dist.any_rank(bool(self.interrupted)):
+        if due and dist.any_rank(bool(self.interrupted)):
             self.save_and_leave()
         self.time_is_up = self.args.time is not None and dist.agree(self.out_of_time())
         return self.time_is_up
-
-    def time_to_ask(self) -> bool:
-        """Whether the processes exchange requests after this step; doing so at every step would hold up the fast."""
-        last = self.step + 1 == len(self.train_loader)
-        return last or (self.step_due() and (self.step + 1) // self.accumulate % self.ask_every == 0)
-
-    def set_ask_every(self, seconds: float) -> None:
-        """Agree on how many steps lie between two questions, from the seconds that this epoch's steps took."""
-        steps = max(len(self.train_loader) // self.accumulate, 1)
-        self.ask_every = dist.agree(max(1, min(ASK_EVERY, int(ASK_WITHIN * steps / max(seconds, 1e-3)))))
 
     def save_and_leave(self) -> None:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
@@ -498,8 +537,8 @@ class BaseTrainer:
 
     def close_loaders(self) -> None:
         """End the worker processes."""
-        setup.close_loader(self.train_loader)
-        setup.close_loader(self.test_loader)
+        messages.close_loader(self.train_loader)
+        messages.close_loader(self.test_loader)
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
     def add_callback(self, event: str, fn: Any) -> None:
