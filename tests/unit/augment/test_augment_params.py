@@ -83,3 +83,23 @@ def test_mosaic_centre_is_uniform_in_the_middle_half():
     centres = np.array([draw(plain, position=i, index=2).matrices[0, :2, 2] for i in range(2000)]) + 64 + 32
     assert centres.min() >= 32 and centres.max() <= 96
     assert np.allclose(centres.mean(axis=0), 64, atol=1.5) and np.allclose(centres.std(axis=0), 64 / 12**0.5, atol=0.6)
+
+
+def test_decisions_are_independent_of_each_other():
+    """No two decisions share a draw: any two yes-or-no choices, and any two amounts, are uncorrelated."""
+    chosen = AugmentSettings(
+        **dict.fromkeys(("mosaic", "mixup", "cutmix", "flipud", "fliplr", "bgr"), 0.5), hsv_h=1, hsv_s=1, hsv_v=1
+    )
+    many = [draw(chosen, position=i) for i in range(2000)]
+    columns = {
+        "mosaic": [(p.picture == MAIN).sum() == 4 for p in many],
+        "mixup": [MIXED in p.picture for p in many],
+        "cutmix": [CUT in p.picture for p in many],
+        "flipud": [p.flips[0] for p in many],
+        "fliplr": [p.flips[1] for p in many],
+        "bgr": [p.bgr for p in many],
+        "zoom": [p.zooms[0] for p in many],
+        **{name: [p.hsv[i] for p in many] for i, name in enumerate("hsv")},
+    }
+    correlation = np.corrcoef(np.array(list(columns.values()), float))
+    assert np.abs(correlation - np.eye(len(columns))).max() < 0.1  # 4.5 standard deviations of 2000 pairs

@@ -145,6 +145,29 @@ def test_an_option_that_another_makes_void_is_an_error(call, void):
         resolve(call=call)
 
 
+def test_an_option_typed_at_its_default_changes_nothing_and_so_is_no_error():
+    """Files that spell everything out, such as those of a saved run, may hold defaults that another option replaces."""
+    defaults = TrainOptions().to_dict()
+    voided = {
+        "epochs": {"time": 1.0},
+        "iou": {},
+        "ema_decay": {"ema": False},
+        "val_every": {"val": False},
+        "patience": {"val": False},
+        "freeze_epochs": {},
+        "save_conf": {},
+        "save_period": {"save": False},
+        "warmup_momentum": {"warmup_epochs": 0},
+        "close_mosaic": {"mosaic": 0},
+        "name": {"save_dir": "runs/x"},
+    }
+    for name, others in voided.items():
+        options = resolve(call={name: defaults[name], **others})
+        assert options.get(name) == defaults[name]
+    usable = set(option_names("train")) - {"cfg"}
+    assert resolve(call={name: defaults[name] for name in usable}).to_dict() == defaults
+
+
 def test_effective_combinations_pass():
     resolve(call={"iou": 0.5, "nms": True, "save_txt": True, "save_conf": True, "mosaic": 0, "close_mosaic": 0})
 

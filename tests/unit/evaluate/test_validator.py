@@ -143,6 +143,35 @@ def test_classes_and_single_cls_apply_to_labels_and_predictions():
     assert together(model=Oracle(batches))["metrics/mAP50(B)"] == pytest.approx(0.995, abs=1e-6)
 
 
+class Undecided(Oracle):
+    """Gives each object once for each class, scores falling: as rows of one branch or as cells of the other."""
+
+    def forward(self, image):
+        found, raw = super().forward(image)
+        objects = (self.batches[0]["batch_idx"] == 0).sum()
+        rows = found[:, :objects, None].repeat(1, 1, 3, 1)  # (B, objects, 3 classes, 6)
+        rows[..., 4] -= torch.tensor([0.0, 0.1, 0.2])
+        rows[..., 5] = torch.arange(3.0)
+        if self.end2end:
+            best = rows[:, :, :1] if self.head.agnostic_nms else rows
+            return best.flatten(1, 2), raw
+        centre, side = (rows[:, :, 0, :2] + rows[:, :, 0, 2:4]) / 2, rows[:, :, 0, 2:4] - rows[:, :, 0, :2]
+        return torch.cat([centre, side, rows[..., 4]], -1).transpose(1, 2), raw
+
+
+@pytest.mark.parametrize("nms", [False, True])
+@pytest.mark.parametrize(("settings", "rows"), [({}, 3), ({"agnostic_nms": True}, 1), ({"single_cls": True}, 1)])
+def test_without_classes_an_object_found_as_several_counts_once(nms, settings, rows):
+    batches = [make_batch(labels=1)]
+    names = {0: "item"} if "single_cls" in settings else NAMES
+    validator = DetectionValidator(batches, names=names, nms=nms, verbose=False, **settings)
+    values = validator(model=Undecided(batches))
+    assert len(validator.metrics.stats["conf"]) == 4 * rows
+    if "single_cls" in settings:
+        assert values["metrics/precision(B)"] == pytest.approx(1)
+        assert not validator.metrics.stats["pred_cls"].any() and not validator.metrics.stats["target_cls"].any()
+
+
 def test_background_images_and_empty_split():
     nothing = make_batch(labels=0)
     validator = DetectionValidator([nothing], names=NAMES, verbose=False)

@@ -50,6 +50,24 @@ def test_equals_the_greedy_definition(found, truth, scores, class_aware):
     np.testing.assert_array_equal(match_detections(*args, thresholds=thresholds, class_aware=class_aware), expected)
 
 
+@settings(max_examples=100, deadline=None)
+@given(boxes(10), boxes(6), st.data())
+def test_detections_left_out_at_a_threshold_are_as_if_they_were_not_there(found, truth, data):
+    det, det_cls, det_image = found
+    gt, gt_cls, gt_image = truth
+    thresholds = np.array([0.2, 0.5])
+    one = st.lists(st.booleans(), min_size=len(det), max_size=len(det))
+    among = np.array([data.draw(one), data.draw(one)], bool).reshape(2, -1).T
+    scores = np.linspace(0.9, 0.1, len(det))
+    found = match_detections(det, scores, det_cls, det_image, gt, gt_cls, gt_image, thresholds=thresholds, among=among)
+    expected = np.full((len(det), 2), -1)
+    for t, threshold in enumerate(thresholds):
+        in_ = among[:, t]
+        args = det[in_], scores[in_], det_cls[in_], det_image[in_], gt, gt_cls, gt_image
+        expected[in_, t] = greedy_reference(*args, [threshold])[:, 0]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_equals_the_greedy_definition_in_a_crowd():
     rng = np.random.default_rng(0)
     gt = rng.uniform(0, 40, (20, 2))
