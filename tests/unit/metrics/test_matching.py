@@ -95,3 +95,15 @@ def test_empty_boxes_match_nothing():
     zero = np.zeros(1)
     assert (match_detections(point, zero, zero, zero, point, zero, zero) == -1).all()
     assert paired_iou(point, point)[0] == 0
+
+
+def test_order_of_thresholds_and_of_equal_scores():
+    """Thresholds may come in any order; of equal scores the one given first goes first."""
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 6]])
+    same, zero = np.full(3, 0.5), np.zeros(3)
+    rising = match_detections(boxes, same, zero, zero, boxes[:1], zero[:1], zero[:1], thresholds=np.array([0.5, 0.95]))
+    falling = match_detections(boxes, same, zero, zero, boxes[:1], zero[:1], zero[:1], thresholds=np.array([0.95, 0.5]))
+    assert rising.tolist() == [[0, 0], [-1, -1], [-1, -1]] and np.array_equal(rising[:, ::-1], falling)
+    many = np.repeat(boxes[1:2], 40, axis=0)  # more than a sort keeps in order by chance
+    found = match_detections(many, np.full(40, 0.5), *[np.zeros(40)] * 2, boxes[:1], zero[:1], zero[:1])
+    assert (found[0, :9] == 0).all() and (found[1:] == -1).all()  # overlap 0.9

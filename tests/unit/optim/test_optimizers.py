@@ -201,6 +201,30 @@ def test_every_parameter_is_in_exactly_one_group_and_only_weights_decay() -> Non
     assert [len(g["params"]) for g in groups] == [2, 1, 3]
 
 
+def test_what_decays_is_a_weight_whatever_normalises() -> None:
+    """Spec core B.5: no bias decays, no scale of any normalisation, and no logit scale; with MuSGD matrices do."""
+    model = nn.Sequential(
+        *(nn.BatchNorm1d(4), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.InstanceNorm1d(4, affine=True), nn.RMSNorm(4)),
+        nn.Conv1d(4, 4, 3),
+        nn.Linear(4, 4),
+    )
+    model.register_parameter("logit_scale", nn.Parameter(torch.tensor(1.0)))
+    for muon, decaying in ((False, {"5.weight", "6.weight"}), (True, {"5.weight", "6.weight"})):
+        groups = parameter_groups(model, lr=0.1, decay=0.02, muon=muon)
+        ids = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+        assert {n for n, p in model.named_parameters() if ids[id(p)] == 0.02} == decaying
+        assert set(ids.values()) == {0.0, 0.02}
+        assert {g["name"] for g in groups} == {"weight", "bn", "bias"} | ({"muon"} if muon else set())
+
+
+def test_a_boost_is_for_the_named_parts_alone() -> None:
+    model = nn.ModuleDict({"cls": nn.Linear(2, 2), "cls2": nn.Linear(2, 2)})
+    groups = parameter_groups(model, lr=0.1, decay=0.0, boost=("cls.",), boost_factor=5.0)
+    rates = {id(p): g["lr"] for g in groups for p in g["params"]}
+    found = {name: rates[id(p)] for name, p in model.named_parameters()}
+    assert found == {"cls.weight": 0.5, "cls.bias": 0.5, "cls2.weight": 0.1, "cls2.bias": 0.1}
+
+
 def test_a_shared_parameter_is_grouped_once() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
@@ -249,6 +273,19 @@ def test_every_optimizer_by_name_takes_a_step(name: str) -> None:
     model(torch.ones(2, 3, 5, 5)).sum().backward()
     optimizer.step()
     assert not torch.equal(before, model[0].weight)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_momentum_means_what_each_optimizer_calls_it(momentum: float) -> None:
+    def settings_of(name: str) -> dict:
+        return build_optimizer(name, [{"params": [nn.Parameter(torch.ones(1))]}], lr=0.1, momentum=momentum).defaults
+
+    for name in ("Adam", "AdamW", "NAdam", "RAdam", "Adamax"):
+        assert settings_of(name)["betas"] == (momentum, 0.999)
+    for name in ("SGD", "RMSprop", "MuSGD"):
+        assert settings_of(name)["momentum"] == momentum
+    assert settings_of("SGD")["nesterov"] is (momentum > 0)
+    assert all(settings_of(name)["lr"] == 0.1 for name in optimizer_names())
 
 
 def test_unknown_optimizer_names_the_nearest() -> None:
