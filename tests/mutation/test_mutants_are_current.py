@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -27,6 +28,13 @@ def test_every_fault_can_still_be_planted(mutants):
     counts = {f"{m.package}: {m.file}: {m.loses}": m.occurrences(ROOT / "src") for m in mutants}
     assert {what: count for what, count in counts.items() if count != 1} == {}
     assert [m.loses for m in mutants if m.old == m.new] == []
+
+
+def test_every_fault_is_still_a_program(mutants):
+    """What cannot be compiled is caught by everything, and shows nothing."""
+    texts = {m.file: (ROOT / "src" / "eyas" / m.file).read_text(encoding="utf-8") for m in mutants}
+    for m in mutants:
+        ast.parse(texts[m.file].replace(m.old, m.new), f"{m.file}: {m.loses}")
 
 
 def test_every_fault_is_looked_for_by_tests_that_exist(mutants):

@@ -104,6 +104,14 @@ def test_order_of_thresholds_and_of_equal_scores():
     rising = match_detections(boxes, same, zero, zero, boxes[:1], zero[:1], zero[:1], thresholds=np.array([0.5, 0.95]))
     falling = match_detections(boxes, same, zero, zero, boxes[:1], zero[:1], zero[:1], thresholds=np.array([0.95, 0.5]))
     assert rising.tolist() == [[0, 0], [-1, -1], [-1, -1]] and np.array_equal(rising[:, ::-1], falling)
-    many = np.repeat(boxes[1:2], 40, axis=0)  # more than a sort keeps in order by chance
-    found = match_detections(many, np.full(40, 0.5), *[np.zeros(40)] * 2, boxes[:1], zero[:1], zero[:1])
-    assert (found[0, :9] == 0).all() and (found[1:] == -1).all()  # overlap 0.9
+    many = np.repeat(boxes[1:2], 200, axis=0)  # more than a sort keeps in order by chance
+    scores = np.tile([0.5, 0.75], 100)
+    found = match_detections(many, scores, *[np.zeros(200)] * 2, boxes[:1], zero[:1], zero[:1])
+    assert (found[1, :9] == 0).all() and (np.delete(found, 1, axis=0) == -1).all()  # overlap 0.9
+
+
+@pytest.mark.parametrize("thresholds", [[0.5], [0.25, 0.5], [0.5, 0.75]])
+def test_an_overlap_of_exactly_a_threshold_counts(thresholds):
+    box, half, zero = np.array([[0.0, 0, 8, 8]]), np.array([[0.0, 0, 8, 4]]), np.zeros(1)
+    found = match_detections(box, zero, zero, zero, half, zero, zero, thresholds=np.array(thresholds))
+    assert found[0].tolist() == [0 if threshold <= 0.5 else -1 for threshold in thresholds]
