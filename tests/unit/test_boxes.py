@@ -96,3 +96,22 @@ def test_unletterbox_undoes_resize_and_padding() -> None:
     network = original * torch.tensor([gain_w, gain_h, gain_w, gain_h]) + torch.tensor([left, top, left, top])
     torch.testing.assert_close(bx.unletterbox(network, ((gain_h, gain_w), (left, top)), (300, 400)), original)
     assert bx.unletterbox(network, ((gain_h, gain_w), (left, top)), (150, 50)).tolist() == [[10, 20, 50, 150]]
+
+
+def test_the_weight_of_the_aspect_term_is_a_constant_to_the_gradient() -> None:
+    """Zheng et al.: the gradient is that of IoU - distance - alpha * aspect with alpha held."""
+    a = torch.tensor([[0.0, 0, 10, 4]], dtype=torch.float64, requires_grad=True)
+    b = torch.tensor([[2.0, 1, 6, 9]], dtype=torch.float64)
+    (found,) = torch.autograd.grad(bx.elementwise_ciou(a, b).sum(), a)
+    w, h = a[:, 2] - a[:, 0], a[:, 3] - a[:, 1]
+    inter = (torch.minimum(a[:, 2], b[:, 2]) - torch.maximum(a[:, 0], b[:, 0])) * (
+        torch.minimum(a[:, 3], b[:, 3]) - torch.maximum(a[:, 1], b[:, 1])
+    )
+    iou = inter / (w * h + 32 - inter)
+    hull = (torch.maximum(a[:, 2], b[:, 2]) - torch.minimum(a[:, 0], b[:, 0])) ** 2
+    hull = hull + (torch.maximum(a[:, 3], b[:, 3]) - torch.minimum(a[:, 1], b[:, 1])) ** 2
+    distance = ((a[:, 0] + a[:, 2] - 8) ** 2 + (a[:, 1] + a[:, 3] - 10) ** 2) / 4 / hull
+    aspect = 4 / math.pi**2 * (math.atan(4 / 8) - torch.atan(w / h)) ** 2
+    alpha = (aspect / (1 - iou + aspect)).detach()
+    (expected,) = torch.autograd.grad((iou - distance - alpha * aspect).sum(), a)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)

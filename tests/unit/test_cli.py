@@ -123,6 +123,29 @@ def test_debug_shows_the_traceback_as_well(run):
     assert "Traceback" in run("--debug", "train", "epochs=0")[2]
 
 
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
+def test_debug_may_be_a_variable(run, monkeypatch, value, shown):
+    monkeypatch.setenv("EYAS_DEBUG", value)
+    code, _, err = run("train", "epochz=3")
+    assert (code, "Traceback" in err) == (2, shown)
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "val", "predict"])
+def test_an_option_file_may_name_model_and_data(run, monkeypatch, tmp_path, command):
+    from eyas import api
+
+    (tmp_path / "run.yaml").write_text("model: yolo26n\n")
+    seen = []
+    monkeypatch.setattr(api, f"run_{command}", seen.append)
+    assert run(command, "cfg=run.yaml")[0] == 0 and seen == [{"cfg": "run.yaml"}]
+    assert run(command)[0] == 2 and len(seen) == 1
+
+
+def test_lists_of_options_have_one_sentence_each(run):
+    lines = [line for line in run("train", "--help")[1].splitlines() if line.startswith("  ")]
+    assert len(lines) > 50 and not [line for line in lines if ". " in line or line.endswith(".")]
+
+
 def test_explain_tells_everything_about_an_option(run):
     code, out, _ = run("explain", "lr0", "mosaic")
     assert code == 0

@@ -8,6 +8,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from eyas.assign import HungarianMatcher
@@ -152,3 +154,23 @@ def test_one_transfer_for_the_whole_batch(
     query = HungarianMatcher()(*case(outputs=7, objects=objects))
     assert query.shape == (7, sum(objects))
     assert len(seen) == transfers
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_as_many_finite_pairs_as_there_can_be_and_those_at_the_lowest_cost(data: st.DataObject) -> None:
+    """Tried in all ways: a cost that is no number is dearer than any sum of numbers."""
+    t, q = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
+    value = st.sampled_from([math.nan, math.inf, -math.inf]) | st.sampled_from([-1000.0, -3.0, 0.0, 0.5, 2.0, 1000.0])
+    cost = np.array(data.draw(st.lists(value, min_size=t * q, max_size=t * q)), np.float32).reshape(t, q)
+    query = solve(cost[None], np.zeros(t, dtype=np.int64))[0]
+    pairs = [float(cost[row, column]) for row, column in enumerate(query) if column >= 0]
+    finite = [value for value in pairs if math.isfinite(value)]
+    wide = cost if t <= q else cost.T
+    ways = [
+        [float(wide[row, column]) for row, column in enumerate(columns) if math.isfinite(wide[row, column])]
+        for columns in itertools.permutations(range(wide.shape[1]), wide.shape[0])
+    ]
+    most = max(map(len, ways))
+    assert len(pairs) == min(t, q) and len(finite) == most
+    assert math.fsum(finite) == pytest.approx(min(math.fsum(way) for way in ways if len(way) == most))

@@ -154,3 +154,24 @@ def test_fewer_anchors_than_topk() -> None:
     few = {**s, "scores": s["scores"][:, :3], "boxes": s["boxes"][:, :3], "points": s["points"][:3]}
     assert TaskAlignedAssigner(topk=10)(**few).weight.shape == (1, 3)
     assert TaskAlignedAssigner(topk=7, topk2=5)(**few).weight.shape == (1, 3)
+
+
+def test_a_row_that_is_no_object_gets_no_anchor() -> None:
+    """Zeros pad lists of objects; widened to the smallest side, such a row would cover the first cells."""
+    case = scene(0, [1])
+    for row in ([0.0, 0, 0, 0], [-9.0, -9, 8, 8]):
+        assigned = TaskAlignedAssigner()(**case | {"targets": torch.tensor([row])})
+        assert not assigned.foreground.any() and not assigned.weight.any()
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_prediction_gone_to_infinity_harms_nobody_else(bad: float) -> None:
+    """It lies outside all objects, and no overlap or weight stops being a number."""
+    case = scene(1, [2, 2])
+    case["targets"] = torch.tensor([[2.0, 2, 20, 20], [4, 4, 30, 30], [2, 2, 28, 28], [10, 2, 30, 30]])
+    far = ((case["points"] > 48).all(1)).nonzero()[:, 0]
+    clean = TaskAlignedAssigner()(**case)
+    case["boxes"][:, far] = bad
+    spoilt = TaskAlignedAssigner()(**case)
+    for one, other in zip(clean, spoilt, strict=True):
+        assert torch.equal(one, other)

@@ -193,3 +193,36 @@ def test_the_parameters_serve_a_grid_sample_backend():
     inside = (grid.abs() < 0.95).all(dim=-1).numpy()
     difference = np.abs(draw_picture(params, MAIN, load) - drawn.numpy())[inside]
     assert inside.mean() > 0.3 and difference.mean() < 1.0 and difference.max() < 8
+
+
+SOURCE = (40, 60)  # (h, w)
+PART = np.array([10.0, 5.0, 60.0, 22.0])
+MATRICES = {
+    "upright": np.array([[1.5, 0, 3.2], [0, 0.71, 20.3], [0, 0, 1]]),
+    "slanted": np.array([[1.1, 0.4, 3], [-0.3, 0.9, 20], [0, 0, 1]]),
+    "perspective": np.array([[1.1, 0.4, 3], [-0.3, 0.9, 20], [0.004, 0.006, 1]]),
+    "horizon": np.array([[1.0, 0.2, 30], [0.1, 1.0, 30], [-0.03, 0.01, 1]]),  # behind it from about x = 33
+}
+
+
+def shown(matrix):
+    """Pixels whose centres show a point of `PART` in front of the camera, one after the other."""
+    inverse, found = np.linalg.inv(matrix), np.zeros((SIZE, SIZE), bool)
+    for y in range(SIZE):
+        for x in range(SIZE):
+            u, v, d = inverse @ (x + 0.5, y + 0.5, 1)
+            if d > 0:
+                found[y, x] = PART[0] <= u / d <= PART[2] and PART[1] <= v / d <= PART[3]
+    return found
+
+
+@pytest.mark.parametrize("kind", MATRICES)
+@pytest.mark.parametrize("resolution", [SOURCE, (80, 60), (20, 90)], ids=["same", "higher", "other"])
+def test_exactly_the_visible_part_is_painted(kind, resolution):
+    """Whatever the resolution of the loaded image, and also where a perspective has a horizon."""
+    picture = np.full((SIZE, SIZE, 3), BACKGROUND, np.uint8)
+    draw_source(picture, np.full((*resolution, 3), 250, np.uint8), MATRICES[kind], PART, SOURCE)
+    painted, expected = (picture == 250).all(axis=2), shown(MATRICES[kind])
+    assert expected.any() and not expected.all()
+    assert (painted != expected).sum() <= 2  # centres on the border itself
+    assert (picture[~painted] == BACKGROUND).all()

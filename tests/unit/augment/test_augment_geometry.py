@@ -136,3 +136,11 @@ def test_keep_rule_on_both_sides_of_each_limit():
     )
     areas = np.array([18, 19, 18, 900, 897, 1000, 1000, 0.0])
     assert keep_rule(areas, boxes).tolist() == [False, True, False, False, True, False, True, False]
+
+
+def test_the_first_shear_slants_along_x_and_the_second_along_y():
+    matrix = perspective_matrix(
+        size_in=(10, 10), size_out=10, degrees=0, zoom=1, shear=(20, 5), perspective=(0, 0), centre=(0.5, 0.5)
+    )
+    slopes = math.tan(math.radians(20)), math.tan(math.radians(5))
+    assert np.allclose(matrix[:2, :2], [[1, slopes[0]], [slopes[1], 1]])

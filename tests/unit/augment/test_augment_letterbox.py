@@ -35,3 +35,12 @@ def test_pixels_land_in_the_middle_as_rgb():
     fit = letterbox_into(image, out[1])
     assert np.array_equal(out[1, fit.top : fit.top + 20, fit.left : fit.left + 32], image[..., ::-1])
     assert (out[1, :6] == PAD_VALUE).all() and (out[1, :, :16] == PAD_VALUE).all() and not out[0].any()
+
+
+@given(*[st.integers(1, 60)] * 4, st.booleans())
+def test_all_around_the_image_is_grey_whatever_was_there(h, w, height, width, scale_up):
+    out = np.random.default_rng(0).integers(115, 256, (height, width, 3), dtype=np.uint8)
+    fit = letterbox_into(np.full((h, w, 3), 7, np.uint8), out, scale_up=scale_up)
+    expected = np.full_like(out, PAD_VALUE)
+    expected[fit.top : height - fit.bottom, fit.left : width - fit.right] = 7
+    assert np.array_equal(out, expected)

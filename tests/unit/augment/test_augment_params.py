@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from eyas.augment import AugmentSettings, sample_params
 from eyas.augment.params import CUT, MAIN, MIXED
+from eyas.augment.random import Purpose, generator
 
 SHAPES = np.array([[480, 640], [640, 480], [100, 100], [333, 500], [1080, 1920]])
 EVERYTHING = AugmentSettings(mixup=0.5, cutmix=0.5, degrees=10, shear=5, perspective=0.0005, flipud=0.5)
@@ -83,3 +84,89 @@ def test_mosaic_centre_is_uniform_in_the_middle_half():
     centres = np.array([draw(plain, position=i, index=2).matrices[0, :2, 2] for i in range(2000)]) + 64 + 32
     assert centres.min() >= 32 and centres.max() <= 96
     assert np.allclose(centres.mean(axis=0), 64, atol=1.5) and np.allclose(centres.std(axis=0), 64 / 12**0.5, atol=0.6)
+
+
+def test_decisions_are_independent_of_each_other():
+    """No two decisions share a draw: any two yes-or-no choices, and any two amounts, are uncorrelated."""
+    chosen = AugmentSettings(
+        **dict.fromkeys(("mosaic", "mixup", "cutmix", "flipud", "fliplr", "bgr"), 0.5), hsv_h=1, hsv_s=1, hsv_v=1
+    )
+    many = [draw(chosen, position=i) for i in range(800)]
+    columns = {
+        "mosaic": [(p.picture == MAIN).sum() == 4 for p in many],
+        "mixup": [MIXED in p.picture for p in many],
+        "cutmix": [CUT in p.picture for p in many],
+        "flipud": [p.flips[0] for p in many],
+        "fliplr": [p.flips[1] for p in many],
+        "bgr": [p.bgr for p in many],
+        "zoom": [p.zooms[0] for p in many],
+        **{name: [p.hsv[i] for p in many] for i, name in enumerate("hsv")},
+    }
+    correlation = np.corrcoef(np.array(list(columns.values()), float))
+    assert np.abs(correlation - np.eye(len(columns))).max() < 0.16  # 4.5 standard deviations of 800 pairs
+
+
+ALONE = {"mosaic": 0, "translate": 0, "scale": 0, "fliplr": 0}  # image 2 is square: its matrix is the bare warp
+
+
+def warps(count=500, **amounts):
+    return np.array([draw(AugmentSettings(**ALONE | amounts), position=i, index=2).matrices[0] for i in range(count)])
+
+
+def assert_uniform_and_independent(columns, low, high):
+    """Uniform in [low, high] by mean and variance, and no column tells of another; 5 standard deviations."""
+    columns = np.array(columns, float)
+    width, count = high - low, columns.shape[1]
+    assert columns.min() >= low - 1e-9 and columns.max() <= high + 1e-9
+    assert np.abs(columns.mean(axis=1) - (low + high) / 2).max() < 5 * width / (12 * count) ** 0.5
+    assert np.abs(columns.std(axis=1) - width / 12**0.5).max() < 0.03 * width
+    if len(columns) > 1:
+        assert np.abs(np.corrcoef(columns) - np.eye(len(columns))).max() < 5 / count**0.5
+
+
+def test_each_amount_has_a_draw_of_its_own_on_both_sides_of_nothing():
+    turns = np.degrees([np.arctan2(m[0, 1], m[0, 0]) for m in warps(degrees=40)])
+    assert_uniform_and_independent([turns], -40, 40)
+    shears = np.degrees(np.arctan([(m[0, 1], m[1, 0]) for m in warps(shear=30)])).T
+    assert_uniform_and_independent(shears, -30, 30)
+    # With a perspective (p, q), the bottom row is (p, q, 1 - the centre's share of both).
+    tilts = np.array([m[2, :2] for m in warps(perspective=0.001)]).T
+    assert_uniform_and_independent(tilts, -0.001, 0.001)
+    places = np.array([(m @ (32, 32, 1))[:2] / 64 for m in warps(translate=0.3)]).T
+    assert_uniform_and_independent(places, 0.2, 0.8)
+
+
+def test_colour_gains_reach_each_its_own_range():
+    chosen = AugmentSettings(hsv_h=0.1, hsv_s=0.5, hsv_v=0.9)
+    gains = np.array([draw(chosen, position=i).hsv for i in range(500)]).T
+    assert_uniform_and_independent(gains / np.array([[0.1], [0.5], [0.9]]), -1, 1)
+
+
+def test_pictures_of_a_sample_move_independently_and_the_mosaic_centre_along_both_axes():
+    chosen = AugmentSettings(mixup=1.0, cutmix=1.0, scale=0.5, translate=0, fliplr=0)
+    many = [draw(chosen, position=i) for i in range(500)]
+    zooms = [[p.zooms[p.picture == number][0] for p in many] for number in (MAIN, MIXED, CUT)]
+    assert_uniform_and_independent(zooms, 0.5, 1.5)
+    assert np.mean([len(set(p.sources[[4, 8]].tolist())) == 1 for p in many]) < 0.3  # 1/5 by chance
+    # Image 2 is square: in a mosaic its matrix is a shift by centre - 3 S / 2 on both axes.
+    plain = AugmentSettings(scale=0, translate=0, fliplr=0)
+    shifts = np.array([draw(plain, position=i, index=2).matrices[0, :2, 2] for i in range(500)]).T
+    assert abs(np.corrcoef(shifts)[0, 1]) < 0.2
+
+
+def test_cut_rectangles_are_those_of_the_paper():
+    """Squares of a uniform share of the area, centred anywhere, clipped: against draws of another generator."""
+    chosen = AugmentSettings(cutmix=1.0)
+    cuts = np.concatenate([draw(chosen, position=i).cut_candidates for i in range(700)])
+    rng = np.random.default_rng(0)
+    half, centre = 32 * np.sqrt(rng.random(20000)), 64 * rng.random((20000, 2))
+    low, high = np.clip(centre - half[:, None], 0, 64), np.clip(centre + half[:, None], 0, 64)
+    for found, expected in ((cuts[:, 2:] - cuts[:, :2], high - low), (cuts[:, :2], low), (cuts[:, 2:], high)):
+        assert np.abs(found.mean(axis=0) - expected.mean(axis=0)).max() < 2
+        assert np.abs(found.std(axis=0) - expected.std(axis=0)).max() < 2
+
+
+def test_no_two_purposes_share_their_numbers():
+    place = {"seed": 3, "epoch": 1, "position": 7}
+    streams = {purpose: generator(purpose, **place).random(4).tolist() for purpose in Purpose.__members__.values()}
+    assert len(Purpose.__members__) == len({tuple(stream) for stream in streams.values()}) == 4

@@ -51,6 +51,11 @@ def test_cfg_names_the_option_file(option_file, layer):
     assert (options.epochs, options.source("epochs"), options.batch, options.cfg) == (2, "file", 4, None)
 
 
+def test_one_option_file_may_be_named_twice(option_file):
+    file = option_file("epochs: 2\n")
+    assert resolve(file=file, call={"cfg": str(file)}, cli={"cfg": str(file)}).epochs == 2
+
+
 def test_a_saved_run_can_be_used_as_option_file(option_file):
     first = resolve(call={"epochs": 3, "schedule": "flat-cosine", "scale": (0.5, 1.5)})
     again = resolve(file=option_file(yaml.safe_dump(first.to_dict())))
@@ -117,8 +122,9 @@ def test_unreadable_command_line_values_name_the_option(text):
 
 @pytest.mark.parametrize(("command", "name"), [("val", "lr0"), ("predict", "mosaic"), ("train", "split")])
 def test_options_without_effect_on_a_command_are_refused(command, name):
-    with pytest.raises(UnknownOptionError, match=f"'{name}'.* has no effect on {command}"):
-        resolve(call={name: TrainOptions().get(name)}, command=command)
+    for layer in ("call", "cli"):
+        with pytest.raises(UnknownOptionError, match=f"'{name}'.* has no effect on {command}"):
+            resolve(**{layer: {name: TrainOptions().get(name)}}, command=command)
 
 
 def test_an_option_file_may_serve_several_commands(option_file):
@@ -128,6 +134,22 @@ def test_an_option_file_may_serve_several_commands(option_file):
 @pytest.mark.parametrize(
     ("call", "void"),
     [
+        ({"ema": False, "ema_tau": 100}, "ema_tau"),
+        ({"val": False, "patience": 5}, "patience"),
+        ({"val": False, "stop": {"metric": "f1"}}, "stop"),
+        ({"stop": {"metric": "f1"}, "patience": 5}, "patience"),
+        ({"schedule": {"name": "StepLR", "step_size": 3}, "lrf": 0.5}, "lrf"),
+        ({"freeze_epochs": 2}, "freeze_epochs"),
+        ({"freeze_ramp": 2}, "freeze_ramp"),
+        ({"freeze_norm": "update"}, "freeze_norm"),
+        ({"clip_grad_norm": 0, "clip_per_group": True}, "clip_per_group"),
+        ({"class_weights_normalize": False}, "class_weights_normalize"),
+        ({"class_weights_cap": 2.0}, "class_weights_cap"),
+        ({"class_weights": [1.0, 2.0], "class_weights_cap": 2.0}, "class_weights_cap"),
+        ({"sampler_threshold": 0.5}, "sampler_threshold"),
+        ({"sampler": "balanced", "sampler_threshold": 0.5}, "sampler_threshold"),
+        ({"save_dir": "a", "project": "b"}, "project"),
+        ({"warmup_epochs": 0, "warmup_bias_lr": 0.5}, "warmup_bias_lr"),
         ({"epochs": 3, "time": 1.0}, "epochs"),
         ({"iou": 0.5}, "iou"),
         ({"iou": 0.5, "nms": False}, "iou"),
@@ -145,8 +167,35 @@ def test_an_option_that_another_makes_void_is_an_error(call, void):
         resolve(call=call)
 
 
+def test_an_option_typed_at_its_default_changes_nothing_and_so_is_no_error():
+    """Files that spell everything out, such as those of a saved run, may hold defaults that another option replaces."""
+    defaults = TrainOptions().to_dict()
+    voided = {
+        "epochs": {"time": 1.0},
+        "iou": {},
+        "ema_decay": {"ema": False},
+        "val_every": {"val": False},
+        "patience": {"val": False},
+        "freeze_epochs": {},
+        "save_conf": {},
+        "save_period": {"save": False},
+        "warmup_momentum": {"warmup_epochs": 0},
+        "close_mosaic": {"mosaic": 0},
+        "name": {"save_dir": "runs/x"},
+    }
+    for name, others in voided.items():
+        options = resolve(call={name: defaults[name], **others})
+        assert options.get(name) == defaults[name]
+    usable = set(option_names("train")) - {"cfg"}
+    assert resolve(call={name: defaults[name] for name in usable}).to_dict() == defaults
+
+
 def test_effective_combinations_pass():
     resolve(call={"iou": 0.5, "nms": True, "save_txt": True, "save_conf": True, "mosaic": 0, "close_mosaic": 0})
+    resolve(call={"mosaic": 0, "multi_scale": 0.2, "close_mosaic": 3})
+    resolve(call={"class_weights": "balanced", "class_weights_cap": 2.0, "class_weights_normalize": False})
+    resolve(call={"sampler": "repeat", "sampler_threshold": 0.5})
+    resolve(call={"freeze": "backbone", "freeze_epochs": 2, "freeze_ramp": 1})
 
 
 def test_a_recipe_value_that_the_user_voids_is_no_error():

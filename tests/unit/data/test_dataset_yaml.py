@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eyas.data.dataset_yaml import check_dataset
 
@@ -84,6 +86,15 @@ def test_other_names_of_val(root: Path, alias: str, caplog: pytest.LogCaptureFix
 )
 def test_names(root: Path, given: dict, expected: dict[int, str]) -> None:
     assert check_dataset(write(root, **given))["names"] == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(6)), st.booleans())
+def test_names_come_in_the_order_of_their_ids(order: list[int], text: bool) -> None:
+    """Whoever lists the names lists class 0 first, whatever the order in the file."""
+    names = {str(i) if text else i: f"name {i}" for i in order}
+    checked = check_dataset({"names": names, "train": ".", "val": "."})
+    assert list(checked["names"].items()) == [(i, f"name {i}") for i in range(6)]
 
 
 @pytest.mark.parametrize(

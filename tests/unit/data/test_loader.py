@@ -475,3 +475,20 @@ def test_sizes_that_do_not_fit_together_are_refused(index):
         EvalDataset(index, store, imgsz=128, batch=4)
     with pytest.raises(ValueError, match="batch=8"):
         build_eval_loader(EvalDataset(index, store, imgsz=IMGSZ, batch=4), batch=8, workers=0)
+
+
+def test_each_sample_draws_its_own_numbers_from_every_generator(index):
+    """Python's, NumPy's and torch's: other numbers for another sample, the same for the same one."""
+    drawn = []
+
+    def draw(image, boxes, labels):
+        drawn.append((random.random(), np.random.random(), float(torch.rand(()))))  # noqa: NPY002
+        return image, boxes, labels
+
+    data = train_data(index, transforms=[draw])
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    for position in (0, 1, 2, 0):
+        data[SampleKey(0, position, 3, (3, 4))]
+    assert drawn[0] == drawn[3] and all(len(set(column[:3])) == 3 for column in zip(*drawn, strict=True))
+    assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[2])

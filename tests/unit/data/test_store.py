@@ -89,6 +89,34 @@ def test_scaled_decoding_gives_the_same_picture(tmp_path: Path, factor: float, s
     assert np.abs(image.astype(int) - reference).mean() < 2.5
 
 
+@pytest.mark.parametrize("long", [130, 256, 600, 1001])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_jpeg_is_decoded_no_smaller_than_its_shorter_side_is_shown(tmp_path: Path, long: int, axis: int) -> None:
+    """Stretched to a square, a picture 64 px high or wide keeps stripes of single pixels across that side."""
+    stripes = np.repeat(255 * (np.arange(64, dtype=np.uint8)[:, None] % 2), long, axis=1)
+    picture = np.repeat((stripes if axis == 0 else stripes.T)[..., None], 3, axis=2)
+    path = str(tmp_path / "stripes.jpg")
+    cv2.imwrite(path, picture, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    image = load_image(path, shape=picture.shape[:2], imgsz=64, stretch=True)
+    assert image.shape == (64, 64, 3)
+    assert image.std() > 100  # of at most 127.5; stripes that were averaged are grey
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "factor"), [(127, 256, 1), (128, 256, 2), (255, 256, 2), (511, 256, 4), (512, 512, 8)]
+)
+def test_a_jpeg_is_decoded_as_small_as_it_may_be(
+    tmp_path: Path, height: int, width: int, factor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoding dominates the loading of large images: it starts at the smallest size that is large enough."""
+    path = str(tmp_path / "x.jpg")
+    cv2.imwrite(path, smooth(height, width))
+    decoded: list[tuple[int, ...]] = []
+    monkeypatch.setattr(cv2, "imdecode", lambda *args, real=cv2.imdecode: decoded.append((i := real(*args)).shape) or i)
+    load_image(path, shape=(height, width), imgsz=64, stretch=True)
+    assert decoded == [(-(-height // factor), -(-width // factor), 3)]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
 @pytest.mark.parametrize("imgsz", [40, 200])

@@ -8,9 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from eyas.boxes import unletterbox
 from eyas.evaluate import DetectionValidator
+from eyas.evaluate.boxlist import BoxList, Frame
 from eyas.metrics import METRIC_KEYS
 from eyas.models import DetectionModel
 
@@ -119,7 +123,7 @@ def test_shifted_boxes_score_less():
 
 def test_coco_numbers_when_asked():
     pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
-    batches = [make_batch()]
+    batches = [make_batch(), make_batch(seed=1, first=4), make_batch(images=2, seed=2, first=8)]
     values = DetectionValidator(batches, names=NAMES, coco=True, verbose=False)(model=Oracle(batches))
     assert values["coco/AP"] == pytest.approx(1) and values["coco/AR100"] == pytest.approx(1)
 
@@ -141,6 +145,35 @@ def test_classes_and_single_cls_apply_to_labels_and_predictions():
     assert only_dogs.metrics.box.ap_class_index.tolist() == [1]
     together = DetectionValidator(batches, names={0: "item"}, single_cls=True, verbose=False)
     assert together(model=Oracle(batches))["metrics/mAP50(B)"] == pytest.approx(0.995, abs=1e-6)
+
+
+class Undecided(Oracle):
+    """Gives each object once for each class, scores falling: as rows of one branch or as cells of the other."""
+
+    def forward(self, image):
+        found, raw = super().forward(image)
+        objects = (self.batches[0]["batch_idx"] == 0).sum()
+        rows = found[:, :objects, None].repeat(1, 1, 3, 1)  # (B, objects, 3 classes, 6)
+        rows[..., 4] -= torch.tensor([0.0, 0.1, 0.2])
+        rows[..., 5] = torch.arange(3.0)
+        if self.end2end:
+            best = rows[:, :, :1] if self.head.agnostic_nms else rows
+            return best.flatten(1, 2), raw
+        centre, side = (rows[:, :, 0, :2] + rows[:, :, 0, 2:4]) / 2, rows[:, :, 0, 2:4] - rows[:, :, 0, :2]
+        return torch.cat([centre, side, rows[..., 4]], -1).transpose(1, 2), raw
+
+
+@pytest.mark.parametrize("nms", [False, True])
+@pytest.mark.parametrize(("chosen", "rows"), [({}, 3), ({"agnostic_nms": True}, 1), ({"single_cls": True}, 1)])
+def test_without_classes_an_object_found_as_several_counts_once(nms, chosen, rows):
+    batches = [make_batch(labels=1)]
+    names = {0: "item"} if "single_cls" in chosen else NAMES
+    validator = DetectionValidator(batches, names=names, nms=nms, verbose=False, **chosen)
+    values = validator(model=Undecided(batches))
+    assert len(validator.metrics.stats["conf"]) == 4 * rows
+    if "single_cls" in chosen:
+        assert values["metrics/precision(B)"] == pytest.approx(1)
+        assert not validator.metrics.stats["pred_cls"].any() and not validator.metrics.stats["target_cls"].any()
 
 
 def test_background_images_and_empty_split():
@@ -178,6 +211,43 @@ def test_losses_are_those_of_the_model(model):
     _, items = model.loss(ready, model(ready["img"]))
     for name, value in items.items():
         assert values[f"val/{name}"] == pytest.approx(float(value), rel=1e-4)
+
+
+def test_losses_are_means_over_images_however_they_were_batched(model):
+    """The last batch is smaller: its images weigh as much as all others."""
+    parts = [make_batch(images=4, seed=1), make_batch(images=1, seed=2, first=4)]
+    values = DetectionValidator(parts, names=NAMES, verbose=False)(trainer_of(model))
+    model.eval()
+    items = [model.loss({**b, "img": b["img"].float() / 255}, model(b["img"].float() / 255))[1] for b in parts]
+    for name in items[0]:
+        assert values[f"val/{name}"] == pytest.approx((4 * float(items[0][name]) + float(items[1][name])) / 5, rel=1e-4)
+
+
+def test_the_averaged_weights_are_measured(model):
+    batches = [make_batch()]
+    other = DetectionModel("yolo26n.yaml", nc=3, names=NAMES, verbose=False)
+    validator = DetectionValidator(batches, names=NAMES, verbose=False)
+    expected = validator(trainer_of(model))
+    assert validator(trainer_of(other, ema=SimpleNamespace(ema=model))) == expected != validator(trainer_of(other))
+
+
+def test_low_scores_and_crowds_count_by_default():
+    """Average precision looks at the whole curve: scores down to 0.001, and 300 boxes of an image."""
+    batches = [make_batch(images=1)]
+
+    class Crowd(Oracle):
+        def forward(self, image):
+            assert self.head.max_det == 300
+            rows = torch.rand(1, 400, 6) * 50
+            rows[..., 4], rows[..., 5] = torch.linspace(0.9, 0.0, 400), 0
+            return rows, {}
+
+    validator = DetectionValidator(batches, names=NAMES, verbose=False)
+    validator(model=Crowd(batches))
+    assert len(validator.metrics.stats["conf"]) == 300
+    few = DetectionValidator(batches, names=NAMES, verbose=False, max_det=1000)
+    rows = torch.tensor([[[0.0, 0, 9, 9, 0.0011, 0], [0, 0, 9, 9, 0.0009, 0]]])
+    assert len(few.postprocess(rows, end2end=True)[0]) == 1
 
 
 def test_model_is_left_as_it_was(model):
@@ -237,3 +307,43 @@ def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
     DetectionValidator([make_batch()], names=NAMES, plots=True, verbose=False)(model=model)
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_pictures_show_what_a_user_would_see(tmp_path):
+    """Boxes that are measured though nobody would be shown them are not drawn."""
+    batch = make_batch(images=1)
+    likely = torch.tensor([[5.0, 5, 40, 40, 0.9, 1]])
+    unlikely = torch.tensor([[10.0, 20, 60, 60, 0.24, 0]])
+    pictures = []
+    for name, rows in (("a", likely), ("b", torch.cat((likely, unlikely))), ("c", unlikely)):
+        validator = DetectionValidator([batch], names=NAMES, save_dir=tmp_path / name, plots=True, verbose=False)
+        validator.start(torch.device("cpu"))
+        validator.update(batch, [rows], 0)
+        assert len(validator.metrics._collected[0]["conf"]) == len(rows)
+        pictures.append((tmp_path / name / "val_batch0_pred.jpg").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_names_of_numbers_and_words_share_a_file(tmp_path):
+    batches = [make_batch(images=2)]
+    batches[0]["im_file"] = ["/data/7.jpg", "/data/cat.jpg"]
+    files = {"save_dir": tmp_path, "save_json": True}
+    DetectionValidator(batches, names=NAMES, verbose=False, **files)(model=Oracle(batches))
+    rows = json.loads((tmp_path / "predictions.json").read_text())
+    assert {(row["image_id"], row["file_name"]) for row in rows} == {("7", "7.jpg"), ("cat", "cat.jpg")}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_boxes_go_back_to_the_original_one_by_one(data):
+    """Gains and paddings of both axes differ: against `unletterbox`, one image at a time."""
+    number, count = st.floats(0.2, 3.0), data.draw(st.integers(1, 3))
+    pads = [((data.draw(number), data.draw(number)), (data.draw(number), data.draw(number))) for _ in range(count)]
+    shapes = [(data.draw(st.integers(10, 90)), data.draw(st.integers(10, 90))) for _ in range(count)]
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    boxes, image = rng.uniform(-20, 120, (6, 4)).astype(np.float32), rng.integers(0, count, 6)
+    listed = BoxList(boxes, np.zeros(6, np.int64), image, np.ones(6, np.float32))
+    found = Frame({"ratio_pad": pads, "ori_shape": shapes}).to_original(listed)
+    for i in range(6):
+        expected = unletterbox(torch.from_numpy(boxes[i]).double(), pads[image[i]], shapes[image[i]])
+        np.testing.assert_allclose(found.boxes[i], expected, rtol=1e-4, atol=1e-3)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from eyas.metrics.average_precision import SMOOTHING_POINTS, ap_per_class, average_precision, smooth
+from eyas.metrics.average_precision import CONFIDENCE_GRID, SMOOTHING_POINTS, ap_per_class, average_precision, smooth
 from eyas.metrics.matching import match_detections
 
 PARITY = Path(__file__).resolve().parents[3].parent / "shared" / "parity" / "cases" / "metrics.npz"
@@ -60,6 +63,73 @@ def test_perfect_and_useless_detections():
     np.testing.assert_allclose(perfect.f1, 1)
     useless = ap_per_class(np.zeros((3, 10), bool), np.array([0.9, 0.8, 0.7]), targets, targets)
     np.testing.assert_allclose(useless.ap, 0)
+
+
+@st.composite
+def one_class(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
+    """Scores on the grid of the curves, all different, with hits at two thresholds; and the number of objects."""
+    places = draw(st.lists(st.integers(1, 998), min_size=1, max_size=12, unique=True))
+    hits = draw(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=len(places), max_size=len(places)))
+    tp = np.array(hits, bool).reshape(-1, 2)
+    return np.array(places), tp, int(tp.sum(axis=0).max()) + draw(st.integers(0, 3)) or 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(one_class())
+def test_curves_and_areas_counted_one_detection_after_the_other(case) -> None:
+    places, tp, targets = case
+    result = ap_per_class(tp, CONFIDENCE_GRID[places], np.zeros(len(places)), np.zeros(targets))
+    for place in range(1000):
+        kept = places >= place
+        if place in places:
+            hits = tp[kept, 0].sum()
+            assert result.p_curve[0, place] == pytest.approx(hits / kept.sum())
+            assert result.r_curve[0, place] == pytest.approx(hits / targets)
+        elif not kept.any():  # above the best score nothing is found, and nothing found is wrong
+            assert (result.p_curve[0, place], result.r_curve[0, place]) == (1, 0)
+        elif kept.all():
+            assert result.p_curve[0, place] == pytest.approx(tp[:, 0].sum() / len(tp))
+            assert result.r_curve[0, place] == pytest.approx(tp[:, 0].sum() / targets)
+    p, r = result.p_curve[0], result.r_curve[0]
+    np.testing.assert_allclose(result.f1_curve[0], [2 * a * b / (a + b) if a + b else 0.0 for a, b in zip(p, r)])
+    order = np.argsort(-places)
+    for t in range(2):
+        hits = np.cumsum(tp[order, t])
+        recall, precision = hits / targets, hits / np.arange(1, len(hits) + 1)
+        assert result.ap[0, t] == pytest.approx(average_precision(recall, precision), abs=1e-12)
+        assert result.ap[0, t] == pytest.approx(plain_area(recall, precision, 101), abs=1e-9)
+
+
+def plain_area(recall: np.ndarray, precision: np.ndarray, points: int) -> float:
+    """Trapezoids under the best precision at each recall or a higher one, joined by lines from (0, 1)."""
+    xs, ys = [0.0], [1.0]
+    for i in range(len(recall)):
+        xs.append(float(recall[i]))
+        ys.append(max(float(v) for v in precision[i:]))
+
+    def height(at: float) -> float:
+        if at > xs[-1] or (at == xs[-1] and at == 1.0):
+            return 0.0  # the curve falls to 0 behind its last point, and so it does at recall 1
+        last = max(i for i, x in enumerate(xs) if x <= at)
+        if last + 1 == len(xs) or xs[last] == at:
+            return 0.0 if last + 1 == len(xs) else ys[last]
+        share = (at - xs[last]) / (xs[last + 1] - xs[last])
+        return ys[last] + share * (ys[last + 1] - ys[last])
+
+    heights = [height(float(x)) for x in np.linspace(0, 1, points)]
+    return sum((a + b) / 2 for a, b in itertools.pairwise(heights)) / (points - 1)
+
+
+def test_the_table_is_read_where_the_smoothed_mean_f1_is_highest() -> None:
+    rng = np.random.default_rng(3)
+    tp, conf, cls = rng.random((80, 2)) < 0.6, rng.random(80), rng.integers(0, 3, 80)
+    result = ap_per_class(tp, conf, cls, rng.integers(0, 3, 70))
+    mean = [float(np.mean(column)) for column in result.f1_curve.T]
+    inside = [mean[min(max(j, 0), 999)] for j in range(-50, 1050)]
+    best = int(np.argmax([sum(inside[i : i + 101]) for i in range(1000)]))
+    assert result.best_conf == CONFIDENCE_GRID[best]
+    for row, curve in ((result.p, result.p_curve), (result.r, result.r_curve), (result.f1, result.f1_curve)):
+        np.testing.assert_array_equal(row, curve[:, best])
 
 
 def test_order_of_detections_does_not_matter():

@@ -42,3 +42,18 @@ def test_only_labels_or_only_detections():
     confusion.update(BOXES, SCORES, CLASSES, IMAGE, nothing[0], nothing[2], nothing[3])
     assert confusion.matrix.tolist() == [[0, 0, 1], [0, 0, 1], [2, 1, 0]]
     assert confusion.labels() == ["cat", "dog", "background"]
+
+
+def test_both_limits_must_be_exceeded():
+    box, one = np.array([[0.0, 0, 10, 10]]), np.zeros(1, int)
+    half = np.array([[0.0, 0, 10, 5]])  # overlap 0.5 exactly
+    for conf, iou, expected in ((0.5, 0.4, [1, 0]), (0.75, 0.4, [0, 1]), (0.5, 0.5, [0, 1]), (0.5, 0.49, [1, 0])):
+        confusion = ConfusionMatrix(NAMES, conf=conf, iou=iou)
+        confusion.update(box, np.array([0.75]), one, one, half, one, one)
+        assert [confusion.matrix[0, 0], confusion.matrix[2, 0]] == expected, (conf, iou)
+
+
+def test_shares_are_of_the_true_objects():
+    confusion = ConfusionMatrix(NAMES)
+    confusion.matrix[:] = [[6, 1, 2], [2, 0, 0], [0, 3, 0]]
+    assert np.allclose(confusion.normalized(), [[0.75, 0.25, 1], [0.25, 0, 0], [0, 0.75, 0]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eyas.metrics import METRIC_KEYS, DetMetrics, fitness
-from eyas.metrics.detection import BoxMetrics, shortest_unique_names
+from eyas.metrics.detection import BoxMetrics, _ImageCounts, shortest_unique_names
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
 
@@ -125,3 +125,35 @@ def test_clear_starts_over():
     assert metrics.fitness > 0.9
     metrics.clear()
     assert metrics.fitness == 0 and metrics.image_files == [] and metrics.process()["fitness"] == 0
+
+
+def test_each_number_is_read_at_its_own_threshold():
+    """One object found at IoU 0.50 to 0.70 and one found at all: what lies at 0.75 and above sees the second only."""
+    metrics = DetMetrics(NAMES)
+    tp = np.array([np.arange(10) < 5, np.ones(10, bool)])
+    one = {"conf": np.array([0.9, 0.8]), "pred_cls": np.array([0, 1]), "pred_img": np.zeros(2)}
+    metrics.update(tp=tp, **one, target_cls=np.array([0, 1]), target_img=np.zeros(2), image_files=["a.jpg"])
+    metrics.process()
+    box, rows = metrics.box, metrics.summary()
+    assert box.map50 == pytest.approx(0.995) and box.map75 == pytest.approx(0.995 / 2)
+    assert box.map == pytest.approx(0.75 * 0.995)
+    assert [(row["mAP50"], row["mAP75"]) for row in rows] == [(0.995, 0.0), (0.995, 0.995)]
+    assert rows[0]["mAP50-95"] == pytest.approx(0.4975)
+
+
+def test_curves_are_told_by_their_titles():
+    metrics = collected([0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 0, 0], ["a.jpg"], [True, False, True])
+    box = metrics.box
+    expected = {"Precision-Recall(B)": box.prec_values, "F1-Confidence(B)": box.f1_curve}
+    expected |= {"Precision-Confidence(B)": box.p_curve, "Recall-Confidence(B)": box.r_curve}
+    for title, (x, y, x_name, y_name) in zip(metrics.curves, metrics.curves_results, strict=True):
+        assert x is box.px and np.array_equal(y, expected[title])
+        first, second = title.removesuffix("(B)").split("-")
+        assert (x_name, y_name) == ((second, first) if "Confidence" in title else ("Recall", "Precision"))
+
+
+def test_a_detection_at_the_confidence_of_the_table_counts_in_its_image():
+    on_grid = np.linspace(0, 1, 1000)[500]
+    stats = {"conf": np.array([on_grid, on_grid - 1e-6]), "tp": np.ones((2, 10), bool), "pred_img": np.zeros(2, int)}
+    images = _ImageCounts(["a.jpg"], stats | {"target_img": np.zeros(2, int)}, on_grid).as_dict()
+    assert images["a.jpg"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "tp": 1, "fp": 0, "fn": 1}

@@ -50,6 +50,24 @@ def test_equals_the_greedy_definition(found, truth, scores, class_aware):
     np.testing.assert_array_equal(match_detections(*args, thresholds=thresholds, class_aware=class_aware), expected)
 
 
+@settings(max_examples=100, deadline=None)
+@given(boxes(10), boxes(6), st.data())
+def test_detections_left_out_at_a_threshold_are_as_if_they_were_not_there(found, truth, data):
+    det, det_cls, det_image = found
+    gt, gt_cls, gt_image = truth
+    thresholds = np.array([0.2, 0.5])
+    one = st.lists(st.booleans(), min_size=len(det), max_size=len(det))
+    among = np.array([data.draw(one), data.draw(one)], bool).reshape(2, -1).T
+    scores = np.linspace(0.9, 0.1, len(det))
+    found = match_detections(det, scores, det_cls, det_image, gt, gt_cls, gt_image, thresholds=thresholds, among=among)
+    expected = np.full((len(det), 2), -1)
+    for t, threshold in enumerate(thresholds):
+        in_ = among[:, t]
+        args = det[in_], scores[in_], det_cls[in_], det_image[in_], gt, gt_cls, gt_image
+        expected[in_, t] = greedy_reference(*args, [threshold])[:, 0]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_equals_the_greedy_definition_in_a_crowd():
     rng = np.random.default_rng(0)
     gt = rng.uniform(0, 40, (20, 2))
@@ -77,3 +95,23 @@ def test_empty_boxes_match_nothing():
     zero = np.zeros(1)
     assert (match_detections(point, zero, zero, zero, point, zero, zero) == -1).all()
     assert paired_iou(point, point)[0] == 0
+
+
+def test_order_of_thresholds_and_of_equal_scores():
+    """Thresholds may come in any order; of equal scores the one given first goes first."""
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 6]])
+    same, zero = np.full(3, 0.5), np.zeros(3)
+    rising = match_detections(boxes, same, zero, zero, boxes[:1], zero[:1], zero[:1], thresholds=np.array([0.5, 0.95]))
+    falling = match_detections(boxes, same, zero, zero, boxes[:1], zero[:1], zero[:1], thresholds=np.array([0.95, 0.5]))
+    assert rising.tolist() == [[0, 0], [-1, -1], [-1, -1]] and np.array_equal(rising[:, ::-1], falling)
+    many = np.repeat(boxes[1:2], 200, axis=0)  # more than a sort keeps in order by chance
+    scores = np.tile([0.5, 0.75], 100)
+    found = match_detections(many, scores, *[np.zeros(200)] * 2, boxes[:1], zero[:1], zero[:1])
+    assert (found[1, :9] == 0).all() and (np.delete(found, 1, axis=0) == -1).all()  # overlap 0.9
+
+
+@pytest.mark.parametrize("thresholds", [[0.5], [0.25, 0.5], [0.5, 0.75]])
+def test_an_overlap_of_exactly_a_threshold_counts(thresholds):
+    box, half, zero = np.array([[0.0, 0, 8, 8]]), np.array([[0.0, 0, 8, 4]]), np.zeros(1)
+    found = match_detections(box, zero, zero, zero, half, zero, zero, thresholds=np.array(thresholds))
+    assert found[0].tolist() == [0 if threshold <= 0.5 else -1 for threshold in thresholds]

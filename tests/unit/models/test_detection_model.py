@@ -12,6 +12,8 @@ import torch
 
 from eyas.losses import DenseCriterion, EndToEndCriterion
 from eyas.models import MODELS, DetectionModel, detector_class, model_table
+from eyas.models.detector import class_names
+from eyas.models.heads import Detect
 
 OWN = [name for name in MODELS if detector_class(model_table(name)) is DetectionModel]
 
@@ -176,3 +178,29 @@ def test_same_seed_same_weights() -> None:
         torch.manual_seed(7)
         states.append(DetectionModel("yolo26n", nc=3, verbose=False).state_dict())
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_a_fresh_head_expects_five_objects_and_boxes_of_four_cells() -> None:
+    head = Detect((16, 32, 64), nc=200)
+    head.stride = torch.tensor([8.0, 16.0, 32.0])
+    head.init_biases(imgsz=320)
+    for branch in head.class_branches:
+        for layer, cells in zip(branch, (40, 20, 10), strict=True):
+            assert layer[2].bias.exp().sum().item() == pytest.approx(5 / cells**2, rel=1e-5)
+            assert layer[2].weight.shape[:2] == (200, 100)  # hidden width: channels, at least classes up to 100
+    assert all((layer[2].bias == 2).all() for branch in head.box_branches for layer in branch)
+
+
+def test_counting_leaves_the_model_as_it_was() -> None:
+    model = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
+    model.model[0].requires_grad_(False)
+    frozen = sum(p.numel() for p in model.model[0].parameters())
+    facts = model.train().info(64)
+    assert model.training and facts["parameters"] - facts["gradients"] == frozen > 0
+    assert not model.eval().training and model.info(64)["gflops"] == facts["gflops"] and not model.training
+
+
+@pytest.mark.parametrize("names", [{0: "a", 2: "b"}, {1: "a", 2: "b"}, ["a"], ["a", "b", "c"]])
+def test_class_names_are_numbered_without_a_gap(names: Any) -> None:
+    with pytest.raises(ValueError, match="number them from 0 to 1"):
+        class_names(names, 2)

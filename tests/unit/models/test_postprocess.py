@@ -95,3 +95,30 @@ def test_topk() -> None:
     assert best[0, :, 0].tolist() == [0, 0]  # one anchor, two classes
     assert topk_detections(boxes, s, 2, agnostic=True)[0, :, 5].tolist() == [1, 0]
     assert topk_detections(boxes, s, 300).shape == (1, 3, 6)
+
+
+def test_scores_and_overlaps_must_exceed_their_limits() -> None:
+    y = dense([[50, 50, 20, 20, 0.75, 0], [60, 50, 20, 20, 0.5, 0], [200, 50, 20, 20, 0.25, 0]])  # overlap 1/3
+    third = float(torch.tensor(1 / 3))
+    assert scores(postprocess(y, end2end=False, conf=0.25, iou=third)) == [(0.75, 0), (0.5, 0)]
+    assert scores(postprocess(y, end2end=False, conf=0.25, iou=third - 1e-6)) == [(0.75, 0)]
+    assert scores(postprocess(y, end2end=False, conf=0.2, iou=0.1)) == [(0.75, 0), (0.25, 0)]
+
+
+def test_classes_of_the_agnostic_choice_are_those_of_the_chosen_anchors() -> None:
+    g = torch.Generator().manual_seed(0)
+    boxes, s = torch.rand(2, 9, 4, generator=g), torch.rand(2, 9, 5, generator=g)
+    found = topk_detections(boxes, s, 4, agnostic=True)
+    for b in range(2):
+        order = s[b].amax(1).argsort(descending=True)[:4]
+        assert found[b, :, 5].tolist() == s[b, order].argmax(1).tolist()
+        assert torch.equal(found[b, :, :4], boxes[b, order])
+
+
+def test_a_crowd_of_thousands_reaches_nms() -> None:
+    """400 objects with ten boxes each: the weak boxes of strong objects must not crowd the others out."""
+    x = torch.arange(400.0).repeat_interleave(10) * 30
+    strength = torch.linspace(1.0, 0.5, 4000)
+    y = torch.stack((x, torch.zeros(4000), torch.full((4000,), 20.0), torch.full((4000,), 20.0), strength))[None]
+    (rows,) = postprocess(y, end2end=False, conf=0.1, max_det=1000)
+    assert len(rows) == 400 and torch.equal(rows[:, 0], torch.arange(400.0) * 30 - 10)

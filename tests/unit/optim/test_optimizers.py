@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from eyas.optim import (
@@ -19,6 +23,7 @@ from eyas.optim import (
     parameter_groups,
 )
 from eyas.optim.musgd import orthogonalise
+from eyas.optim.schedules import SCHEDULES
 
 
 def small_model() -> nn.Module:
@@ -61,6 +66,54 @@ def test_musgd_without_muon_groups_is_torchs_nesterov_sgd() -> None:
         torch.testing.assert_close(p, q)
 
 
+def newton_schulz(matrix: np.ndarray) -> np.ndarray:
+    """Five rounds of a x + b (x x^T) x + c (x x^T)^2 x on the wide form of a matrix of norm 1."""
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / np.linalg.norm(x)
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * (x @ x.T @ x) + 2.0315 * (x @ x.T @ x @ x.T @ x)
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 2), (2, 3, 5, 3), (3, 8), (8, 3), (5, 5)])
+@pytest.mark.parametrize("factors", [(0.2, 1.0), (0.7, 0.3)])
+@pytest.mark.parametrize("decay", [0.0, 0.03])
+def test_musgd_step_by_step(shape: tuple[int, ...], factors: tuple[float, float], decay: float) -> None:
+    """Spec core B.5 in float64: both parts look ahead, only the SGD part decays, tall filters take longer steps."""
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal(shape)
+    p = nn.Parameter(torch.tensor(start, dtype=torch.float32))
+    groups = [{"params": [p], "param_group": "muon"}]
+    optimizer = MuSGD(groups, lr=0.1, momentum=0.9, weight_decay=decay, muon=factors[0], sgd=factors[1])
+    value, fast, slow = start.copy(), np.zeros(shape), np.zeros(shape)
+    for _ in range(3):
+        grad = rng.standard_normal(shape)
+        p.grad = torch.tensor(grad, dtype=torch.float32)
+        optimizer.step()
+        fast = 0.9 * fast + 0.1 * grad
+        ahead = 0.1 * grad + 0.9 * fast
+        direction = newton_schulz(ahead.reshape(shape[0], -1)).reshape(shape)
+        value = value - 0.1 * factors[0] * max(1.0, shape[-2] / shape[-1]) ** 0.5 * direction
+        decayed = grad + decay * value
+        slow = 0.9 * slow + decayed
+        value = value - 0.1 * factors[1] * (decayed + 0.9 * slow)
+        np.testing.assert_allclose(p.detach().numpy(), value, rtol=1e-4, atol=1e-5)
+
+
+def test_musgd_calls_its_closure_with_gradients_and_skips_parameters_without_any() -> None:
+    moved, still = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+    optimizer = MuSGD([{"params": [moved, still], "param_group": "muon"}], lr=0.1)
+
+    def closure() -> float:
+        loss = moved.square().sum()
+        loss.backward()
+        return float(loss.detach())
+
+    assert optimizer.step(closure) == 4.0
+    assert not torch.equal(moved, torch.ones(2, 2)) and torch.equal(still, torch.ones(2, 2))
+    assert optimizer.step() is None
+
+
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
 def test_orthogonalise_brings_singular_values_near_one(shape: tuple[int, int]) -> None:
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
@@ -95,6 +148,49 @@ def test_schedule_keeps_the_ratio_between_groups_and_warms_up() -> None:
         assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.8 + 0.1 * warm)
 
 
+GROUPS = st.fixed_dictionaries(
+    {"initial_lr": st.floats(1e-5, 1.0)},
+    optional={"lr_factor": st.floats(0.0, 10.0), "param_group": st.sampled_from(["bias", "weight", "bn", "muon"])},
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(GROUPS, min_size=1, max_size=5),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([0.0, 0.1]),
+    st.sampled_from(["SGD", "Adam"]),
+)
+def test_a_warm_up_is_a_line_from_each_groups_start(
+    groups: list[dict], multiplier: float, warm: float, bias_lr: float, name: str
+) -> None:
+    """Biases start at `warmup_bias_lr`, slowed as their group is slowed; everything else at 0."""
+    given_groups = [{"params": [nn.Parameter(torch.zeros(1))], **group} for group in groups]
+    optimizer = build_optimizer(name, given_groups, lr=0.1, momentum=0.9)
+    apply_schedule(optimizer, multiplier=multiplier, warm=warm, bias_lr=bias_lr, warm_momentum=0.6, momentum=0.95)
+    for asked, group in zip(groups, optimizer.param_groups, strict=True):
+        end = asked["initial_lr"] * multiplier
+        start = bias_lr * asked.get("lr_factor", 1.0) if asked.get("param_group") == "bias" else 0.0
+        assert group["lr"] == pytest.approx((1 - warm) * start + warm * end, abs=1e-12)
+        assert group["initial_lr"] == asked["initial_lr"]
+        if name == "SGD":
+            assert group["momentum"] == pytest.approx((1 - warm) * 0.6 + warm * 0.95)
+        else:
+            assert group["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.01, 1.0])
+def test_schedules_stay_at_their_ends_and_never_rise(final: float) -> None:
+    for schedule in (linear, cosine, flat_cosine):
+        values = [schedule(x / 40, final) for x in range(60)]
+        assert all(a >= b - 1e-12 for a, b in itertools.pairwise(values))
+        assert values[0] == 1 and values[40:] == pytest.approx([final] * 20)
+    assert [flat_cosine(x, final, flat=0.2) for x in (0.1, 0.2, 1.0)] == pytest.approx([1, 1, final])
+    assert flat_cosine(0.6, 0.0, flat=0.2) == pytest.approx(0.5)
+    assert SCHEDULES["constant"](0.9, final) == 1
+
+
 def test_every_parameter_is_in_exactly_one_group_and_only_weights_decay() -> None:
     model = built_model()
     groups = parameter_groups(model, lr=0.1, decay=0.02)
@@ -103,6 +199,30 @@ def test_every_parameter_is_in_exactly_one_group_and_only_weights_decay() -> Non
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
     assert {g["name"]: g["weight_decay"] for g in groups} == {"weight": 0.02, "bn": 0.0, "bias": 0.0}
     assert [len(g["params"]) for g in groups] == [2, 1, 3]
+
+
+def test_what_decays_is_a_weight_whatever_normalises() -> None:
+    """Spec core B.5: no bias decays, no scale of any normalisation, and no logit scale; with MuSGD matrices do."""
+    model = nn.Sequential(
+        *(nn.BatchNorm1d(4), nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.InstanceNorm1d(4, affine=True), nn.RMSNorm(4)),
+        nn.Conv1d(4, 4, 3),
+        nn.Linear(4, 4),
+    )
+    model.register_parameter("logit_scale", nn.Parameter(torch.tensor(1.0)))
+    for muon, decaying in ((False, {"5.weight", "6.weight"}), (True, {"5.weight", "6.weight"})):
+        groups = parameter_groups(model, lr=0.1, decay=0.02, muon=muon)
+        ids = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+        assert {n for n, p in model.named_parameters() if ids[id(p)] == 0.02} == decaying
+        assert set(ids.values()) == {0.0, 0.02}
+        assert {g["name"] for g in groups} == {"weight", "bn", "bias"} | ({"muon"} if muon else set())
+
+
+def test_a_boost_is_for_the_named_parts_alone() -> None:
+    model = nn.ModuleDict({"cls": nn.Linear(2, 2), "cls2": nn.Linear(2, 2)})
+    groups = parameter_groups(model, lr=0.1, decay=0.0, boost=("cls.",), boost_factor=5.0)
+    rates = {id(p): g["lr"] for g in groups for p in g["params"]}
+    found = {name: rates[id(p)] for name, p in model.named_parameters()}
+    assert found == {"cls.weight": 0.5, "cls.bias": 0.5, "cls2.weight": 0.1, "cls2.bias": 0.1}
 
 
 def test_a_shared_parameter_is_grouped_once() -> None:
@@ -153,6 +273,19 @@ def test_every_optimizer_by_name_takes_a_step(name: str) -> None:
     model(torch.ones(2, 3, 5, 5)).sum().backward()
     optimizer.step()
     assert not torch.equal(before, model[0].weight)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_momentum_means_what_each_optimizer_calls_it(momentum: float) -> None:
+    def settings_of(name: str) -> dict:
+        return build_optimizer(name, [{"params": [nn.Parameter(torch.ones(1))]}], lr=0.1, momentum=momentum).defaults
+
+    for name in ("Adam", "AdamW", "NAdam", "RAdam", "Adamax"):
+        assert settings_of(name)["betas"] == (momentum, 0.999)
+    for name in ("SGD", "RMSprop", "MuSGD"):
+        assert settings_of(name)["momentum"] == momentum
+    assert settings_of("SGD")["nesterov"] is (momentum > 0)
+    assert all(settings_of(name)["lr"] == 0.1 for name in optimizer_names())
 
 
 def test_unknown_optimizer_names_the_nearest() -> None:

@@ -224,3 +224,15 @@ def test_one_key_changes_nothing() -> None:
     net = nn.Sequential(OrderedDict(a=nn.Linear(2, 2), b=nn.BatchNorm1d(2)))
     groups = parameter_groups(net, lr=0.1, decay=0.01)
     assert [group for _, group in split_groups(groups, lambda p: None)] == groups
+
+
+def test_a_name_at_the_start_wins_over_the_same_name_behind_model() -> None:
+    net = nn.ModuleDict({"neck": nn.Linear(2, 2), "model": nn.ModuleDict({"neck": nn.Linear(2, 2)})})
+    assert select(net, "neck") == ("neck.weight", "neck.bias")
+    assert select(net["model"], "neck") == ("neck.weight", "neck.bias")
+
+
+def test_what_lies_outside_the_rows_is_as_deep_as_the_head() -> None:
+    net = nn.ModuleDict({"model": nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), "extra": nn.Linear(2, 2)})
+    found = {name.rpartition(".")[0]: depth for name, depth in depths(net).items()}
+    assert found == {"model.0": 0, "model.2": 2, "extra": 2}

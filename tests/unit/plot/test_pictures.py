@@ -15,7 +15,7 @@ from eyas.plot.curves import save_curves
 from eyas.plot.images import draw_boxes, save_batch_picture, save_train_batch
 from eyas.plot.labels import save_labels_picture
 from eyas.plot.results import save_results_picture, smoothed
-from eyas.plot.style import class_bgr
+from eyas.plot.style import class_bgr, class_rgb
 
 NAMES = {0: "cat", 1: "a very long name of a class indeed", 2: "犬"}
 
@@ -163,3 +163,90 @@ def test_drawing_starts_no_thread_and_leaves_pyplot_alone(tmp_path):
     code = f"import {modules}, sys; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def flat_batch(count):
+    """One colour for each image: (R, G, B) = (10 i, 200 - 10 i, 60)."""
+    colours = np.array([[10 * i, 200 - 10 * i, 60] for i in range(count)], np.uint8)
+    return np.broadcast_to(colours[:, :, None, None], (count, 3, 32, 48)).copy()
+
+
+def middle_of_tile(sheet, i, columns, rows):
+    """BGR at the middle of tile i."""
+    height, width = sheet.shape[:2]
+    return sheet[int((i // columns + 0.5) * height / rows), int((i % columns + 0.5) * width / columns)].tolist()
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(2, 2, 1), (5, 3, 2), (12, 4, 3)])
+def test_each_image_is_shown_once_in_its_place_and_in_its_colours(tmp_path, count, columns, rows):
+    none = np.zeros(0, int)
+    boxes = {"boxes": np.zeros((0, 4)), "cls": none, "image": none, "names": NAMES}
+    sheet = cv2.imread(str(save_batch_picture(tmp_path / "x.png", flat_batch(count), **boxes)))
+    for i in range(count):
+        assert middle_of_tile(sheet, i, columns, rows) == [60, 200 - 10 * i, 10 * i]
+
+
+def test_a_box_is_drawn_on_its_own_image_alone(tmp_path):
+    image, box = flat_batch(2), np.array([[12.0, 8, 36, 24]])
+    one = {"cls": np.array([1]), "image": np.array([1]), "names": NAMES}
+    sheet = cv2.imread(str(save_batch_picture(tmp_path / "x.png", image, boxes=box, **one)))
+    half = sheet.shape[1] // 2
+    edge = (sheet == class_bgr(1)).all(axis=2)
+    assert edge[:, half:].any() and not edge[:, :half].any()
+    rows, columns = np.nonzero(edge[:, half:])
+    assert abs(columns.min() / half - 12 / 48) < 0.03 and abs(columns.max() / half - 36 / 48) < 0.03
+    assert abs(rows.max() / len(sheet) - 24 / 32) < 0.05
+
+
+def test_the_best_box_lies_on_top():
+    boxes, image = np.array([[20.0, 20, 80, 80]] * 2), np.full((100, 100, 3), 50, np.uint8)
+    for score in ([0.9, 0.3], [0.3, 0.9]):
+        drawn = draw_boxes(image, boxes, np.array([0, 1]), score=np.array(score), line_width=3)
+        assert drawn[50, 20].tolist() == list(class_bgr(int(np.argmax(score))))
+
+
+def test_a_class_has_one_colour():
+    assert all(class_bgr(i) == tuple(round(255 * v) for v in class_rgb(i)[::-1]) for i in range(30))
+
+
+def blue_centre(path, left, right):
+    """Mean x and y of the blue pixels in a vertical strip of a picture."""
+    picture = cv2.imread(str(path)).astype(int)
+    strip = picture[:, int(left * picture.shape[1]) : int(right * picture.shape[1])]
+    rows, columns = np.nonzero(strip[..., 0] - strip[..., 2] > 80)
+    return columns.mean(), rows.mean()
+
+
+def test_box_centres_lie_where_they_are_on_images(tmp_path):
+    centres = []
+    for x, y in ((0.2, 0.9), (0.9, 0.2)):
+        boxes = np.tile([x, y, 0.1, 0.1], (50, 1))
+        save_labels_picture(np.zeros(50), boxes, NAMES, tmp_path / "labels.png")
+        centres.append(blue_centre(tmp_path / "labels.png", 0.42, 0.7))
+    assert centres[0][0] < centres[1][0] - 50 and centres[0][1] > centres[1][1] + 50
+
+
+def test_shares_do_not_depend_on_how_much_was_counted(tmp_path):
+    pictures = []
+    for factor in (1, 7):
+        confusion = ConfusionMatrix({0: "a", 1: "b"})
+        confusion.matrix[:] = np.array([[3, 1, 0], [1, 2, 5], [0, 4, 0]]) * factor
+        pictures.append([path.read_bytes() for path in save_confusion_matrices(confusion, tmp_path)])
+    assert pictures[0][0] != pictures[1][0] and pictures[0][1] == pictures[1][1]
+
+
+def drawn_results(folder, text):
+    (folder / "results.csv").write_text(text)
+    return cv2.imread(str(save_results_picture(folder / "results.csv")))
+
+
+def test_epochs_without_a_value_are_left_out(tmp_path):
+    gaps = drawn_results(tmp_path, "epoch,metrics/mAP50(B)\n1,0.5\n2,\n3,0.7\n4,nan\n5,0.6\n")
+    assert np.array_equal(gaps, drawn_results(tmp_path, "epoch,metrics/mAP50(B)\n1,0.5\n3,0.7\n5,0.6\n"))
+
+
+def test_losses_of_training_and_validation_share_a_panel(tmp_path):
+    one = drawn_results(tmp_path, "epoch,train/box_loss\n1,3\n2,2\n")
+    both = drawn_results(tmp_path, "epoch,train/box_loss,val/box_loss\n1,3,2\n2,2,1\n")
+    apart = drawn_results(tmp_path, "epoch,train/box_loss,train/cls_loss\n1,3,2\n2,2,1\n")
+    assert one.shape == both.shape != apart.shape
