@@ -90,3 +90,46 @@ def test_ctrl_c_inside_an_accumulation_waits_for_its_step(options: Any) -> None:
             assert all(torch.equal(value, part(resumed)[key]) for key, value in part(whole).items())
         losses = [{k: v for k, v in c["state"]["history"][-1].items() if k != "time"} for c in (whole, resumed)]
         assert losses[0] == losses[1]
+
+
+def test_the_warm_up_rises_batch_by_batch(options: Any) -> None:
+    """Spec core B.6, in rates of each group's own: in a line over three batches, biases from what was asked for, 0."""
+    seen: list[dict[str, float]] = []
+
+    class Watch(Callback):
+        def adjust_rates(self, trainer: Any, groups: Any) -> Any:
+            seen.append({group["name"]: group["lr"] for group in groups})
+            return groups
+
+    changes = {"warmup_epochs": 1.0, "warmup_bias_lr": 0.0, "lrf": 1.0, "lr_rules": {"head": 0.5}}
+    DetectionTrainer(overrides=small(options, **changes), _callbacks=[Watch()]).train()
+    for name, base in (("weight", 0.01), ("bias", 0.01), ("head.weight", 0.005), ("head.bias", 0.005)):
+        assert [rates[name] for rates in seen] == pytest.approx([base / 3, base * 2 / 3, base, base, base, base]), name
+
+
+class PlainLoader:
+    """A user's own: has a length and a data set, and knows nothing of epochs."""
+
+    def __init__(self, batches: list[Any], dataset: Any) -> None:
+        self.batches, self.dataset = batches, dataset
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Any:
+        return iter([dict(batch) for batch in self.batches])
+
+
+def test_a_users_own_loader_goes_on_where_the_epoch_was_left(options: Any) -> None:
+    class OwnLoader(DetectionTrainer):
+        def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+            loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+            return PlainLoader(list(loader), loader.dataset) if mode == "train" else loader
+
+    o = {key: value for key, value in small(options, epochs=1, nbs=4).items() if key != "workers"}
+    whole = load_checkpoint(OwnLoader(overrides=o | {"name": "whole"}).train().last)
+    cut = OwnLoader(overrides=o | {"name": "cut"}, _callbacks=[PressesCtrlC(0, 1)])
+    with pytest.raises(Interrupted, match="after 2 of 3 batches"):
+        cut.train()
+    resumed = load_checkpoint(OwnLoader(overrides={"resume": str(cut.last)}).train().last)
+    assert all(torch.equal(value, resumed["model"][key]) for key, value in whole["model"].items())

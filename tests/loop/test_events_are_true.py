@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eyas.callbacks import EVENTS, Callback
+from eyas.losses.end_to_end import one_to_many_weight
 from eyas.train import DetectionTrainer
 from eyas.train.checkpoint import load_checkpoint
 from eyas.train.interrupt import Interrupted
@@ -185,3 +187,75 @@ def test_the_result_holds_the_best_epochs_numbers_and_what_chose_it(options: Any
     row = result.history[result.best_epoch - 1]
     for key in ("metrics/mAP50(B)", "metrics/recall(B)", "val/box_loss"):
         assert result.metrics[key] == pytest.approx(row[key], rel=1e-5), key
+
+
+def test_what_an_epoch_is_told_and_what_it_logs(options: Any) -> None:
+    """Mosaic is over for the last epochs, both criteria know which epoch it is, and a number is logged where it is."""
+    closed: list[bool] = []
+    weights: list[tuple[float, float]] = []
+
+    class Watched(DetectionTrainer):
+        def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+            loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+            tell = loader.set_epoch
+
+            def set_epoch(epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:
+                closed.extend([mosaic_closed] if mode == "train" else [])
+                tell(epoch, mosaic_closed=mosaic_closed, first_batch=first_batch)
+
+            loader.set_epoch = set_epoch
+            return loader
+
+    class Logs(Callback):
+        def on_train_batch_end(self, trainer: Any) -> None:
+            if trainer.step == 0:
+                weights.append((trainer.model.criterion.o2m, trainer.ema.ema.criterion.o2m))
+                trainer.epoch_log[f"my/epoch{trainer.epoch}"] = 1.0
+
+    trainer = Watched(overrides=small(options, close_mosaic=2), _callbacks=[Logs()])
+    rows = trainer.train().history
+    assert closed == [False, True, True]
+    assert weights == [(one_to_many_weight(epoch, 3),) * 2 for epoch in range(3)] and len(set(weights)) == 3
+    assert [[key for key in row if key.startswith("my/")] for row in rows] == [[f"my/epoch{i}"] for i in range(3)]
+
+
+def test_time_goes_on_over_a_resume(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.monotonic
+
+    class LongThenCrash(Callback):
+        def on_train_batch_start(self, trainer: Any) -> None:
+            monkeypatch.setattr(time, "monotonic", lambda: real() + 5000)
+
+        def on_fit_epoch_end(self, trainer: Any) -> None:
+            raise KeyError("on purpose")
+
+    cut = DetectionTrainer(overrides=small(options, epochs=2), _callbacks=[LongThenCrash()])
+    with pytest.raises(KeyError):
+        cut.train()
+    monkeypatch.undo()
+    rows = DetectionTrainer(overrides={"resume": str(cut.last)}).train().history
+    assert 5000 <= rows[0]["time"] < rows[1]["time"] < 6000
+
+
+def test_a_restarted_run_goes_on_from_its_own_file(options: Any, tmp_path: Path) -> None:
+    """As after a crash of one process: the trainer as it was sent goes on, here to the end, which is all that lacks."""
+
+    class CrashesAtTheEnd(Callback):
+        def on_fit_epoch_end(self, trainer: Any) -> None:
+            raise KeyError("on purpose")
+
+    o = small(options, epochs=1, save_dir=str(tmp_path / "run"), project=None)
+    first, again = DetectionTrainer(overrides=o, _callbacks=[CrashesAtTheEnd()]), DetectionTrainer(overrides=o)
+    trained: list[int] = []
+    again.add_callback("on_train_batch_start", lambda t: trained.append(t.step))
+    again.resume_here()
+    assert again.resume_from is None, "nothing there yet: it starts"
+    with pytest.raises(KeyError):
+        first.train()
+    again.resume_here()
+    result = again.train()
+    assert not trained and (result.epochs, result.best_epoch, len(result.history)) == (1, 1, 1)
+    time.sleep(0.02)
+    later = DetectionTrainer(overrides=o)
+    later.resume_here()
+    assert later.resume_from is None, "what lay there before is another run's"

@@ -21,7 +21,7 @@ from torch import nn
 from eyas.callbacks import Callback, ClipGradNorm
 from eyas.callbacks.freeze import digest
 from eyas.train import DetectionTrainer
-from eyas.train.checkpoint import load_checkpoint
+from eyas.train.checkpoint import CheckpointError, load_checkpoint
 from eyas.train.interrupt import Interrupted
 
 MAY_DIFFER = {  # pattern of a whole path -> why a resumed run may hold something else there
@@ -201,3 +201,40 @@ def test_the_comparison_can_fail_and_nothing_is_excused_in_vain(options: Any) ->
     found = [k for k, v in Same(trainer).values.items() if held.get(k) != v]
     assert len(found) == 3 and any(k.endswith(".forgotten") for k in found), found
     assert load_checkpoint(trainer.last)["epoch"] == 0
+
+
+def test_what_a_users_function_froze_stays_as_it_was(options: Any) -> None:
+    """Frozen by hand once, at the start: weights and statistics stand still, over a resume that lacks the function.
+
+    The batch size is the automatic one, which a resumed run keeps as well.
+    """
+
+    def freeze(trainer: Any) -> None:
+        trainer.model.model[0].requires_grad_(False)
+        trainer.freeze_layer_names = [*trainer.freeze_layer_names, "model.0."]
+
+    def parts_of(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        weights = load_checkpoint(path)["state"]["model"]
+        mine = {key: value for key, value in weights.items() if key.startswith("model.0.") and "num_" not in key}
+        return mine, {key: value for key, value in weights.items() if key.startswith("model.1.")}
+
+    o = {key: value for key, value in options(fraction=0.25, epochs=3, optimizer="SGD").items() if key != "batch"}
+    cut = DetectionTrainer(overrides=o, _callbacks=[Stops(1)])
+    cut.add_callback("on_train_start", freeze)
+    start: dict[str, torch.Tensor] = {}
+    cut.add_callback("on_train_start", lambda t: start.update({k: v.clone() for k, v in t.model.state_dict().items()}))
+    with pytest.raises(Crash):
+        cut.train()
+    frozen, moving = parts_of(cut.last)
+    assert len(frozen) == 5 and all(torch.equal(value, start[key]) for key, value in frozen.items())
+    assert not any(torch.equal(value, start[key]) for key, value in moving.items())
+    aside = cut.best.rename(cut.best.with_suffix(".aside"))
+    with pytest.raises(CheckpointError, match=r"best\.pt of epoch \d should lie in"):
+        DetectionTrainer(overrides={"resume": str(cut.last)}, _callbacks=[Stops(99)]).train()
+    aside.rename(cut.best)
+    resumed = DetectionTrainer(overrides={"resume": str(cut.last)}, _callbacks=[Stops(99)])
+    resumed.train()
+    still, moved = parts_of(cut.last)
+    assert all(torch.equal(value, frozen[key]) for key, value in still.items())
+    assert not any(torch.equal(value, moving[key]) for key, value in moved.items())
+    assert resumed.batch_size == cut.batch_size
