@@ -1,4 +1,4 @@
-"""Nothing is forgotten over a resume: everything that a trainer holds is, batch for batch, what it is in a straight run.
+"""Nothing is forgotten over a resume: all that a trainer holds is, batch for batch, what it is in a straight run.
 
 No list of what to save is compared with another: the trainer is walked as a whole, so an attribute that somebody adds
 tomorrow, to the trainer or to a stock component, fails here until its value survives or its reason stands below.
@@ -41,7 +41,8 @@ MAY_DIFFER = {  # pattern of a whole path -> why a resumed run may hold somethin
     r"loss_items(\..*)?|loss|batch(\..*)?|model\.criterion\..*": "of the batch at hand; both are compared by weights",
     r"start_step|start_epoch": "where this process began",
     r"validated": "whether the latest epoch of this process was",
-    r"component\.(MetricReport\.0\.seen|BestBy\.0\.(values|was_restored)|EarlyStop\.0\.last)(\W.*)?": "what it saw last",
+    r"component\.(MetricReport\.0\.seen|BestBy\.0\.values|EarlyStop\.0\.last)(\W.*)?": "what it saw last, for its proof",
+    r"component\.BestBy\.0\.was_restored": "says so itself",
     r"component\.TorchSchedule\.0\.factors(\W.*)?": "the first and last that this process saw, for its proof",
     r"component\.(Watch|Stops)\.0(\..*)?": "the test's own",
 }
@@ -89,9 +90,7 @@ def parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{name}.training", module.training) for name, module in value.named_modules())
         yield from ((f".{name}.trains", p.requires_grad) for name, p in value.named_parameters())
         yield ".criterion", getattr(value, "criterion", None)
-    elif isinstance(value, torch.optim.Optimizer):
-        yield ".state", value.state_dict()
-    elif isinstance(value, torch.optim.lr_scheduler.LRScheduler):
+    elif isinstance(value, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
         yield ".state", value.state_dict()
     elif isinstance(value, dict):
         yield from ((f".{key}", item) for key, item in value.items())

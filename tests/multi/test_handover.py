@@ -196,7 +196,7 @@ def test_a_lost_connection_is_a_consequence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("explicit", [False, True], ids=["while handling", "raised from"])
 def test_an_error_that_followed_a_lost_connection_is_a_consequence(tmp_path: Path, explicit: bool) -> None:
-    """Whatever a process raised once its peer was gone, in a ``finally`` or on purpose, the peer's error is the cause."""
+    """Whatever a process raised once its peer was gone, on purpose or while cleaning up, the peer's is the cause."""
     followed = KeyError("while cleaning up")
     followed.__cause__ = LOST if explicit else None
     try:

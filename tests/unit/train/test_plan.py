@@ -80,7 +80,8 @@ def test_momentum_for_an_optimizer_without_one_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hours", "elapsed", "done", "epochs"), [(1.0, 360.0, 1, 10), (1.0, 720.0, 2, 10), (1.0, 700.0, 2, 11), (1.0, 4e3, 3, 3)]
+    ("hours", "elapsed", "done", "epochs"),
+    [(1.0, 360.0, 1, 10), (1.0, 720.0, 2, 10), (1.0, 700.0, 2, 11), (1.0, 4e3, 3, 3)],
 )
 def test_epochs_within_a_budget(hours: float, elapsed: float, done: int, epochs: int) -> None:
     """At the pace so far, counted from the start; an epoch that is done stays so."""
