@@ -41,7 +41,7 @@ MAY_DIFFER = {  # pattern of a whole path -> why a resumed run may hold somethin
     r"loss_items(\..*)?|loss|batch(\..*)?|model\.criterion\..*": "of the batch at hand; both are compared by weights",
     r"start_step|start_epoch": "where this process began",
     r"validated": "whether the latest epoch of this process was",
-    r"component\.(MetricReport\.0\.seen|BestBy\.0\.values|EarlyStop\.0\.last)(\W.*)?": "what it saw last, for its proof",
+    r"component\.(MetricReport\.0\.seen|BestBy\.0\.values|EarlyStop\.0\.last)(\W.*)?": "what it saw last",
     r"component\.BestBy\.0\.was_restored": "says so itself",
     r"component\.TorchSchedule\.0\.factors(\W.*)?": "the first and last that this process saw, for its proof",
     r"component\.(Watch|Stops)\.0(\..*)?": "the test's own",
