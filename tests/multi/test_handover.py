@@ -194,6 +194,20 @@ def test_a_lost_connection_is_a_consequence(tmp_path: Path) -> None:
     assert handover.is_lost_peer(torch.distributed.DistBackendError("watchdog"))
 
 
+@pytest.mark.parametrize("explicit", [False, True], ids=["while handling", "raised from"])
+def test_an_error_that_followed_a_lost_connection_is_a_consequence(tmp_path: Path, explicit: bool) -> None:
+    """Whatever a process raised once its peer was gone, on purpose or while cleaning up, the peer's is the cause."""
+    followed = KeyError("while cleaning up")
+    followed.__cause__ = LOST if explicit else None
+    try:
+        raise LOST
+    except RuntimeError:
+        report(tmp_path, 0, followed, when=1)
+    report(tmp_path, 1, KeyError("real"), when=2)
+    assert "real" in str(cause(tmp_path, ended(r0=1, r1=1)))
+    assert not handover.is_lost_peer(ValueError("connection closed by peer")), "a user's own words are no symptom"
+
+
 def test_a_kill_comes_before_what_the_others_then_saw(tmp_path: Path) -> None:
     report(tmp_path, 0, LOST, when=1)
     error = cause(tmp_path, ended(r0=1, r1=-9))

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import eyas
+
 SCRIPT = Path(__file__).with_name("standins.py")
-SOURCE = Path(__file__).parents[2] / "src"
+SOURCE = Path(eyas.__file__).parents[1]  # that of the package under test, which may be a copy
 
 
 def start(folder: Path, what: str) -> subprocess.Popen[str]:

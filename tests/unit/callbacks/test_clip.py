@@ -162,3 +162,11 @@ def test_options_make_the_same_components() -> None:
     assert value.describe(None) == {"clipping by value": "0.5"}
     with pytest.raises(ValueError, match="clip_per_group=True has no effect with clip_grad_norm=0"):
         ClipGradNorm.from_options(TrainOptions(clip_grad_norm=0, clip_per_group=True))
+
+
+def test_the_largest_of_a_run_is_kept() -> None:
+    meter = ClipMeter()
+    for size in (5.0, 1.0):  # an epoch each
+        meter.update(torch.tensor(size), torch.tensor(size > 2))
+        meter.close()
+    assert meter.seen() == {"steps": 2, "clipped": 1, "largest": 5.0}

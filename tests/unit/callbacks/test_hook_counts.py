@@ -112,3 +112,25 @@ def test_a_list_travels_with_its_counts() -> None:
     assert copy.calls[("Double.0", "adjust_loss")] == 1
     assert sum(copy.calls.values()) == 3
     assert sum(hooks.calls.values()) == 1
+
+
+def test_what_only_the_main_process_has_is_not_missed_by_the_others() -> None:
+    class Speaks(Callback):
+        on = "main"
+        heard = 0
+
+        def on_train_start(self, trainer: Any) -> None:
+            self.heard += 1
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"heard": self.heard}
+
+    speaks = Speaks()
+    saved = CallbackList([speaks]).state_dict()
+    other = CallbackList([speaks, Double()])
+    other.leave_to_main()
+    other.fire("on_train_start", SimpleNamespace())
+    assert speaks.heard == 0 and list(other.by_key()) == ["Double.0"]
+    other.load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"lacks: Speaks\.0"):
+        CallbackList([Double()]).load_state_dict(saved)

@@ -202,3 +202,28 @@ def test_options_make_the_same_component() -> None:
         "layer decay": "x 0.8 per level below the head",
         "decay rules": "head x 0",
     }
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_factors_multiply_over_all_who_set_them(model: DetectionModel, muon: bool) -> None:
+    """A family's own ratio, a rule and the depth, one over the other: the warm-up of biases knows the product."""
+    first = layer_rates(model, default(model, muon), {"backbone": 0.1})
+    groups = layer_rates(model, first, {"backbone.p3": 0.5, "head": 3.0}, layer_decay=0.9)
+    lr, factor = values(model, groups, "lr"), {}
+    for group in groups:
+        names = {id(p): n for n, p in model.named_parameters()}
+        factor |= {names[id(p)]: group["lr_factor"] for p in group["params"]}
+    for name in lr:
+        depth = 0.9 ** (23 - int(name.split(".")[1]))
+        wanted = depth * (0.1 if name in select(model, "backbone") else 1.0)
+        wanted *= 0.5 if name in select(model, "backbone.p3") else 3.0 if name in select(model, "head") else 1.0
+        boosted = 3.0 if muon and name in select(model, "head.cls") else 1.0
+        assert lr[name] == pytest.approx(0.01 * wanted * boosted), name
+        assert factor[name] == pytest.approx(wanted), "factors on a rate, which the rate itself is not"
+    optimizer = torch.optim.SGD(groups, lr=0.01)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    apply_schedule(optimizer, multiplier=1.0, warm=0.0, bias_lr=0.2)
+    started = values(model, optimizer.param_groups, "lr")
+    for name, value in values(model, groups, "param_group").items():
+        assert started[name] == pytest.approx(0.2 * factor[name] if value == "bias" else 0.0), name

@@ -310,6 +310,14 @@ def test_ema_follows_its_closed_form() -> None:
     assert ema.updates == 7 and not any(p.requires_grad for p in ema.ema.parameters())
 
 
+def test_the_average_follows_a_model_that_takes_anothers_place() -> None:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    ema = ModelEMA(first, decay=0.5, tau=1e-3)
+    ema.update(first)
+    ema.update(second)
+    torch.testing.assert_close(ema.ema.weight, (first.weight + second.weight) / 2)
+
+
 def test_ema_leaves_what_does_not_move_byte_identical() -> None:
     source = nn.Linear(64, 64)
     ema = ModelEMA(source)

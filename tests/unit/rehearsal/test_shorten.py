@@ -70,3 +70,8 @@ def test_phases_that_fit_a_run_fit_its_rehearsal(total: int, start: float, lengt
     if ours.end() is not None:
         assert ours.end() <= EPOCHS - (1 if ramp else 0)
         assert (ours.end() < EPOCHS) == (end < total) or total < EPOCHS
+
+
+@pytest.mark.parametrize(("length", "total", "ours"), [(0, 10, 0), (3, 10, 1), (10, 10, EPOCHS), (12, 10, EPOCHS)])
+def test_what_fills_the_run_fills_the_rehearsal(length: int, total: int, ours: int) -> None:
+    assert short(epochs=total, patience=length).patience == ours

@@ -8,7 +8,7 @@ import pytest
 from eyas.config import TrainOptions
 from eyas.recipes import YOLO26
 from eyas.run.plan import Plan
-from eyas.train.plan import accumulation, automatic_epochs, make_plan
+from eyas.train.plan import accumulation, automatic_epochs, epochs_within, make_plan
 
 
 def plan(
@@ -77,3 +77,12 @@ def test_the_plan_survives_files_and_says_who_decided(tmp_path: Path) -> None:
 def test_momentum_for_an_optimizer_without_one_is_refused() -> None:
     with pytest.raises(ValueError, match="momentum=0.5 has no effect on Adagrad"):
         plan(epochs=3, optimizer="Adagrad", momentum=0.5)
+
+
+@pytest.mark.parametrize(
+    ("hours", "elapsed", "done", "epochs"),
+    [(1.0, 360.0, 1, 10), (1.0, 720.0, 2, 10), (1.0, 700.0, 2, 11), (1.0, 4e3, 3, 3)],
+)
+def test_epochs_within_a_budget(hours: float, elapsed: float, done: int, epochs: int) -> None:
+    """At the pace so far, counted from the start; an epoch that is done stays so."""
+    assert epochs_within(hours, elapsed, done) == epochs
