@@ -26,8 +26,8 @@ from eyas.evaluate.validator import DetectionValidator
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
 from eyas.models import Detector, detector_class, model_table
-from eyas.prove.conflicts import overrides
 from eyas.report.overview import print_overview
+from eyas.run.overrides import overrides
 from eyas.run.plan import Plan
 from eyas.train import BaseTrainer, DetectionTrainer, RTDETRTrainer, TrainResult
 from eyas.train.detection import default_workers

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from eyas.augment.settings import AugmentSettings
 from eyas.callbacks.base import UNASKED, Callback
 from eyas.metrics.detection import FITNESS_WEIGHTS, fitness
+from eyas.run.overrides import overrides
 
 if TYPE_CHECKING:
     from eyas.config import TrainOptions
@@ -161,23 +162,6 @@ def lost_methods(cls: type, name: str, fn: Callable[..., Any], replaced: dict[st
     if name in called:
         return []
     return [name, *(other for other in METHODS[name].calls if other not in called and other not in replaced)]
-
-
-def overrides(cls: type) -> dict[str, Callable[..., Any]]:
-    """Return the methods of a trainer class that are not Eyas' own, by name."""
-    found: dict[str, Callable[..., Any]] = {}
-    for base in cls.__mro__:
-        if base is not object and not base.__module__.startswith("eyas."):
-            for name, value in vars(base).items():
-                if inspect.isfunction(value):
-                    found.setdefault(name, inspect.unwrap(value))
-    own = {name: fn for name, fn in found.items() if not fn.__module__.startswith("eyas.")}  # wrapped, not replaced
-    return {name: fn for name, fn in own.items() if any(name in vars(b) for b in stock_bases(cls))}
-
-
-def stock_bases(cls: type) -> list[type]:
-    """Return Eyas' own classes among the bases."""
-    return [base for base in cls.__mro__ if base.__module__.startswith("eyas.")]
 
 
 def adjusts(component: Callback, adjuster: str) -> bool:

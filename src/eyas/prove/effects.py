@@ -25,6 +25,7 @@ from eyas.prove import conflicts
 from eyas.prove.witnesses import WITNESSES, Witness
 from eyas.report.pictures import Pictures
 from eyas.report.progress import ConsoleReport
+from eyas.run.overrides import overrides
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -143,7 +144,7 @@ def collect(trainer: BaseTrainer, calls: list[dict[str, int]] | None = None) -> 
         processes=max(trainer.world_size, 1),
         trainer=class_name(type(trainer)),
         model=class_name(type(unwrap_model(trainer.model))),
-        overrides=[fn.__qualname__ for fn in conflicts.overrides(type(trainer)).values()],
+        overrides=[fn.__qualname__ for fn in overrides(type(trainer)).values()],
         settings={
             name: {"value": args.get(name), "source": args.source(name), "seen": see(trainer, name, seen)}
             for name in changed_options(args)
@@ -221,7 +222,7 @@ def missing_witnesses(trainer: BaseTrainer, effects: Effects) -> list[str]:
 
 def read_by(trainer: BaseTrainer, name: str, witness: Witness) -> str | None:
     """Return the user's method that mentions an option where nothing can be looked at, as in an own data set."""
-    own = conflicts.overrides(type(trainer))
+    own = overrides(type(trainer))
     readers = (own[method] for method in witness.methods if method in own)
     return next((fn.__qualname__ for fn in readers if name in conflicts.names_reached(type(trainer), fn)), None)
 
@@ -244,7 +245,7 @@ def component_hooks(trainer: BaseTrainer, name: str) -> list[str]:
 
 def overriding(trainer: BaseTrainer, methods: tuple[str, ...]) -> str | None:
     """Return the first of these methods that the user's trainer overrides, or how the user's model makes its loss."""
-    own = conflicts.overrides(type(trainer))
+    own = overrides(type(trainer))
     for name in methods:
         if name in own:
             return f"{own[name].__qualname__}()"

@@ -28,6 +28,7 @@ from eyas.optim.optimizers import optimizer_class
 from eyas.prove import conflicts
 from eyas.report.pictures import Pictures
 from eyas.report.progress import ConsoleReport
+from eyas.run.overrides import overrides
 from eyas.train import messages
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def decays(trainer: BaseTrainer) -> object:
 def argument_used(trainer: BaseTrainer, argument: str) -> bool:
     """Whether groups may rightly hold other values than the plan's: a component scales them, or an override that
     reads the argument does."""
-    own = conflicts.overrides(type(trainer)).get("build_optimizer")
+    own = overrides(type(trainer)).get("build_optimizer")
     scaled = any(hook == "adjust_param_groups" for _, hook in trainer.callbacks.registered())
     return scaled or (own is not None and argument in conflicts.reads(own))
 
@@ -230,7 +231,7 @@ def curve(trainer: BaseTrainer) -> object:
 
 
 def curve_agrees(trainer: BaseTrainer, seen: list[float]) -> bool:
-    if "lf" in conflicts.overrides(type(trainer)):  # it calls the stock one, or it would have been refused
+    if "lf" in overrides(type(trainer)):  # it calls the stock one, or it would have been refused
         return True
     schedule = SCHEDULES[trainer.plan.schedule]
     wanted = [schedule(share, trainer.args.lrf) for share in (0.0, 0.5, 1.0)]
@@ -376,7 +377,7 @@ def written_at_the_end(trainer: BaseTrainer) -> object:
 
 def checkpoints(trainer: BaseTrainer) -> object:
     """Which files ``save_model`` writes; None where an override does not call the stock one."""
-    own = conflicts.overrides(type(trainer)).get("save_model")
+    own = overrides(type(trainer)).get("save_model")
     if own is not None and "save_model" not in conflicts.names_in(own):
         return None
     period = f", and every {trainer.args.save_period} epochs" if trainer.args.save_period > 0 else ""

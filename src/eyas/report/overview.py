@@ -15,6 +15,7 @@ from eyas.config.options import TYPED
 from eyas.log import print_table
 from eyas.nn.unwrap import unwrap_model
 from eyas.prove import conflicts
+from eyas.run.overrides import overrides
 
 if TYPE_CHECKING:
     from eyas.train.trainer import BaseTrainer
@@ -76,9 +77,9 @@ def maker(callback: Callback) -> str:
 
 def replaced_methods(trainer: BaseTrainer) -> Iterator[tuple[str, str]]:
     """Yield name and ``Class.method()`` of methods of the user's trainer and model that replace Eyas' own."""
-    for name, fn in conflicts.overrides(type(trainer)).items():
+    for name, fn in overrides(type(trainer)).items():
         yield name, f"{fn.__qualname__}()"
-    for name, fn in conflicts.overrides(type(unwrap_model(trainer.model))).items():
+    for name, fn in overrides(type(unwrap_model(trainer.model))).items():
         if name != "__init__" and not fn.__module__.startswith("torch."):
             yield name, f"{fn.__qualname__}()"
 
@@ -137,7 +138,7 @@ def rate_text(trainer: BaseTrainer, group: dict[str, Any]) -> str:
     for callback in trainer.callbacks.callbacks:
         if callback.decides == SCHEDULE:
             return f"{base:.3g} x {callback.describe(trainer).get('schedule', type(callback).__name__)}"
-    own = conflicts.overrides(type(trainer)).get("lf")
+    own = overrides(type(trainer)).get("lf")
     name = f"{own.__qualname__}()" if own is not None else trainer.plan.schedule
     factors = [trainer.lf(percent / 100) for percent in range(101)]
     points = [base * factors[0], base * max(factors), base * factors[-1]]
@@ -178,7 +179,7 @@ def how_many(part: int, whole: int) -> str:
 
 def clip_text(trainer: BaseTrainer) -> str:
     """Say how gradients are clipped."""
-    step = conflicts.overrides(type(trainer)).get("optimizer_step")
+    step = overrides(type(trainer)).get("optimizer_step")
     if step is not None and not {"optimizer_step", "adjust_gradients"} & conflicts.names_in(step):
         return f"{step.__qualname__}()"
     texts = [

@@ -13,12 +13,12 @@ from eyas.callbacks import ClipGradNorm, LayerRates, Schedule
 from eyas.prove.conflicts import (
     ConflictError,
     names_in,
-    overrides,
     reads,
     refuse_conflicts,
     refuse_second_fitness,
     void_by_override,
 )
+from eyas.run.overrides import overrides
 
 
 class OwnStep(DetectionTrainer):
