@@ -1,6 +1,6 @@
 """Ways to change a training: the base class, drawn with every hook, and one file per customisation."""
 
-from eyas.callbacks.base import ADJUSTERS, EVENTS, Callback, CallbackList, StockCallback
+from eyas.callbacks.base import ADJUSTERS, EVENTS, Callback, CallbackList, Decision, StockCallback
 from eyas.callbacks.best import BestBy
 from eyas.callbacks.class_weights import ClassWeights
 from eyas.callbacks.clip import ClipGradNorm, ClipGradValue, clip_grad_norm, clip_grad_value
@@ -21,6 +21,7 @@ __all__ = [
     "ClassWeights",
     "ClipGradNorm",
     "ClipGradValue",
+    "Decision",
     "EarlyStop",
     "Freeze",
     "LayerRates",

@@ -32,8 +32,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
+
+from eyas.run.overrides import overrides
+from eyas.run.protocol import FrozenSpan, Run, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,7 +76,21 @@ ADJUSTERS = (
     "adjust_checkpoint",
 )
 
-Event = Callable[[Any], object]
+Event = Callable[[Run], object]
+
+
+class Decision(StrEnum):
+    """What the components of Eyas decide; a component of the user's may decide something else, in words of its own."""
+
+    BATCH_NORM = "batch normalisation over processes"
+    BEST = "the best epoch"
+    CLASS_WEIGHTS = "class weights"
+    CLIP_NORM = "clipping by norm"
+    CLIP_VALUE = "clipping by value"
+    FREEZING = "freezing"
+    RATES = "layer rates"
+    SCHEDULE = "the learning-rate schedule"
+    STOP = "early stopping"
 
 
 class Callback:
@@ -82,8 +100,8 @@ class Callback:
     One with state has ``state_dict`` and ``load_state_dict`` so that it survives a resume.
 
     Attributes:
-        decides: the one decision that this component makes, such as ``"gradient clipping"``; two components that make
-            the same one are refused. None for those that decide nothing.
+        decides: the one decision that this component makes, a ``Decision`` or words; two components that make the same
+            one are refused. None for those that decide nothing.
         options: names of the options that ask for this component; typed beside an instance of it, they are refused.
         on: ``"all"`` processes, or ``"main"`` for one that only the main process needs, such as a report.
         origin: who asked for it: ``"component"``, or the source of the option (``"default"``, ``"command line"``...).
@@ -95,91 +113,91 @@ class Callback:
     on: str = "all"
 
     # -- adjusters: return the value, or another of the same kind ------------------------------------------------------
-    def adjust_model(self, trainer: Any, model: nn.Module) -> nn.Module:
+    def adjust_model(self, trainer: Run, model: nn.Module) -> nn.Module:
         """Return the model to train; it sits on its device and is not wrapped yet."""
         return model
 
-    def adjust_param_groups(self, trainer: Any, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def adjust_param_groups(self, trainer: Run, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the optimizer's groups; keys ``params, lr, weight_decay, param_group, name``."""
         return groups
 
-    def adjust_batch(self, trainer: Any, batch: Batch) -> Batch:
+    def adjust_batch(self, trainer: Run, batch: Batch) -> Batch:
         """Return the batch as the model will see it: on the device, float images."""
         return batch
 
-    def adjust_loss(self, trainer: Any, loss: Tensor) -> Tensor:
+    def adjust_loss(self, trainer: Run, loss: Tensor) -> Tensor:
         """Return the scalar that is differentiated."""
         return loss
 
-    def adjust_gradients(self, trainer: Any, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    def adjust_gradients(self, trainer: Run, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
         """Change ``.grad`` of the parameters in place; gradients are unscaled and complete for this step."""
         return parameters
 
-    def adjust_schedule(self, trainer: Any, multiplier: float) -> float:
+    def adjust_schedule(self, trainer: Run, multiplier: float) -> float:
         """Return the factor on all base rates at this step, 1 at the start of a usual run; warm-up comes on top."""
         return multiplier
 
-    def adjust_rates(self, trainer: Any, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def adjust_rates(self, trainer: Run, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Change ``lr`` or ``momentum`` of the optimizer's groups for this step; they were just set by the schedule."""
         return groups
 
-    def adjust_metrics(self, trainer: Any, metrics: dict[str, float]) -> dict[str, float]:
+    def adjust_metrics(self, trainer: Run, metrics: dict[str, float]) -> dict[str, float]:
         """Return the metrics of this validation; keys added here reach the log, the history and the result."""
         return metrics
 
-    def adjust_fitness(self, trainer: Any, fitness: float) -> float:
+    def adjust_fitness(self, trainer: Run, fitness: float) -> float:
         """Return what decides whether this epoch is the best: larger is better. nan stands for none."""
         return fitness
 
-    def adjust_checkpoint(self, trainer: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    def adjust_checkpoint(self, trainer: Run, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """Return the checkpoint; tensors and plain values only."""
         return checkpoint
 
     # -- events: observe, return nothing -------------------------------------------------------------------------------
-    def on_pretrain_routine_start(self, trainer: Any) -> None:
+    def on_pretrain_routine_start(self, trainer: Run) -> None:
         """Before anything is built."""
 
-    def on_pretrain_routine_end(self, trainer: Any) -> None:
+    def on_pretrain_routine_end(self, trainer: Run) -> None:
         """Everything is built, and restored when resuming."""
 
-    def on_train_start(self, trainer: Any) -> None:
+    def on_train_start(self, trainer: Run) -> None:
         """Before the first epoch."""
 
-    def on_train_epoch_start(self, trainer: Any) -> None:
+    def on_train_epoch_start(self, trainer: Run) -> None:
         """``trainer.epoch`` is set and the model is in training mode; a part put into eval mode here stays so."""
 
-    def on_train_batch_start(self, trainer: Any) -> None:
+    def on_train_batch_start(self, trainer: Run) -> None:
         """Before a batch is prepared."""
 
-    def on_train_batch_end(self, trainer: Any) -> None:
+    def on_train_batch_end(self, trainer: Run) -> None:
         """After backward, and after the optimizer's step if one was due."""
 
-    def on_train_epoch_end(self, trainer: Any) -> None:
+    def on_train_epoch_end(self, trainer: Run) -> None:
         """After the last batch, before validation."""
 
-    def on_val_start(self, trainer: Any) -> None:
+    def on_val_start(self, trainer: Run) -> None:
         """Before a validation inside training."""
 
-    def on_val_end(self, trainer: Any) -> None:
+    def on_val_end(self, trainer: Run) -> None:
         """``trainer.metrics`` and ``trainer.fitness`` are this validation's."""
 
-    def on_model_save(self, trainer: Any) -> None:
+    def on_model_save(self, trainer: Run) -> None:
         """After checkpoints were written."""
 
-    def on_fit_epoch_end(self, trainer: Any) -> None:
+    def on_fit_epoch_end(self, trainer: Run) -> None:
         """The epoch is over: validated, logged and saved."""
 
-    def on_train_end(self, trainer: Any) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         """After the final evaluation."""
 
-    def on_exception(self, trainer: Any) -> None:
+    def on_exception(self, trainer: Run) -> None:
         """Something was raised; ``trainer.exception`` holds it."""
 
-    def teardown(self, trainer: Any) -> None:
+    def teardown(self, trainer: Run) -> None:
         """Always last."""
 
     # -- what it decided, and what came of it --------------------------------------------------------------------------
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def describe(self, trainer: Run) -> dict[str, object]:
         """Return decisions for the plan, name -> value, once everything is built."""
         return {}
 
@@ -187,12 +205,44 @@ class Callback:
         """Whether this component is void when one of its adjusters is never called; some can do without."""
         return True
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def adjusts(self, adjuster: str) -> bool:
+        """Whether this component has an adjuster of its own that it cannot do without."""
+        return getattr(type(self), adjuster) is not getattr(Callback, adjuster) and self.needs(adjuster)
+
+    def witness(self, trainer: Run) -> dict[str, object]:
         """Return what was really seen of each option in ``options`` so far; one that had no effect is left out.
 
         Asked after the first validation; plain values only. A typed option without a witness stops the run.
         """
         return {}
+
+    # -- for the tables of a run, asked once everything is built -------------------------------------------------------
+    def stages(self, trainer: Run) -> list[Stage]:
+        """Return the parts of the run in which this component makes something different."""
+        return []
+
+    def frozen_spans(self, trainer: Run) -> list[FrozenSpan]:
+        """Return which parameters this component freezes, and when."""
+        return []
+
+    def clip_text(self, trainer: Run) -> str | None:
+        """Say how this component clips gradients, such as ``norm 10``; None if it does not."""
+        return None
+
+    def schedule_text(self, trainer: Run) -> str | None:
+        """Say by what this component multiplies the base rates; None if it does not decide their schedule."""
+        if self.decides != Decision.SCHEDULE:
+            return None
+        return str(self.describe(trainer).get("schedule", type(self).__name__))
+
+    # -- for those that choose by a metric -----------------------------------------------------------------------------
+    def metric_keys(self, names: Mapping[int, str]) -> list[str]:
+        """Return keys that this component is sure to add to the metrics, given the class names by id."""
+        return []
+
+    def may_add_metrics(self) -> bool:
+        """Whether it may add others, which only the first validation can tell: as any adjuster of a user's may."""
+        return "adjust_metrics" in overrides(type(self))
 
     # -- state ---------------------------------------------------------------------------------------------------------
     def settings(self) -> dict[str, Any]:
@@ -291,7 +341,7 @@ class CallbackList:
         self.functions[check_event(event)].append(fn)
         self._note_late(before)
 
-    def fire(self, event: str, trainer: Any) -> None:
+    def fire(self, event: str, trainer: Run) -> None:
         """Tell everyone that ``event`` happened: callbacks first, then plain functions."""
         self.fired.add(event)
         for receiver, method in self._methods(event):
@@ -301,7 +351,7 @@ class CallbackList:
             fn(trainer)
             self._count(receiver, event)
 
-    def adjust(self, adjuster: str, trainer: Any, value: Any) -> Any:
+    def adjust(self, adjuster: str, trainer: Run, value: Any) -> Any:
         """Pass ``value`` through every callback's adjuster.
 
         Raises:

@@ -14,9 +14,10 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from eyas.callbacks.base import StockCallback
+from eyas.callbacks.base import Decision, StockCallback
 from eyas.callbacks.criterion import Criterion, Function
 from eyas.config.errors import refuse_unknown
+from eyas.run.protocol import Run
 
 if TYPE_CHECKING:
     from eyas.config import TrainOptions
@@ -81,7 +82,7 @@ class BestBy(StockCallback):
             decides ``best.pt`` and with it the run's fitness, which is negative for a "min" criterion.
     """
 
-    decides = "the best epoch"
+    decides = Decision.BEST
     options = ("best_by",)
 
     def __init__(self, *criteria: CriterionLike) -> None:
@@ -99,7 +100,7 @@ class BestBy(StockCallback):
     def from_options(cls, options: TrainOptions) -> BestBy | None:
         return cls(*options.best_by) if options.best_by else None
 
-    def on_pretrain_routine_end(self, trainer: Any) -> None:
+    def on_pretrain_routine_end(self, trainer: Run) -> None:
         for k in self.keepers:
             k.criterion.resolve(trainer, "best_by")
             if k.start >= trainer.epochs:
@@ -112,17 +113,17 @@ class BestBy(StockCallback):
                 "start a new run from last.pt instead."
             )
 
-    def adjust_metrics(self, trainer: Any, metrics: dict[str, float]) -> dict[str, float]:
+    def adjust_metrics(self, trainer: Run, metrics: dict[str, float]) -> dict[str, float]:
         for k in self.keepers:
             metrics = k.criterion.add_to(trainer, metrics)
         return metrics
 
-    def adjust_fitness(self, trainer: Any, fitness: float) -> float:
+    def adjust_fitness(self, trainer: Run, fitness: float) -> float:
         self.values = [k.criterion.value(trainer, fitness, "best_by") for k in self.keepers]
         main = self.keepers[0]
         return main.criterion.score(self.values[0]) if main.may_win(trainer.epoch + 1) else math.nan
 
-    def on_val_end(self, trainer: Any) -> None:
+    def on_val_end(self, trainer: Run) -> None:
         epoch = trainer.epoch + 1
         for k, value in zip(self.keepers, self.values, strict=True):
             if k.stem == MAIN:
@@ -133,13 +134,13 @@ class BestBy(StockCallback):
                 k.best, k.epoch = value, epoch
                 trainer.best_files[k.stem] = epoch
 
-    def adjust_checkpoint(self, trainer: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    def adjust_checkpoint(self, trainer: Run, checkpoint: dict[str, Any]) -> dict[str, Any]:
         return checkpoint | {"best_by": {k.stem: k.record() for k in self.keepers}}
 
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def describe(self, trainer: Run) -> dict[str, object]:
         return {f"{k.stem}.pt": str(k.criterion) for k in self.keepers}
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def witness(self, trainer: Run) -> dict[str, object]:
         records = {k.stem: k.record() for k in self.keepers if k.epoch}
         return {"best_by": records or "no epoch with a finite value has taken part yet"}
 

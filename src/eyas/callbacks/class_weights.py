@@ -15,30 +15,32 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from eyas import dist
-from eyas.callbacks.base import StockCallback
+from eyas.callbacks.base import Decision, StockCallback
 from eyas.data.balance import ImageClasses, combined_factors, describe_combined, sampling_factors
 from eyas.data.loader import EpochLoader
 from eyas.data.sampler import WeightedOrder
 from eyas.log import print_table, warn
 from eyas.losses import DenseCriterion, EndToEndCriterion, SetCriterion
 from eyas.nn.unwrap import unwrap_model
+from eyas.run.protocol import Run
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
     from torch import nn
 
     from eyas.config import TrainOptions
 
+Numbers = NDArray[np.float64]
 CAP = 10.0  # beyond a ratio of ten a handful of boxes, wrong ones included, outweighs everything else
 RULES = ("balanced", "effective")
 _SHOWN = 15  # rows from each end of a long table
 
 
 # -- weights from counts -----------------------------------------------------------------------------------------------
-def balanced_weights(counts: ArrayLike, cap: float = CAP) -> np.ndarray:
+def balanced_weights(counts: ArrayLike, cap: float = CAP) -> Numbers:
     """Return ``1 / count`` for each class (C,), at most ``cap`` times the smallest weight.
 
     Args:
@@ -51,7 +53,7 @@ def balanced_weights(counts: ArrayLike, cap: float = CAP) -> np.ndarray:
     return _finish(1 / np.maximum(count, 1), count, cap)
 
 
-def effective_weights(counts: ArrayLike, cap: float = CAP, beta: float | None = None) -> np.ndarray:
+def effective_weights(counts: ArrayLike, cap: float = CAP, beta: float | None = None) -> Numbers:
     """Return 1 / effective number of objects of each class (C,) (Cui et al., 2019), bounded as `balanced_weights`.
 
     The effective number ``(1 - beta^n) / (1 - beta)`` grows like n at first and saturates at ``N = 1 / (1 - beta)``:
@@ -74,7 +76,7 @@ def effective_weights(counts: ArrayLike, cap: float = CAP, beta: float | None = 
     return _finish(1 / effective, count, cap)
 
 
-def power_weights(counts: ArrayLike, power: float, cap: float = math.inf) -> np.ndarray:
+def power_weights(counts: ArrayLike, power: float, cap: float = math.inf) -> Numbers:
     """Return ``count ** -power`` for each class (C,), divided by the mean over the classes (spec core E.11).
 
     Args:
@@ -84,10 +86,10 @@ def power_weights(counts: ArrayLike, power: float, cap: float = math.inf) -> np.
     """
     count = _counts(counts)
     weights = _finish(np.maximum(count, 1) ** -float(power), count, cap)
-    return weights / weights.mean()
+    return weights / float(weights.mean())
 
 
-def weights_by_name(mapping: Mapping[Any, float], names: Mapping[int, str]) -> np.ndarray:
+def weights_by_name(mapping: Mapping[Any, float], names: Mapping[int, str]) -> Numbers:
     """Return weights (C,) from a mapping of class names to weights; classes that are not named weigh 1.
 
     Raises:
@@ -103,7 +105,7 @@ def weights_by_name(mapping: Mapping[Any, float], names: Mapping[int, str]) -> n
     return np.array([wanted.get(name, 1.0) for name in known])
 
 
-def normalised(weights: ArrayLike, counts: ArrayLike) -> np.ndarray:
+def normalised(weights: ArrayLike, counts: ArrayLike) -> Numbers:
     """Return weights (C,) scaled so that their mean over all objects is 1, which keeps the size of the class loss.
 
     Raises:
@@ -115,22 +117,22 @@ def normalised(weights: ArrayLike, counts: ArrayLike) -> np.ndarray:
     total = (weight * count).sum()
     if total <= 0:
         raise ValueError("class_weights gives 0 to every class that has objects: no class would be learnt.")
-    return weight * (count.sum() / total)
+    return weight * float(count.sum() / total)
 
 
-def _finish(raw: np.ndarray, count: np.ndarray, cap: float) -> np.ndarray:
+def _finish(raw: Numbers, count: Numbers, cap: float) -> Numbers:
     """Limit the ratio between classes that have objects, and give the others the mean of those."""
     if not cap >= 1:
         raise ValueError(f"the cap of class weights is a ratio of at least 1, got {cap}.")
     present = count > 0
     if not present.any():
         return np.ones_like(raw)
-    weights = np.minimum(raw, cap * raw[present].min())
+    weights: Numbers = np.minimum(raw, cap * raw[present].min())
     weights[~present] = weights[present].mean()
     return weights
 
 
-def _counts(counts: ArrayLike) -> np.ndarray:
+def _counts(counts: ArrayLike) -> Numbers:
     count = np.asarray(counts, np.float64)
     assert count.ndim == 1, "one number of objects for each class"
     return count
@@ -205,7 +207,7 @@ class ClassWeights(StockCallback):
         ValueError: no such rule, a weight is negative or not finite, or a cap is given with explicit weights.
     """
 
-    decides = "class weights"
+    decides = Decision.CLASS_WEIGHTS
     options = ("class_weights", "class_weights_cap", "class_weights_normalize", "cls_pw")
 
     def __init__(
@@ -252,7 +254,7 @@ class ClassWeights(StockCallback):
         """Whether the weights follow from the number of objects of each class."""
         return isinstance(self.weights, str | tuple)
 
-    def class_weights(self, counts: ArrayLike | None, names: Mapping[int, str]) -> np.ndarray:
+    def class_weights(self, counts: ArrayLike | None, names: Mapping[int, str]) -> Numbers:
         """Return the weights (C,) for these classes; ``counts`` may be None where nothing depends on them."""
         weights = self._unscaled(counts, names)
         if self.normalize:
@@ -260,7 +262,7 @@ class ClassWeights(StockCallback):
             return normalised(weights, counts)
         return weights
 
-    def _unscaled(self, counts: ArrayLike | None, names: Mapping[int, str]) -> np.ndarray:
+    def _unscaled(self, counts: ArrayLike | None, names: Mapping[int, str]) -> Numbers:
         if isinstance(self.weights, dict):
             return weights_by_name(self.weights, names)
         if isinstance(self.weights, list):
@@ -280,7 +282,7 @@ class ClassWeights(StockCallback):
     def settings(self) -> dict[str, Any]:
         return {"weights": self.weights, "cap": self.cap, "normalize": self.normalize}
 
-    def adjust_model(self, trainer: Any, model: nn.Module) -> nn.Module:
+    def adjust_model(self, trainer: Run, model: nn.Module) -> nn.Module:
         """Give the model its class weights; the loss is built from them later.
 
         Raises:
@@ -299,7 +301,7 @@ class ClassWeights(StockCallback):
         self._tell(trainer, names)
         return model
 
-    def on_pretrain_routine_end(self, trainer: Any) -> None:
+    def on_pretrain_routine_end(self, trainer: Run) -> None:
         """Stop before the first step if the loss that was built does not apply these weights, or applies others too.
 
         Raises:
@@ -338,14 +340,14 @@ class ClassWeights(StockCallback):
         return self.asked.tolist()
 
     # -- what came of it -----------------------------------------------------------------------------------------------
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def describe(self, trainer: Run) -> dict[str, object]:
         """Return the rule and the range of the weights."""
         if self.asked is None:
             return {}
         low, high = self.asked.min().item(), self.asked.max().item()
         return {"class weights": f"{self._asked_as()}: {low:.3g} to {high:.3g}"}
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def witness(self, trainer: Run) -> dict[str, object]:
         """Return the weights measured in the criterion, their largest ratio, and their mean over objects.
 
         Raises:
@@ -372,7 +374,7 @@ class ClassWeights(StockCallback):
             return f"cls_pw={self.weights[1]:g}"
         return f"class_weights={_text(self.weights) if isinstance(self.weights, list) else repr(self.weights)}"
 
-    def _count(self, loader: Any, nc: int) -> np.ndarray | None:
+    def _count(self, loader: Any, nc: int) -> Numbers | None:
         """Return objects of each class in the training data (C,); None where they are not known and not needed."""
         if isinstance(loader, EpochLoader):
             return loader.dataset.index.instances(nc)
@@ -383,7 +385,7 @@ class ClassWeights(StockCallback):
             "tell. Give class_weights as a list or a mapping with class_weights_normalize=False."
         )
 
-    def _tell(self, trainer: Any, names: Mapping[int, str]) -> None:
+    def _tell(self, trainer: Run, names: Mapping[int, str]) -> None:
         """Show the weights once, and warn when a sampler balances classes too."""
         if not dist.is_main() or not isinstance(trainer.train_loader, EpochLoader):
             return
@@ -399,7 +401,7 @@ class ClassWeights(StockCallback):
             warn(describe_combined(names, sampling, weights, combined, sampler=order.name))
 
 
-def print_weights(names: Mapping[int, str], classes: ImageClasses, weights: np.ndarray) -> None:
+def print_weights(names: Mapping[int, str], classes: ImageClasses, weights: Numbers) -> None:
     """Print class, objects, images and weight, the heaviest class first; of many classes only both ends."""
     objects, images = classes.objects(), classes.images_per_class()
     order = np.argsort(-weights, kind="stable").tolist()

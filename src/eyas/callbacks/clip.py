@@ -17,8 +17,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from eyas.callbacks.base import StockCallback
+from eyas.callbacks.base import Decision, StockCallback
 from eyas.config import TrainOptions
+from eyas.run.protocol import Run
 
 
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
@@ -99,14 +100,14 @@ class _Clip(StockCallback):
     def __init__(self) -> None:
         self.meter = ClipMeter()
 
-    def on_train_epoch_end(self, trainer: Any) -> None:
+    def on_train_epoch_end(self, trainer: Run) -> None:
         epoch = self.meter.close()
         if epoch["steps"]:
             size, share = self.columns
             trainer.epoch_log[size] = epoch["total"] / epoch["steps"]
             trainer.epoch_log[share] = epoch["clipped"] / epoch["steps"]
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def witness(self, trainer: Run) -> dict[str, object]:
         seen = self.meter.seen()
         return {self.options[0]: seen} if seen["steps"] else {}
 
@@ -128,7 +129,7 @@ class ClipGradNorm(_Clip):
         ValueError: ``max_norm`` is not above 0.
     """
 
-    decides = "clipping by norm"
+    decides = Decision.CLIP_NORM
     options = ("clip_grad_norm", "clip_per_group")
     columns = ("grad/norm", "grad/clipped")
 
@@ -155,7 +156,7 @@ class ClipGradNorm(_Clip):
             raise ValueError("clip_per_group=True has no effect with clip_grad_norm=0; give a norm above 0.")
         return None
 
-    def adjust_gradients(self, trainer: Any, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    def adjust_gradients(self, trainer: Run, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
         if not self.per_group:
             norm = clip_grad_norm(parameters, self.max_norm)
             self.meter.update(norm, norm > self.max_norm)
@@ -172,10 +173,17 @@ class ClipGradNorm(_Clip):
     def settings(self) -> dict[str, Any]:
         return {"max_norm": self.max_norm, "per_group": self.per_group}
 
-    def describe(self, trainer: Any) -> dict[str, object]:
-        return {"clipping by norm": f"{self.max_norm:g}" + (" for each group" if self.per_group else "")}
+    def describe(self, trainer: Run) -> dict[str, object]:
+        return {"clipping by norm": self.limit()}
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def clip_text(self, trainer: Run) -> str:
+        return f"norm {self.limit()}"
+
+    def limit(self) -> str:
+        """Say where the norm is cut off."""
+        return f"{self.max_norm:g}" + (" for each group" if self.per_group else "")
+
+    def witness(self, trainer: Run) -> dict[str, object]:
         per_group = {"clip_per_group": {"groups": self.groups_seen}} if self.groups_seen else {}
         return super().witness(trainer) | per_group
 
@@ -190,7 +198,7 @@ class ClipGradValue(_Clip):
         ValueError: ``max_value`` is not above 0.
     """
 
-    decides = "clipping by value"
+    decides = Decision.CLIP_VALUE
     options = ("clip_grad_value",)
     columns = ("grad/max", "grad/cut")
 
@@ -207,7 +215,7 @@ class ClipGradValue(_Clip):
         """Return the component that the options ask for; None when the value is 0."""
         return cls(options.clip_grad_value) if options.clip_grad_value > 0 else None
 
-    def adjust_gradients(self, trainer: Any, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    def adjust_gradients(self, trainer: Run, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
         largest = clip_grad_value(parameters, self.max_value)
         self.meter.update(largest, largest > self.max_value)
         return parameters
@@ -215,5 +223,8 @@ class ClipGradValue(_Clip):
     def settings(self) -> dict[str, Any]:
         return {"max_value": self.max_value}
 
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def describe(self, trainer: Run) -> dict[str, object]:
         return {"clipping by value": f"{self.max_value:g}"}
+
+    def clip_text(self, trainer: Run) -> str:
+        return f"value {self.max_value:g}"

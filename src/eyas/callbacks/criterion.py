@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from eyas.callbacks.metrics import MetricReport, class_names, det_metrics
-from eyas.evaluate.validator import DetectionValidator
-from eyas.metrics.coco import COCO_KEYS
+from eyas.callbacks.metrics import class_names, det_metrics
 from eyas.metrics.detection import METRIC_KEYS
 from eyas.metrics.extra import (
     METRICS,
@@ -24,6 +22,9 @@ from eyas.metrics.extra import (
     metric_named,
     metric_with_column,
 )
+from eyas.nn.unwrap import unwrap_model
+from eyas.run.overrides import overrides
+from eyas.run.protocol import Run
 
 Function = Callable[[dict[str, float]], float]
 MODES = ("max", "min")
@@ -53,7 +54,7 @@ class Criterion:
         self.source: Metric | None = None
 
     # -- does it exist? ------------------------------------------------------------------------------------------------
-    def resolve(self, trainer: Any, asked_by: str) -> None:
+    def resolve(self, run: Run, asked_by: str) -> None:
         """Find the key before training; the first validation decides where only the user's code can know.
 
         Raises:
@@ -61,33 +62,33 @@ class Criterion:
         """
         if not isinstance(self.metric, str):
             return
-        names = class_names(trainer)
+        names = class_names(run)
         self.key = full_key(self.metric, names)
-        logged = known_keys(trainer)
+        logged = known_keys(run)
         if self.key not in logged:
             self.source = metric_with_column(self.key, names)
-        if self.source is None and self.key not in logged and not may_log_more(trainer, self.key):
+        if self.source is None and self.key not in logged and not may_log_more(run, self.key):
             raise ValueError(unknown_key(self.metric, asked_by, logged))
 
-    def add_to(self, trainer: Any, metrics: dict[str, float]) -> dict[str, float]:
+    def add_to(self, run: Run, metrics: dict[str, float]) -> dict[str, float]:
         """Return metrics with this one among them: measured here if it ships with Eyas and nobody else reports it."""
         if self.source is None or self.key is None or self.key in metrics:
             return metrics
-        return metrics | {self.key: self.source(det_metrics(trainer))[self.key]}
+        return metrics | {self.key: self.source(det_metrics(run))[self.key]}
 
     # -- its value -----------------------------------------------------------------------------------------------------
-    def value(self, trainer: Any, fitness: float | None, asked_by: str) -> float:
+    def value(self, run: Run, fitness: float | None, asked_by: str) -> float:
         """Return the value in this epoch; nan when there is none.
 
         Args:
-            trainer: just validated.
+            run: just validated.
             fitness: what ``"fitness"`` means here.
             asked_by: who asks, for the error.
 
         Raises:
             ValueError: the validation did not report such a key, or the function returned no number.
         """
-        values = measured(trainer) | {"fitness": math.nan if fitness is None else fitness}
+        values = measured(run) | {"fitness": math.nan if fitness is None else fitness}
         if callable(self.metric):
             return as_number(self.metric(values), self.label)
         assert self.key is not None, "resolve() runs before training"
@@ -153,62 +154,37 @@ def full_key(metric: str, names: Mapping[int, str]) -> str:
     return class_column(name, class_name, names) or metric
 
 
-def known_keys(trainer: Any) -> list[str]:
+def known_keys(run: Run) -> list[str]:
     """Return the keys that this run will log, as far as Eyas can know."""
-    names = class_names(trainer)
-    reported = [
-        column
-        for callback in trainer.callbacks.callbacks
-        if isinstance(callback, MetricReport)
-        for column in callback.shipped_columns(names)
-    ]
-    losses = loss_names(trainer)
+    names, losses = class_names(run), loss_names(run)
+    more = getattr(run.validator, "more_keys", None)  # a user's own validator may not tell
     return [
         "fitness",
         *METRIC_KEYS,
-        *reported,
+        *(key for component in run.callbacks.callbacks for key in component.metric_keys(names)),
         *(f"{split}/{name}" for split in ("val", "train") for name in losses),
-        *(f"coco/{name}" for name in COCO_KEYS if reports_coco(trainer.validator)),
+        *(more() if more else ()),
     ]
 
 
-def reports_coco(validator: Any) -> bool:
-    """Whether COCO's numbers are computed in every validation."""
-    return isinstance(validator, DetectionValidator) and validator.coco
+def loss_names(run: Run) -> tuple[str, ...]:
+    """Return the names of the losses, asked of the criterion; none if it does not tell."""
+    criterion = getattr(unwrap_model(run.model), "criterion", None)  # a user's own model may keep its loss elsewhere
+    return tuple(getattr(criterion, "loss_names", ()))
 
 
-def loss_names(trainer: Any) -> list[str]:
-    """Return the names of the losses, asked of the criterion or of a branch of it; none if it does not tell."""
-    model = getattr(trainer.model, "module", trainer.model)
-    criterion = getattr(model, "criterion", None)
-    for part in (criterion, getattr(criterion, "one2one", None)):
-        names = getattr(part, "loss_names", None)
-        if names:
-            return list(names)
-    return []
-
-
-def may_log_more(trainer: Any, key: str) -> bool:
+def may_log_more(run: Run, key: str) -> bool:
     """Whether code that is not Eyas' own may log this key: only the first validation can tell."""
-    if key.startswith(("train/", "val/")) and not loss_names(trainer):
+    if key.startswith(("train/", "val/")) and not loss_names(run):
         return True
-    methods = ("validate", "get_validator", "label_loss_items")
-    if any(not is_ours(getattr(type(trainer), name)) for name in methods):
+    if overrides(type(run)).keys() & {"validate", "get_validator", "label_loss_items"}:
         return True
-    return any(
-        not is_ours(type(callback).adjust_metrics) or (isinstance(callback, MetricReport) and callback.functions)
-        for callback in trainer.callbacks.callbacks
-    )
+    return any(component.may_add_metrics() for component in run.callbacks.callbacks)
 
 
-def is_ours(function: Any) -> bool:
-    """Whether a method was written here."""
-    return function.__module__.partition(".")[0] == "eyas"
-
-
-def measured(trainer: Any) -> dict[str, float]:
+def measured(run: Run) -> dict[str, float]:
     """Return the epoch's train losses and the latest validation's metrics, under the keys of ``results.csv``."""
-    return {**trainer.label_loss_items(trainer.meter.means()), **trainer.metrics}
+    return {**run.label_loss_items(run.meter.means()), **run.metrics}
 
 
 def unknown_key(metric: str, asked_by: str, known: list[str]) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from eyas.callbacks.base import StockCallback
+from eyas.callbacks.base import Decision, StockCallback
 from eyas.config import TrainOptions
 from eyas.files import digest
 from eyas.log import LOGGER
@@ -27,6 +27,7 @@ from eyas.nn.norms import norm_marks, norms_within
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim.groups import split_groups
 from eyas.optim.select import Selector, select
+from eyas.run.protocol import FrozenSpan, Run, Stage
 
 
 # -- pure functions, usable in anyone's loop ---------------------------------------------------------------------------
@@ -138,7 +139,7 @@ class Freeze(StockCallback):
         ValueError: neither or both of ``what`` and ``phases``, or a value out of its range.
     """
 
-    decides = "freezing"
+    decides = Decision.FREEZING
     options = ("freeze", "freeze_epochs", "freeze_ramp", "freeze_norm")
 
     def __init__(
@@ -191,7 +192,7 @@ class Freeze(StockCallback):
         return cls(phases=phases, norm=options.freeze_norm)
 
     # -- while everything is built -------------------------------------------------------------------------------------
-    def adjust_param_groups(self, trainer: Any, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def adjust_param_groups(self, trainer: Run, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Give parts with a ramp groups of their own; without one, groups need not know of freezing."""
         self.resolve(trainer.epochs)
         model = unwrap_model(trainer.model)
@@ -220,7 +221,7 @@ class Freeze(StockCallback):
         if not self.resolved:
             self.resolved = [phase.resolved(epochs) for phase in self.phases]
 
-    def on_pretrain_routine_end(self, trainer: Any) -> None:
+    def on_pretrain_routine_end(self, trainer: Run) -> None:
         """Freeze before the first step, or go on where a resumed run was."""
         self.resolve(trainer.epochs)
         if trainer.resume_from is None:
@@ -229,7 +230,7 @@ class Freeze(StockCallback):
         self.refuse_nothing_left(trainer)
         self.switch(trainer, trainer.start_epoch)
 
-    def on_train_epoch_start(self, trainer: Any) -> None:
+    def on_train_epoch_start(self, trainer: Run) -> None:
         """Act only where a phase begins or ends: in between, others may freeze and unfreeze as they like."""
         self.switch(trainer, trainer.epoch)
 
@@ -237,7 +238,7 @@ class Freeze(StockCallback):
         """Only a ramp acts through the groups; freezing itself has no use for them."""
         return adjuster != "adjust_param_groups" or any(phase.ramp for phase in self.phases)
 
-    def refuse_void(self, trainer: Any) -> None:
+    def refuse_void(self, trainer: Run) -> None:
         """Stop if a phase lies beyond the run; the length of a run under a ``time`` budget is only an estimate."""
         if trainer.args.time is not None:
             return
@@ -252,7 +253,7 @@ class Freeze(StockCallback):
                     f"epochs. Give fewer, a share of the run such as 0.5, or none to freeze it to the end."
                 )
 
-    def refuse_ramp_without_groups(self, trainer: Any) -> None:
+    def refuse_ramp_without_groups(self, trainer: Run) -> None:
         """Stop if a ramp has no groups to act on, because the optimizer's are of someone else's making."""
         model = unwrap_model(trainer.model)
         parts = self.ramped_parts(model)
@@ -265,7 +266,7 @@ class Freeze(StockCallback):
                 f"the ramp out."
             )
 
-    def refuse_nothing_left(self, trainer: Any) -> None:
+    def refuse_nothing_left(self, trainer: Run) -> None:
         """Stop if in some epoch of the run nothing would learn."""
         model = unwrap_model(trainer.model)
         open_names = {name for name, p in model.named_parameters() if p.requires_grad} | set(self.own)
@@ -279,7 +280,7 @@ class Freeze(StockCallback):
                 )
 
     # -- while it runs -------------------------------------------------------------------------------------------------
-    def switch(self, trainer: Any, epoch: int) -> None:
+    def switch(self, trainer: Run, epoch: int) -> None:
         """Freeze and unfreeze what changes between the phases that were on and those of this epoch."""
         on = frozen_at(self.resolved, epoch, trainer.epochs)
         if on == self.active:
@@ -301,7 +302,7 @@ class Freeze(StockCallback):
                 LOGGER.info("Epoch %d: %s %s (%d tensors)", epoch + 1, verb, what, len(names))
         self.active = on
 
-    def mark(self, trainer: Any, model: nn.Module, on: set[int]) -> None:
+    def mark(self, trainer: Run, model: nn.Module, on: set[int]) -> None:
         """Keep ``trainer.freeze_layer_names`` in step; entries of others stay."""
         marks = norm_marks(model, self.held_norms(model, on))
         kept = [mark for mark in trainer.freeze_layer_names if mark not in self.marks or mark in marks]
@@ -309,7 +310,7 @@ class Freeze(StockCallback):
         trainer.freeze_layer_names = [*kept, *new]
         self.marks = marks
 
-    def adjust_rates(self, trainer: Any, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def adjust_rates(self, trainer: Run, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Let the rate of an unfrozen part grow; the first step after the switch already moves it."""
         progress = trainer.progress()
         done = progress.epoch + (progress.step + 1) / max(progress.steps, 1)
@@ -340,17 +341,15 @@ class Freeze(StockCallback):
         return "" if any(t.requires_grad for _, t in tensors) else digest(tensors)
 
     # -- plan, proof, state --------------------------------------------------------------------------------------------
-    def frozen_until(self, trainer: Any) -> dict[str, int | None]:
-        """Return parameter name -> the last epoch (from 1) in which it is frozen, None if that is the run's last."""
-        self.resolve(trainer.epochs)
-        model, found = unwrap_model(trainer.model), dict[str, int | None]()
-        for phase in self.resolved:
-            for name in select(model, phase.what):
-                ends = (phase.end(), found.get(name, 0))
-                found[name] = None if None in ends else max(end for end in ends if end is not None)
-        return found
+    def stages(self, trainer: Run) -> list[Stage]:
+        ends = [phase.end() or trainer.epochs for phase in self.resolved]
+        return [Stage(f"{p.what} frozen", p.start, end) for p, end in zip(self.resolved, ends, strict=True)]
 
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def frozen_spans(self, trainer: Run) -> list[FrozenSpan]:
+        model = unwrap_model(trainer.model)
+        return [FrozenSpan(frozenset(self.names_of(model, [i])), p.text()) for i, p in enumerate(self.resolved)]
+
+    def describe(self, trainer: Run) -> dict[str, object]:
         self.resolve(trainer.epochs)
         model, rows = unwrap_model(trainer.model), dict[str, object]()
         for i, phase in enumerate(self.resolved):
@@ -361,7 +360,7 @@ class Freeze(StockCallback):
             rows["freeze" if len(self.resolved) == 1 else f"freeze {i + 1}"] = text
         return rows
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def witness(self, trainer: Run) -> dict[str, object]:
         """Return hashes of what is frozen, when it was frozen and now or when it was unfrozen; when; with what norms.
 
         ``freeze`` is left out if something frozen has moved.

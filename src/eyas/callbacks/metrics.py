@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eyas.callbacks.base import StockCallback
 from eyas.metrics.detection import DetMetrics
 from eyas.metrics.extra import Metric, metric_named
+from eyas.run.protocol import Run
 
 if TYPE_CHECKING:
     from eyas.config import TrainOptions
@@ -52,16 +53,16 @@ def one_metric(metrics: DetMetrics, metric: str | Metric | MetricFunction) -> di
     return values
 
 
-def det_metrics(trainer: Any) -> DetMetrics:
+def det_metrics(run: Run) -> DetMetrics:
     """Return the matched detections of the validation that has just run.
 
     Raises:
         ValueError: the validator has none.
     """
-    found = getattr(trainer.validator, "metrics", None)
+    found = getattr(run.validator, "metrics", None)
     if not isinstance(found, DetMetrics):
         raise ValueError(
-            f"extra metrics are computed from validator.metrics, a DetMetrics; {type(trainer.validator).__name__} has "
+            f"extra metrics are computed from validator.metrics, a DetMetrics; {type(run.validator).__name__} has "
             "none. Build on DetectionValidator, or add the numbers in validate()."
         )
     if not found.stats:
@@ -72,9 +73,9 @@ def det_metrics(trainer: Any) -> DetMetrics:
     return found
 
 
-def class_names(trainer: Any) -> dict[int, str]:
-    """Return the class names of a trainer's data by id."""
-    names = trainer.data.get("names", {})
+def class_names(run: Run) -> dict[int, str]:
+    """Return the class names of a run's data by id."""
+    names = run.data.get("names", {})
     return dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
 
 
@@ -112,15 +113,14 @@ class MetricReport(StockCallback):
     def from_options(cls, options: TrainOptions) -> MetricReport | None:
         return cls(*options.metrics) if options.metrics else None
 
-    def columns(self, names: Mapping[int, str]) -> list[str] | None:
-        """Return the keys that will be reported; None when only the user's functions know."""
-        return None if self.functions else self.shipped_columns(names)
-
-    def shipped_columns(self, names: Mapping[int, str]) -> list[str]:
-        """Return the keys of the metrics that are objects."""
+    def metric_keys(self, names: Mapping[int, str]) -> list[str]:
+        """Return the keys of the metrics that are objects; what functions report, only they know."""
         return [column for metric in self.metrics for column in metric.columns(names)]
 
-    def adjust_metrics(self, trainer: Any, metrics: dict[str, float]) -> dict[str, float]:
+    def may_add_metrics(self) -> bool:
+        return bool(self.functions) or super().may_add_metrics()
+
+    def adjust_metrics(self, trainer: Run, metrics: dict[str, float]) -> dict[str, float]:
         found = extra_metrics(det_metrics(trainer), *self.metrics, *self.functions)
         twice = found.keys() & metrics.keys()
         if twice:
@@ -128,11 +128,11 @@ class MetricReport(StockCallback):
         self.seen = found
         return metrics | found
 
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def describe(self, trainer: Run) -> dict[str, object]:
         mains = [metric.columns(class_names(trainer))[0] for metric in self.metrics]
         return {"metrics": ", ".join([*mains, *(getattr(fn, "__name__", repr(fn)) for fn in self.functions)])}
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def witness(self, trainer: Run) -> dict[str, object]:
         return {"metrics": {k: v if math.isfinite(v) else None for k, v in self.seen.items()}} if self.seen else {}
 
 

@@ -11,17 +11,18 @@ rate for fine-tuning already, and factors come on top of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from torch import nn
 
-from eyas.callbacks.base import StockCallback
+from eyas.callbacks.base import Decision, StockCallback
 from eyas.config import TrainOptions
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim.groups import split_groups
 from eyas.optim.select import depths, select
+from eyas.run.protocol import Run
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def decaying(groups: Iterable[Mapping[str, Any]]) -> set[int]:
     return {id(p) for group in groups if group.get("weight_decay", 0.0) for p in group["params"]}
 
 
-def rate_of(model: nn.Module, rates: Mapping[str, Rate]) -> Any:
+def rate_of(model: nn.Module, rates: Mapping[str, Rate]) -> Callable[[nn.Parameter], Rate]:
     """Return a function from a parameter to its ``Rate``; one that is not the model's own keeps its rate."""
     by_id = {id(p): rates[name] for name, p in unwrap_model(model).named_parameters()}
     plain = Rate()
@@ -163,7 +164,7 @@ class LayerRates(StockCallback):
         ValueError: nothing is asked for, or a factor is out of range.
     """
 
-    decides = "layer rates"
+    decides = Decision.RATES
     options = ("lr_rules", "layer_decay", "decay_rules")
 
     def __init__(
@@ -200,7 +201,7 @@ class LayerRates(StockCallback):
         rules, decay_rules = list(self.rules.items()), list(self.decay_rules.items())  # their order counts
         return {"rules": rules, "layer_decay": self.layer_decay, "decay_rules": decay_rules}
 
-    def adjust_param_groups(self, trainer: Any, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def adjust_param_groups(self, trainer: Run, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         model = unwrap_model(trainer.model)
         settings = (self.rules, self.layer_decay, self.decay_rules)
         self.rates = parameter_rates(model, decaying(groups), *settings)
@@ -213,7 +214,14 @@ class LayerRates(StockCallback):
         }
         return layer_rates(model, groups, *settings)
 
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def sets_rate_of(self, model: nn.Module, part: str) -> bool:
+        """Whether rates inside a part of the model (a selector) are decided here."""
+        if self.layer_decay is not None:
+            return True
+        ruled = first_match(model, self.rules, "lr_rules")
+        return bool(ruled) and not ruled.keys().isdisjoint(select(model, part))
+
+    def describe(self, trainer: Run) -> dict[str, object]:
         rows: dict[str, object] = {}
         if self.rules:
             rows["layer rates"] = ", ".join(f"{rule} x {factor:g}" for rule, factor in self.rules.items())
@@ -223,7 +231,7 @@ class LayerRates(StockCallback):
             rows["decay rules"] = ", ".join(f"{rule} x {factor:g}" for rule, factor in self.decay_rules.items())
         return rows
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def witness(self, trainer: Run) -> dict[str, object]:
         """Return, for each option, group name -> factor found in the real optimizer; parameters are known by identity.
 
         A factor that is not there, because the groups are of someone else's making, leaves its option out.

@@ -20,9 +20,10 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from eyas.callbacks.base import Callback, StockCallback
+from eyas.callbacks.base import Callback, Decision, StockCallback
 from eyas.callbacks.criterion import Criterion, Function
 from eyas.config.errors import refuse_unknown
+from eyas.run.protocol import Run
 from eyas.types import Progress
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Schedule(Callback):
             ``eyas.types.Progress``: ``fraction`` (0 to 1), ``epoch``, ``epochs``, ``step``, ``steps``, ``batches``.
     """
 
-    decides = "the learning-rate schedule"
+    decides = Decision.SCHEDULE
     options = ("schedule", "cos_lr", "lrf")
 
     def __init__(self, fn: Callable[[Progress], float]) -> None:
@@ -67,10 +68,10 @@ class Schedule(Callback):
     def settings(self) -> dict[str, Any]:
         return {"function": getattr(self.fn, "__qualname__", type(self.fn).__name__)}
 
-    def adjust_schedule(self, trainer: Any, multiplier: float) -> float:
+    def adjust_schedule(self, trainer: Run, multiplier: float) -> float:
         return usable_factor(self.fn(trainer.progress()), f"Schedule({self.name})")
 
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def describe(self, trainer: Run) -> dict[str, object]:
         return {"schedule": f"{self.name}(progress)"}
 
 
@@ -91,7 +92,7 @@ class TorchSchedule(StockCallback):
         **kwargs: arguments of the scheduler.
     """
 
-    decides = "the learning-rate schedule"
+    decides = Decision.SCHEDULE
     options = ("schedule", "cos_lr", "lrf")
 
     def __init__(
@@ -163,7 +164,7 @@ class TorchSchedule(StockCallback):
             raise ValueError(f"{self.name} returned {scheduler!r}, which is no scheduler of torch.")
         return optimizer, scheduler
 
-    def on_pretrain_routine_end(self, trainer: Any) -> None:
+    def on_pretrain_routine_end(self, trainer: Run) -> None:
         """Build the scheduler, and bring it to where a resumed run stands by making the same moves again."""
         if not self.length or trainer.args.source("epochs") == "override":  # a `time` budget estimates epochs anew
             self.length = moves_of_run(trainer, self.per)
@@ -185,23 +186,23 @@ class TorchSchedule(StockCallback):
             self.advance(values[i] if values else math.nan)
 
     # -- moving on -----------------------------------------------------------------------------------------------------
-    def adjust_schedule(self, trainer: Any, multiplier: float) -> float:
+    def adjust_schedule(self, trainer: Run, multiplier: float) -> float:
         factor = usable_factor(self.optimizer.param_groups[0]["lr"], self.name)
         self.factors = [*self.factors[:1], factor]
         return factor
 
-    def adjust_metrics(self, trainer: Any, metrics: dict[str, float]) -> dict[str, float]:
+    def adjust_metrics(self, trainer: Run, metrics: dict[str, float]) -> dict[str, float]:
         return self.criterion.add_to(trainer, metrics)
 
-    def on_train_batch_end(self, trainer: Any) -> None:
+    def on_train_batch_end(self, trainer: Run) -> None:
         if self.per == "step" and trainer.step_due():
             self.advance()
 
-    def on_train_epoch_end(self, trainer: Any) -> None:
+    def on_train_epoch_end(self, trainer: Run) -> None:
         if self.per == "epoch":
             self.advance()
 
-    def on_val_end(self, trainer: Any) -> None:
+    def on_val_end(self, trainer: Run) -> None:
         if self.per != "val":
             return
         if not isinstance(self.scheduler, ReduceLROnPlateau):
@@ -230,12 +231,12 @@ class TorchSchedule(StockCallback):
             self.scheduler.step()
 
     # -- what it decided -----------------------------------------------------------------------------------------------
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def describe(self, trainer: Run) -> dict[str, object]:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.kwargs.items())
         on = f" of {self.criterion}" if "mode" in self.kwargs and self.per == "val" else ""
         return {"schedule": f"{self.name}({arguments}) per {self.per}{on}"}
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def witness(self, trainer: Run) -> dict[str, object]:
         if not self.factors:
             return {}
         factors = {"first": self.factors[0], "last": self.factors[-1]}
@@ -315,7 +316,7 @@ def filled(factory: Callable[..., Any], given: dict[str, Any], length: int) -> d
     return arguments
 
 
-def moves_of_run(trainer: Any, per: str) -> int:
+def moves_of_run(trainer: Run, per: str) -> int:
     """Return how many moves the whole run makes."""
     if per == "step":
         return trainer.epochs * math.ceil(trainer.plan.batches / trainer.plan.accumulate)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from eyas.callbacks.base import StockCallback
+from eyas.callbacks.base import Decision, StockCallback
 from eyas.callbacks.criterion import Criterion, Function
 from eyas.config.errors import refuse_unknown
+from eyas.run.protocol import Run
 
 if TYPE_CHECKING:
     from eyas.config import TrainOptions
@@ -37,7 +38,7 @@ class EarlyStop(StockCallback):
     `BestBy`) is not one without improvement.
     """
 
-    decides = "early stopping"
+    decides = Decision.STOP
     options = ("patience", "stop")
 
     def __init__(
@@ -74,13 +75,13 @@ class EarlyStop(StockCallback):
         arguments: dict[str, Any] = {"patience": options.patience} | options.stop
         return cls(**arguments)
 
-    def on_pretrain_routine_end(self, trainer: Any) -> None:
+    def on_pretrain_routine_end(self, trainer: Run) -> None:
         self.criterion.resolve(trainer, "stop")
 
-    def adjust_metrics(self, trainer: Any, metrics: dict[str, float]) -> dict[str, float]:
+    def adjust_metrics(self, trainer: Run, metrics: dict[str, float]) -> dict[str, float]:
         return self.criterion.add_to(trainer, metrics)
 
-    def on_val_end(self, trainer: Any) -> None:
+    def on_val_end(self, trainer: Run) -> None:
         epoch = trainer.epoch + 1
         value = self.criterion.value(trainer, trainer.fitness, "stop")
         self.last = (epoch, value)
@@ -91,13 +92,13 @@ class EarlyStop(StockCallback):
         if out_of_patience(epoch, max(self.best_epoch, self.start), self.patience):
             trainer.stop = True
 
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def describe(self, trainer: Run) -> dict[str, object]:
         if not self.patience:
             return {"stop": "never early"}
         extra = [f"by more than {self.min_delta:g}"] * (self.min_delta > 0) + [f"after {self.start}"] * (self.start > 0)
         return {"stop": " ".join([f"{self.patience} epochs without a better {self.criterion}", *extra])}
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def witness(self, trainer: Run) -> dict[str, object]:
         if self.last is None:
             return {}
         epoch, value = self.last

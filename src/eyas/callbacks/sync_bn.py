@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from eyas.callbacks.base import StockCallback
+from eyas.callbacks.base import Decision, StockCallback
 from eyas.nn.sync_bn import convert, synchronised_layers
 from eyas.nn.unwrap import unwrap_model
+from eyas.run.protocol import Run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +30,7 @@ class SyncBatchNorm(StockCallback):
         mode: True always, False never, ``"auto"`` with at most 16 images in each process.
     """
 
-    decides = "batch normalisation over processes"
+    decides = Decision.BATCH_NORM
     options = ("sync_bn",)
 
     def __init__(self, mode: bool | Literal["auto"] = True) -> None:
@@ -44,7 +45,7 @@ class SyncBatchNorm(StockCallback):
     def settings(self) -> dict[str, Any]:
         return {"mode": self.mode}
 
-    def adjust_model(self, trainer: Any, model: nn.Module) -> nn.Module:
+    def adjust_model(self, trainer: Run, model: nn.Module) -> nn.Module:
         if self.mode is False and trainer.world_size > 1 and (layers := synchronised_layers(unwrap_model(model))):
             raise ValueError(
                 f"sync_bn=False, but {layers} layers of the model are synchronised already, by get_model() or "
@@ -52,21 +53,21 @@ class SyncBatchNorm(StockCallback):
             )
         return convert(model) if self.wanted(trainer) else model
 
-    def wanted(self, trainer: Any) -> bool:
+    def wanted(self, trainer: Run) -> bool:
         """Whether this run's layers are to be synchronised."""
         if trainer.world_size <= 1:
             return False
         return trainer.batch_size / trainer.world_size <= FEW_IMAGES if self.mode == "auto" else self.mode
 
-    def describe(self, trainer: Any) -> dict[str, object]:
+    def describe(self, trainer: Run) -> dict[str, object]:
         return {"sync_bn": self.outcome(trainer)}
 
-    def witness(self, trainer: Any) -> dict[str, object]:
+    def witness(self, trainer: Run) -> dict[str, object]:
         if self.wanted(trainer) and not synchronised_layers(unwrap_model(trainer.model)):
             return {}  # asked for, but the model has no batch normalisation
         return {"sync_bn": self.outcome(trainer)}
 
-    def outcome(self, trainer: Any) -> str:
+    def outcome(self, trainer: Run) -> str:
         """What came of it, in words."""
         if trainer.world_size <= 1:
             return "one process: nothing to synchronise"

@@ -21,6 +21,7 @@ from eyas.evaluate.inference import StageClock, inference_state
 from eyas.evaluate.shards import Shard, join_shards
 from eyas.evaluate.writers import write_label_files, write_predictions_json
 from eyas.log import LOGGER, console, print_table
+from eyas.metrics.coco import COCO_KEYS
 from eyas.metrics.detection import DetMetrics
 from eyas.metrics.matching import match_detections
 from eyas.models.postprocess import postprocess
@@ -154,6 +155,10 @@ class DetectionValidator:
                 self.update(raw_batch, detections, step)
         self.gather()
         return self.results()
+
+    def more_keys(self) -> list[str]:
+        """Return the keys that every call reports besides the four metrics, the losses and the fitness."""
+        return [f"coco/{name}" for name in COCO_KEYS] if self.coco else []
 
     # ---- the steps, in the order they run -------------------------------------------------------------------------
 

@@ -32,6 +32,11 @@ class EndToEndCriterion:
         self.o2m = START
         self.o2o = 1 - START
 
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Names of the items; none if the branch in use is a user's own and does not tell."""
+        return tuple(getattr(self.one2one, "loss_names", ()))
+
     def set_progress(self, progress: Progress) -> None:
         """Set the weights for this stage of training: a function of ``progress`` alone."""
         self.o2m = one_to_many_weight(progress.epoch, progress.epochs)

@@ -12,13 +12,12 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from eyas.augment.settings import AugmentSettings
-from eyas.callbacks.base import UNASKED, Callback
+from eyas.callbacks.base import UNASKED, Callback, Decision
 from eyas.metrics.detection import FITNESS_WEIGHTS, fitness
-from eyas.run.overrides import overrides
+from eyas.run.overrides import codes, names_in, overrides
 
 if TYPE_CHECKING:
     from eyas.config import TrainOptions
@@ -109,7 +108,7 @@ def void_by_override(trainer: BaseTrainer) -> Iterator[str]:
     replaced = {name: fn for name, fn in overrides(type(trainer)).items() if name in METHODS}
     if "lf" in replaced:
         for component in trainer.callbacks.callbacks:
-            if component.decides == "the learning-rate schedule":
+            if component.decides == Decision.SCHEDULE:
                 yield (
                     f"{asked(component, trainer.args)} and {replaced['lf'].__qualname__}() both decide the schedule; "
                     "give one of them."
@@ -149,7 +148,7 @@ def refuse_second_fitness(trainer: BaseTrainer, own: float | None) -> None:
     if override is None or own is None or len(stock) < len(FITNESS_WEIGHTS) or math.isclose(own, fitness(stock)):
         return
     for component in trainer.callbacks.callbacks:
-        if component.decides == "the best epoch":
+        if component.decides == Decision.BEST:
             raise ConflictError(
                 f"{asked(component, trainer.args)} and {override.__qualname__}(), which returns a fitness of its own, "
                 "both decide which epoch is the best; give one of them."
@@ -173,16 +172,6 @@ def asked(component: Callback, options: TrainOptions) -> str:
     """Say who asked for a component, in the words the user wrote."""
     typed = [f"{name}={options.get(name)!r}" for name in component.options if options.is_typed(name)]
     return ", ".join(typed) + f" ({component.origin})" if typed else f"the {type(component).__name__} component"
-
-
-def names_in(fn: Callable[..., Any]) -> set[str]:
-    """Return names and texts that a function mentions: ``super().save_model`` mentions it, so does a stock method that
-    was kept in a variable around the function."""
-    found: set[str] = set()
-    for code in codes(fn.__code__):
-        found |= set(code.co_names) | {const for const in code.co_consts if isinstance(const, str)}
-    around = [*inspect.getclosurevars(fn).nonlocals.values(), *inspect.getclosurevars(fn).globals.values()]
-    return found | {value.__name__ for value in around if inspect.isroutine(value)}
 
 
 def names_reached(cls: type, fn: Callable[..., Any]) -> set[str]:
@@ -215,11 +204,3 @@ def reads(fn: Callable[..., Any]) -> set[str]:
             ):  # 3.13 joins two in one
                 used |= set(step.argval) if isinstance(step.argval, tuple) else {step.argval}
     return used & names
-
-
-def codes(code: CodeType) -> Iterator[CodeType]:
-    """Yield a function's code and that of the functions and comprehensions inside it."""
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            yield from codes(const)

@@ -166,7 +166,7 @@ def has_stepped(trainer: BaseTrainer) -> bool:
     """Whether this process has trained: a run resumed between the last batch and the validation has not yet."""
     if trainer.resume_from is None or trainer.epoch > trainer.start_epoch:
         return True
-    return trainer.resume_from["state"]["step"] < len(trainer.train_loader)
+    return bool(trainer.resume_from["state"]["step"] < len(trainer.train_loader))
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------

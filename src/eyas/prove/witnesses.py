@@ -28,7 +28,7 @@ from eyas.optim.optimizers import optimizer_class
 from eyas.prove import conflicts
 from eyas.report.pictures import Pictures
 from eyas.report.progress import ConsoleReport
-from eyas.run.overrides import overrides
+from eyas.run.overrides import names_in, overrides
 from eyas.train import messages
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def gain(position: int, name: str) -> Witness:
             return part.gains[position]
         if isinstance(part, SetCriterion):
             return tuple(part.gains.values())[position]
-        mentioned = any(name in conflicts.names_in(fn) for fn in user_loss_code(trainer))
+        mentioned = any(name in names_in(fn) for fn in user_loss_code(trainer))
         return f"read by {type(part).__name__}" if mentioned else None
 
     def agrees(trainer: BaseTrainer, seen: object) -> bool:
@@ -378,7 +378,7 @@ def written_at_the_end(trainer: BaseTrainer) -> object:
 def checkpoints(trainer: BaseTrainer) -> object:
     """Which files ``save_model`` writes; None where an override does not call the stock one."""
     own = overrides(type(trainer)).get("save_model")
-    if own is not None and "save_model" not in conflicts.names_in(own):
+    if own is not None and "save_model" not in names_in(own):
         return None
     period = f", and every {trainer.args.save_period} epochs" if trainer.args.save_period > 0 else ""
     return ("best and last weights" if trainer.args.save else "best weights, and the last at the end") + period

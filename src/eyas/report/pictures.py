@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from eyas.callbacks.base import Callback
 from eyas.data.dataset import TrainDataset
 from eyas.plot.images import save_train_batch
 from eyas.plot.labels import save_labels_picture
 from eyas.plot.results import save_results_picture
-
-if TYPE_CHECKING:
-    from eyas.train.trainer import BaseTrainer
+from eyas.run.protocol import Run
 
 PICTURED_BATCHES = 3
 
@@ -21,17 +17,17 @@ class Pictures(Callback):
 
     on = "main"
 
-    def on_train_start(self, trainer: BaseTrainer) -> None:
-        dataset = trainer.train_loader.dataset
+    def on_train_start(self, trainer: Run) -> None:
+        dataset = getattr(trainer.train_loader, "dataset", None)  # a user's own loader may read anything
         if isinstance(dataset, TrainDataset):
             index = dataset.index
             save_labels_picture(index.cls, index.boxes, trainer.data["names"], trainer.save_dir / "labels.jpg")
 
-    def on_train_batch_end(self, trainer: BaseTrainer) -> None:
-        closing = trainer.epochs - trainer.plan.close_mosaic
+    def on_train_batch_end(self, trainer: Run) -> None:
+        closing = trainer.epochs - trainer.closing_epochs()
         if trainer.step < PICTURED_BATCHES and trainer.epoch in (0, closing):
             number = trainer.epoch * len(trainer.train_loader) + trainer.step
             save_train_batch(trainer.save_dir / f"train_batch{number}.jpg", trainer.batch, trainer.data["names"])
 
-    def on_train_end(self, trainer: BaseTrainer) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         save_results_picture(trainer.csv, trainer.save_dir / "results.png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -10,9 +10,7 @@ from eyas.callbacks.base import Callback
 from eyas.log import format_table
 from eyas.report import overview
 from eyas.report.console import RunConsole
-
-if TYPE_CHECKING:
-    from eyas.train.trainer import BaseTrainer
+from eyas.run.protocol import Run
 
 
 class ConsoleReport(Callback):
@@ -23,7 +21,7 @@ class ConsoleReport(Callback):
     def __init__(self, enabled: bool = True) -> None:
         self.console = RunConsole(enabled=enabled)
 
-    def on_train_start(self, trainer: BaseTrainer) -> None:
+    def on_train_start(self, trainer: Run) -> None:
         self.console.device = trainer.device
         self.console.start(overview.decision_rows(trainer), self.header(trainer))
         stages = format_table(overview.STAGE_HEADER, overview.stage_rows(trainer))
@@ -33,7 +31,7 @@ class ConsoleReport(Callback):
                 self.console.message("  " + line)
             self.console.message("")
 
-    def header(self, trainer: BaseTrainer) -> str:
+    def header(self, trainer: Run) -> str:
         """One line: what trains on what, where, into which folder."""
         device = trainer.device.type
         place = (
@@ -43,20 +41,20 @@ class ConsoleReport(Callback):
         data = f"{trainer.args.data}, {trainer.plan.images} images at {trainer.args.imgsz} px"
         return f"{verb}: {trainer.args.model} on {data}, {place}, results in {trainer.save_dir}"
 
-    def on_train_epoch_start(self, trainer: BaseTrainer) -> None:
+    def on_train_epoch_start(self, trainer: Run) -> None:
         self.console.epoch_start(trainer.epoch, trainer.epochs, len(trainer.train_loader))
 
-    def on_train_batch_end(self, trainer: BaseTrainer) -> None:
+    def on_train_batch_end(self, trainer: Run) -> None:
         images, boxes = len(trainer.batch["img"]), len(trainer.batch["cls"])
         self.console.batch(trainer.step, trainer.running_losses, images, boxes)
 
-    def on_fit_epoch_end(self, trainer: BaseTrainer) -> None:
+    def on_fit_epoch_end(self, trainer: Run) -> None:
         self.console.epoch_end({k: v for k, v in trainer.history.rows[-1].items() if k != "time"})
 
-    def on_train_end(self, trainer: BaseTrainer) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         self.console.finish(self.ending(trainer))
 
-    def ending(self, trainer: BaseTrainer) -> list[str]:
+    def ending(self, trainer: Run) -> list[str]:
         """Lines that say what was reached and where it lies."""
         minutes = trainer.elapsed() / 60
         lines = [f"{trainer.epoch + 1} epochs in {minutes:.1f} minutes."]
@@ -68,13 +66,13 @@ class ConsoleReport(Callback):
             lines.append(f"Best weights: {trainer.best}")
         return [*lines, f"Everything else: {trainer.save_dir}"]
 
-    def on_exception(self, trainer: BaseTrainer) -> None:
+    def on_exception(self, trainer: Run) -> None:
         self.console.close()
 
-    def teardown(self, trainer: BaseTrainer) -> None:
+    def teardown(self, trainer: Run) -> None:
         self.console.close()
 
 
-def best_metrics(trainer: BaseTrainer) -> dict[str, Any]:
+def best_metrics(trainer: Run) -> dict[str, Any]:
     """Return the metrics of the final evaluation that have the prefix ``metrics/``."""
     return {key: value for key, value in trainer.metrics.items() if key.startswith("metrics/")}

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Decision:
+class Choice:
     """One derived value and who decided it."""
 
     name: str
@@ -61,7 +61,7 @@ class Plan:
     ema_tau: float
     close_mosaic: int
     from_scratch: bool = True
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[Choice, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -70,7 +70,7 @@ class Plan:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
         """Return the plan that ``to_dict`` described."""
-        return cls(**{**values, "decisions": tuple(Decision(**d) for d in values["decisions"])})
+        return cls(**{**values, "decisions": tuple(Choice(**d) for d in values["decisions"])})
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, value and reason of every decision, as text."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,30 @@ from eyas.run.tracking import History, LossMeter
 from eyas.types import Batch, Progress
 
 
-class Loader(Protocol):
-    """Batches with a length; ours also follow epochs and tell what they do, a user's may be any other."""
+class Stage(NamedTuple):
+    """A part of the run in which something is not as in the rest; ``start`` and ``end`` are epochs that lie behind."""
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    name: str
+    start: float
+    end: float
+
+
+class FrozenSpan(NamedTuple):
+    """Parameters that a component freezes, by name, and when, in words: ``" until epoch 3"``."""
+
+    names: frozenset[str]
+    when: str
+
+
+class Loader(Protocol):
+    """Batches with a length. Ours also follows epochs and knows its images; a user's may be any other."""
+
+    def __iter__(self) -> Iterator[Any]: ...
     def __len__(self) -> int: ...
 
 
 class Component(Protocol):
-    """What a run tells of something that hangs in its loop, see ``eyas.callbacks.Callback``."""
+    """What others may ask of one that hangs in the loop; said in words at ``eyas.callbacks.Callback``."""
 
     decides: str | None
     options: tuple[str, ...]
@@ -37,12 +52,19 @@ class Component(Protocol):
     on: str
 
     def needs(self, adjuster: str) -> bool: ...
-    def describe(self, run: Run) -> dict[str, object]: ...
-    def witness(self, run: Run) -> dict[str, object]: ...
+    def adjusts(self, adjuster: str) -> bool: ...
+    def describe(self, trainer: Run) -> dict[str, object]: ...
+    def witness(self, trainer: Run) -> dict[str, object]: ...
+    def stages(self, trainer: Run) -> list[Stage]: ...
+    def frozen_spans(self, trainer: Run) -> list[FrozenSpan]: ...
+    def clip_text(self, trainer: Run) -> str | None: ...
+    def schedule_text(self, trainer: Run) -> str | None: ...
+    def metric_keys(self, names: Mapping[int, str]) -> list[str]: ...
+    def may_add_metrics(self) -> bool: ...
 
 
 class Hooks(Protocol):
-    """Who hangs in the loop, and how often each hook was called, see ``eyas.callbacks.CallbackList``."""
+    """Who hangs in the loop, and how often each hook was called; said in words at ``eyas.callbacks.CallbackList``."""
 
     calls: dict[tuple[str, str], int]
     late: set[tuple[str, str]]
@@ -54,19 +76,20 @@ class Hooks(Protocol):
 
 
 class Run(Protocol):
-    """A training in one process.
+    """A training in one process, from ``on_pretrain_routine_end`` on; before that, what is not built yet is missing.
 
     Attributes:
         args: the options; assigning an unknown name is an error.
         plan: what they mean for this run.
-        data: description of the data: ``train``, ``val``, ``names``, ``nc``.
-        save_dir, wdir, csv, last, best: run folder, folder of weights, ``results.csv``, latest and best weights.
+        data: description of the data: ``train``, ``val``, ``names``, ``nc`` and what else the user's file holds.
+        save_dir, wdir, csv: run folder, folder of weights, ``results.csv``; last, best: latest and best weights.
         device, amp_dtype: where the model is, and the type that autocast computes in, None for float32.
         world_size: processes that train together, 0 for one.
         batch_size: images per step over all processes.
-        model: the network, possibly wrapped (``eyas.optim.unwrap_model``).
+        model: the network, possibly wrapped (``eyas.nn.unwrap.unwrap_model``).
         ema: the average of its weights; None without one.
-        optimizer, train_loader, test_loader, validator: as built; each may be of the user's making.
+        optimizer, train_loader, test_loader, validator: as built; each may be of the user's making, and a validator is
+            anything that is called as ours.
         callbacks: who hangs in the loop.
         epoch, step: where the run stands, 0-based; epochs: its length, which a ``time`` budget estimates anew.
         start_epoch: where this process began; resume_from: the checkpoint it went on from, else None.
@@ -76,7 +99,7 @@ class Run(Protocol):
         meter, epoch_log, history: means of the losses so far; numbers to add to this epoch's row; all rows.
         metrics, fitness: of the latest validation.
         best_fitness, best_epoch, best_files: of the best epoch, 1-based; stem of a file of best weights -> its epoch.
-        stop: set it True to end the run after this epoch.
+        stop: set it True to end the run after this epoch; time_is_up: whether the ``time`` budget is spent.
         freeze_layer_names: parts of names; normalisation layers with one of them in their name stay in eval mode.
         exception: what was raised, for ``on_exception``.
     """
@@ -96,9 +119,9 @@ class Run(Protocol):
     model: nn.Module
     ema: ModelEMA | None
     optimizer: Optimizer
-    train_loader: Any  # a user's loader and validator have what the user gave them
-    test_loader: Any
-    validator: Any
+    train_loader: Loader
+    test_loader: Loader
+    validator: object
     epoch: int
     step: int
     epochs: int
@@ -117,6 +140,7 @@ class Run(Protocol):
     best_fitness: float | None
     best_files: dict[str, int]
     stop: bool
+    time_is_up: bool
     freeze_layer_names: list[str]
     exception: BaseException | None
 
@@ -135,6 +159,9 @@ class Run(Protocol):
 
     def running_losses(self) -> dict[str, float]:
         """Mean losses of the epoch so far; waits for the device."""
+
+    def label_loss_items(self, loss_items: dict[str, float]) -> dict[str, float]:
+        """Losses under the keys of ``results.csv``."""
 
     def lf(self, fraction: float) -> float:
         """Multiplier of all rates after this share of the run."""

@@ -10,7 +10,7 @@ from typing import TypedDict
 from eyas.config import TrainOptions
 from eyas.optim.optimizers import optimizer_class
 from eyas.recipes import OptimizerChoice, Recipe
-from eyas.run.plan import Decision, Plan
+from eyas.run.plan import Choice, Plan
 
 
 class _Choices:
@@ -18,7 +18,7 @@ class _Choices:
 
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
-        self.decisions: list[Decision] = []
+        self.decisions: list[Choice] = []
 
     def take(self, name: str, automatic: object, why: str) -> object:
         typed = self.options.is_typed(name) and self.options.get(name) is not None
@@ -33,7 +33,7 @@ class _Choices:
         return int(self.take(name, automatic, why))  # type: ignore[call-overload]  # the option's type is a whole number
 
     def note(self, name: str, value: object, why: str) -> None:
-        self.decisions.append(Decision(name, value, why))
+        self.decisions.append(Choice(name, value, why))
 
 
 def automatic_epochs(recipe: Recipe, images: int, imgsz: int, on_cpu: bool) -> tuple[int, str]:

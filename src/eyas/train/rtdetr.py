@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from eyas.callbacks import Callback, CallbackList
-from eyas.callbacks.rates import LayerRates, first_match, layer_rates
+from eyas.callbacks.rates import LayerRates, layer_rates
 from eyas.config import TrainOptions
 from eyas.models import build_detector, model_table
 from eyas.nn.unwrap import unwrap_model
@@ -91,10 +91,7 @@ def decides_backbone(callback: Callback, model: Any) -> bool:
     """Whether a component sets rates of parameters in the backbone."""
     if not isinstance(callback, LayerRates):
         return callback.decides == LayerRates.decides
-    if callback.layer_decay is not None:
-        return True
-    ruled = first_match(model, callback.rules or {}, "lr_rules")
-    return any(name.startswith(model.sections()["backbone"]) for name in ruled)
+    return callback.sets_rate_of(model, "backbone")
 
 
 def table_to_train(cfg: Any, from_scratch: bool) -> dict[str, Any]:

@@ -388,9 +388,10 @@ def test_phases_hand_over() -> None:
         "freeze 2": "first 1 layers from epoch 3 until epoch 4 (4 tensors, 1 norms held)",
         "freeze 3": "head from epoch 5 (2 tensors, 0 norms held)",
     }
-    assert trainer.freeze.frozen_until(trainer)["model.0.0.weight"] == 4
-    assert trainer.freeze.frozen_until(trainer)["model.1.0.weight"] == 2
-    assert trainer.freeze.frozen_until(trainer)["model.2.weight"] is None
+    assert trainer.freeze.stages(trainer) == [("backbone frozen", 0, 2), ("1 frozen", 2, 4), ("head frozen", 4, 6)]
+    spans = trainer.freeze.frozen_spans(trainer)
+    assert [len(names) for names, _ in spans] == [8, 4, 2]
+    assert [when for _, when in spans] == [" until epoch 2", " from epoch 3 until epoch 4", " from epoch 5"]
 
 
 def test_overlapping_phases_unfreeze_only_at_the_last_end() -> None:

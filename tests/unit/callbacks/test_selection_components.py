@@ -116,8 +116,8 @@ def test_names_objects_and_functions_are_reported_together():
     assert list(loop.metrics) == ["x", *shipped, "metrics/boxes_found", "metrics/a", "mine/b"]
     assert loop.metrics["metrics/boxes_found"] == 3.0 and loop.metrics["mine/b"] == 2.0
     assert report.witness(loop)["metrics"].keys() == loop.metrics.keys() - {"x"}
-    assert report.columns(NAMES) is None and report.shipped_columns(NAMES) == shipped
-    assert MetricReport("f1").columns(NAMES) == F1().columns(NAMES)
+    assert report.metric_keys(NAMES) == shipped and report.may_add_metrics()
+    assert MetricReport("f1").metric_keys(NAMES) == F1().columns(NAMES) and not MetricReport("f1").may_add_metrics()
 
 
 def test_the_pure_function_needs_no_trainer():

@@ -12,13 +12,12 @@ from eyas import Callback, DetectionTrainer
 from eyas.callbacks import ClipGradNorm, LayerRates, Schedule
 from eyas.prove.conflicts import (
     ConflictError,
-    names_in,
     reads,
     refuse_conflicts,
     refuse_second_fitness,
     void_by_override,
 )
-from eyas.run.overrides import overrides
+from eyas.run.overrides import names_in, overrides
 
 
 class OwnStep(DetectionTrainer):
