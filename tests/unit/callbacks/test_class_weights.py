@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from eyas.data.dataset import TrainDataset
 from eyas.data.loader import build_train_loader
 from eyas.losses import DenseCriterion, SetCriterion
 from eyas.models import DetectionModel, RTDETRDetectionModel
+from small_run import SmallRun
 
 counts_of_classes = st.lists(st.integers(0, 10**7), min_size=1, max_size=30)
 
@@ -154,8 +154,8 @@ def test_contradictions_between_options() -> None:
 
 
 # -- in a trainer's place ----------------------------------------------------------------------------------------------
-class Trainer(SimpleNamespace):
-    """What ClassWeights sees of a trainer."""
+class Trainer(SmallRun):
+    """A run on real data, with one component."""
 
     def run(self, component: ClassWeights) -> None:
         self.model = component.adjust_model(self, self.model)
@@ -170,7 +170,9 @@ def trainer(digits_tiny: Path, tiny_model: Path) -> Iterator[Trainer]:
     dataset = TrainDataset(index, ImageStore(index, imgsz=64), imgsz=64, settings=AugmentSettings())
     loader = build_train_loader(dataset, batch=16, workers=0, seed=0)
     model = DetectionModel(tiny_model, nc=data["nc"], names=data["names"], verbose=False)
-    yield Trainer(train_loader=loader, model=model, data=data, args=SimpleNamespace(verbose=False))
+    run = Trainer(model=model, verbose=False)
+    run.train_loader, run.data = loader, data
+    yield run
     loader.close()
 
 

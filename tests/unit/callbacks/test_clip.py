@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from torch import nn
 
 from eyas.callbacks.clip import ClipGradNorm, ClipGradValue, ClipMeter, clip_grad_norm, clip_grad_value
 from eyas.config import TrainOptions
+from small_run import SmallRun, optimizer_of
 
 
 def parameter(*values: float) -> nn.Parameter:
@@ -30,9 +29,10 @@ def network(seed: int = 0) -> nn.Module:
     return net
 
 
-def trainer_of(*groups: list[nn.Parameter]) -> Any:
-    optimizer = SimpleNamespace(param_groups=[{"params": list(group)} for group in groups])
-    return SimpleNamespace(optimizer=optimizer, epoch_log={})
+def trainer_of(*groups: list[nn.Parameter]) -> SmallRun:
+    run = SmallRun()
+    run.optimizer = optimizer_of(groups) if groups else run.optimizer
+    return run
 
 
 @pytest.mark.parametrize("max_norm", [1e-3, 0.1, 10.0, 1e6])
@@ -155,11 +155,13 @@ def test_options_make_the_same_components() -> None:
     assert ClipGradNorm.from_options(TrainOptions(clip_grad_norm=0)) is None
     both = ClipGradNorm.from_options(TrainOptions(clip_grad_norm=0.1, clip_per_group=True))
     assert both is not None
-    assert both.describe(None) == {"clipping by norm": "0.1 for each group"}
+    assert both.describe(SmallRun()) == {"clipping by norm": "0.1 for each group"}
+    assert both.clip_text(SmallRun()) == "norm 0.1 for each group"
     assert ClipGradValue.from_options(TrainOptions()) is None
     value = ClipGradValue.from_options(TrainOptions(clip_grad_value=0.5))
     assert value is not None
-    assert value.describe(None) == {"clipping by value": "0.5"}
+    assert value.describe(SmallRun()) == {"clipping by value": "0.5"}
+    assert value.clip_text(SmallRun()) == "value 0.5"
     with pytest.raises(ValueError, match="clip_per_group=True has no effect with clip_grad_norm=0"):
         ClipGradNorm.from_options(TrainOptions(clip_grad_norm=0, clip_per_group=True))
 

@@ -6,7 +6,6 @@ import copy
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +20,9 @@ from eyas.config import TrainOptions
 from eyas.files import digest
 from eyas.models import DetectionModel
 from eyas.nn.norms import hold_norms, norm_marks, norms, norms_within
-from eyas.optim import ModelEMA, apply_schedule, build_optimizer, parameter_groups
+from eyas.optim import parameter_groups
 from eyas.optim.select import select
-from eyas.types import Progress
+from small_run import Net, SmallRun
 
 
 @pytest.fixture(scope="module")
@@ -31,92 +30,18 @@ def detector(tiny_model: Path) -> DetectionModel:
     return DetectionModel(tiny_model, nc=3, verbose=False)
 
 
-class Net(nn.Module):
-    """Three rows: two with normalisation, and a head."""
-
-    def __init__(self, sync: bool = False) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        norm = nn.SyncBatchNorm if sync else nn.BatchNorm1d
-        rows = [nn.Sequential(nn.Linear(4, 4), norm(4)) for _ in range(2)]
-        self.model = nn.Sequential(*rows, nn.Linear(4, 2))
-
-    def sections(self) -> dict[str, tuple[str, ...]]:
-        return {"backbone": ("model.0.", "model.1."), "head": ("model.2.",)}
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x)
-
-
-class Trainer:
-    """The part of a trainer that freezing meets, in the order in which the real one does it."""
-
-    STEPS = 3
+class Trainer(SmallRun):
+    """A run with one component; ``on_epoch`` is called at the start of each epoch."""
 
     def __init__(self, freeze: Freeze, epochs: int = 6, model: nn.Module | None = None, **hooks: Any) -> None:
-        self.freeze, self.epochs, self.model = freeze, epochs, model or Net()
-        self.args = SimpleNamespace(time=None)
-        self.resume_from: dict[str, Any] | None = None
-        self.freeze_layer_names, self.epoch, self.step, self.start_epoch = [".dfl"], 0, 0, 0
+        self.adjusts = hooks.get("adjust", True)
+        super().__init__(freeze, epochs=epochs, model=model)
+        self.freeze = freeze
         self.on_epoch: Callable[[Any], None] = hooks.get("on_epoch", lambda trainer: None)
-        groups = parameter_groups(self.model, lr=0.05, decay=0.01)
-        groups = freeze.adjust_param_groups(self, groups) if hooks.get("adjust", True) else groups
-        self.optimizer = build_optimizer("AdamW", groups, lr=0.05, momentum=0.9)
-        for group in self.optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-        self.ema = ModelEMA(self.model, decay=0.9, tau=2)
-        self.rates: list[list[float]] = []
-        self.held: list[int] = []
+        self.callbacks.add_function("on_train_epoch_start", lambda trainer: self.on_epoch(trainer))
 
-    def progress(self) -> Progress:
-        return Progress(self.epoch, self.epochs, self.step, self.STEPS)
-
-    def run(self, until: int | None = None) -> Trainer:
-        self.freeze.on_pretrain_routine_end(self)
-        for epoch in range(self.start_epoch, self.epochs if until is None else until):
-            self.epoch = epoch
-            self.model.train()
-            self.freeze.on_train_epoch_start(self)
-            self.on_epoch(self)
-            self.held.append(hold_norms(self.model, self.freeze_layer_names))
-            for step in range(self.STEPS):
-                self.step = step
-                self.train_step()
-        return self
-
-    def train_step(self) -> None:
-        apply_schedule(self.optimizer, multiplier=1.0)
-        self.freeze.adjust_rates(self, self.optimizer.param_groups)
-        self.rates.append([group["lr"] for group in self.optimizer.param_groups])
-        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(self.epoch * 10 + self.step))
-        self.model(x + 2).square().mean().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.ema.update(self.model)
-
-    def saved(self) -> dict[str, Any]:
-        state = {
-            "epoch": self.epoch + 1,
-            "model": self.model.state_dict(),
-            "ema": (self.ema.ema.state_dict(), self.ema.updates),
-            "optimizer": self.optimizer.state_dict(),
-            "frozen": [n for n, p in self.model.named_parameters() if not p.requires_grad],
-            "freeze_layer_names": self.freeze_layer_names,
-            "freeze": self.freeze.state_dict(),
-        }
-        return copy.deepcopy(state)
-
-    def resume(self, state: dict[str, Any]) -> Trainer:
-        self.resume_from, self.start_epoch = state, state["epoch"]
-        self.model.load_state_dict(state["model"])
-        self.ema.ema.load_state_dict(state["ema"][0])
-        self.ema.updates = state["ema"][1]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.freeze_layer_names = state["freeze_layer_names"]
-        for name, p in self.model.named_parameters():
-            p.requires_grad_(name not in state["frozen"])
-        self.freeze.load_state_dict(state["freeze"])
-        return self
+    def groups(self) -> list[dict[str, Any]]:
+        return super().groups() if self.adjusts else parameter_groups(self.model, lr=0.05, decay=0.01)
 
 
 def tensors(model: nn.Module, prefix: str = "") -> dict[str, bytes]:
@@ -256,7 +181,7 @@ def test_frozen_tensors_and_buffers_stay_byte_identical_in_model_and_average() -
     """users.md row 5, architecture trap 6."""
     trainer = Trainer(Freeze("backbone"))
     before = {part: tensors(trainer.model, part) for part in ("model.0.", "model.1.", "model.2.")}
-    trainer.run()
+    trainer.fit()
     for model in (trainer.model, trainer.ema.ema):
         for part in ("model.0.", "model.1."):
             assert tensors(model, part) == before[part]
@@ -277,7 +202,7 @@ def test_synchronised_statistics_are_held_too() -> None:
 def test_statistics_move_when_asked_to() -> None:
     trainer = Trainer(Freeze("backbone", norm="update"))
     before = tensors(trainer.model)
-    trainer.run()
+    trainer.fit()
     assert trainer.freeze_layer_names == [".dfl"]
     moved = {key for key, value in tensors(trainer.model, "model.0.").items() if value != before[key]}
     assert moved == {"model.0.1.running_mean", "model.0.1.running_var", "model.0.1.num_batches_tracked"}
@@ -288,10 +213,10 @@ def test_parameters_learn_in_the_very_next_step_after_the_switch(caplog: pytest.
     trainer = Trainer(Freeze("backbone", 2))
     before = tensors(trainer.model, "model.0.")
     with caplog.at_level(logging.INFO, logger="eyas"):
-        trainer.run(until=2)
+        trainer.fit(until=2)
         assert tensors(trainer.model, "model.0.") == before
-        trainer.start_epoch, trainer.STEPS = 2, 1
-        trainer.run(until=3)
+        trainer.start_epoch, trainer.train_loader.batches = 2, 1
+        trainer.fit(until=3)
     assert all(value != before[key] for key, value in tensors(trainer.model, "model.0.").items() if "bias" not in key)
     assert trainer.held == [2, 2, 0]
     assert trainer.freeze_layer_names == [".dfl"]
@@ -305,7 +230,7 @@ def test_every_parameter_is_in_the_optimizer_from_the_start() -> None:
     """peers.md 1e trap 1, with rates per layer beside it."""
     freeze, rates = Freeze("backbone", 2, ramp=1), LayerRates({"backbone": 0.1})
     model = Net()
-    trainer = SimpleNamespace(model=model, epochs=5)
+    trainer = SmallRun(model=model, epochs=5)
     groups = rates.adjust_param_groups(
         trainer, freeze.adjust_param_groups(trainer, parameter_groups(model, lr=1, decay=0))
     )
@@ -325,9 +250,9 @@ def test_resumed_before_at_and_after_the_switch(cut: int, ramp: float) -> None:
     def make() -> Trainer:
         return Trainer(Freeze(phases=[{"what": "backbone", "epochs": 0.5, "ramp": ramp}]))
 
-    straight = make().run()
-    first = make().run(until=cut)
-    second = make().resume(first.saved()).run()
+    straight = make().fit()
+    first = make().fit(until=cut)
+    second = make().resume(first.state()).fit()
     assert tensors(second.model) == tensors(straight.model)
     assert tensors(second.ema.ema) == tensors(straight.ema.ema)
     assert first.rates + second.rates == straight.rates
@@ -337,9 +262,9 @@ def test_resumed_before_at_and_after_the_switch(cut: int, ramp: float) -> None:
 
 def test_a_run_that_grows_does_not_freeze_again() -> None:
     """Half of 4 epochs was over after 2; going on to 12 epochs does not make it 6."""
-    first = Trainer(Freeze("backbone", 0.5), epochs=4).run()
-    second = Trainer(Freeze("backbone", 0.5), epochs=12).resume(first.saved())
-    second.run(until=5)
+    first = Trainer(Freeze("backbone", 0.5), epochs=4).fit()
+    second = Trainer(Freeze("backbone", 0.5), epochs=12).resume(first.state())
+    second.fit(until=5)
     assert trainable(second.model) == {"0", "1", "2"}
 
 
@@ -352,11 +277,11 @@ def script_05(trainer: Any) -> None:
 
 def test_a_users_own_unfreezing_is_not_undone() -> None:
     """What the guide does: freeze without an end, and a function that ends it."""
-    trainer = Trainer(Freeze(2), on_epoch=script_05).run(until=3)
+    trainer = Trainer(Freeze(2), on_epoch=script_05).fit(until=3)
     assert trainable(trainer.model) == {"0", "1", "2"}
     assert trainer.held == [2, 2, 0]
-    resumed = Trainer(Freeze(2), on_epoch=script_05).resume(trainer.saved()).run()
-    straight = Trainer(Freeze(2), on_epoch=script_05).run()
+    resumed = Trainer(Freeze(2), on_epoch=script_05).resume(trainer.state()).fit()
+    straight = Trainer(Freeze(2), on_epoch=script_05).fit()
     assert tensors(resumed.model) == tensors(straight.model)
     assert trainable(resumed.model) == {"0", "1", "2"}
     assert "freeze" in resumed.freeze.witness(resumed)
@@ -367,7 +292,7 @@ def test_requires_grad_of_others_is_never_touched() -> None:
     model = Net()
     model.model[0][0].weight.requires_grad_(False)
     before = tensors(model, "model.0.0.weight")
-    trainer = Trainer(Freeze("backbone", 2), model=model).run()
+    trainer = Trainer(Freeze("backbone", 2), model=model).fit()
     assert not model.model[0][0].weight.requires_grad
     assert model.model[0][0].bias.requires_grad
     assert tensors(trainer.model, "model.0.0.weight") == before
@@ -378,7 +303,7 @@ def test_phases_hand_over() -> None:
     trainer = Trainer(Freeze(phases=phases))
     seen = []
     trainer.on_epoch = lambda t: seen.append((trainable(t.model), list(t.freeze_layer_names)))
-    trainer.run()
+    trainer.fit()
     dfl = ".dfl"
     assert seen[::2] == [({"2"}, [dfl, "model.0.", "model.1."]), ({"1", "2"}, [dfl, "model.0."]), ({"0", "1"}, [dfl])]
     assert seen[1::2] == seen[::2]
@@ -399,13 +324,13 @@ def test_overlapping_phases_unfreeze_only_at_the_last_end() -> None:
     trainer = Trainer(Freeze(phases=phases))
     seen = []
     trainer.on_epoch = lambda t: seen.append(trainable(t.model))
-    trainer.run()
+    trainer.fit()
     assert seen == [{"2"}] * 3 + [{"1", "2"}] * 2 + [{"0", "1", "2"}]
 
 
 def test_a_ramp_raises_the_rate_of_the_unfrozen_part_only() -> None:
     trainer = Trainer(Freeze("backbone", 2, ramp=2))
-    trainer.run()
+    trainer.fit()
     names = [group["name"] for group in trainer.optimizer.param_groups]
     frozen = names.index("weight/frozen until 2")
     rates = [row[frozen] / 0.05 for row in trainer.rates]
@@ -417,13 +342,13 @@ def test_a_ramp_raises_the_rate_of_the_unfrozen_part_only() -> None:
 def test_without_a_ramp_groups_stay_what_they_are() -> None:
     model = Net()
     groups = parameter_groups(model, lr=0.1, decay=0.01)
-    assert Freeze(1, 2).adjust_param_groups(SimpleNamespace(model=model, epochs=5), groups) == groups
+    assert Freeze(1, 2).adjust_param_groups(SmallRun(model=model, epochs=5), groups) == groups
 
 
 def test_a_ramp_on_a_users_own_groups_is_refused() -> None:
     with pytest.raises(ValueError, match=r"freeze_ramp has no effect: build_optimizer\(\) made its own groups"):
-        Trainer(Freeze("backbone", 2, ramp=1), adjust=False).run()
-    Trainer(Freeze("backbone", 2), adjust=False).run()
+        Trainer(Freeze("backbone", 2, ramp=1), adjust=False).fit()
+    Trainer(Freeze("backbone", 2), adjust=False).fit()
 
 
 @pytest.mark.parametrize(
@@ -438,7 +363,7 @@ def test_a_ramp_on_a_users_own_groups_is_refused() -> None:
 )
 def test_what_cannot_be_is_refused_before_the_first_step(freeze: Freeze, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Trainer(freeze).run()
+        Trainer(freeze).fit()
 
 
 def test_a_selector_without_a_match_is_refused_while_building() -> None:
@@ -447,7 +372,7 @@ def test_a_selector_without_a_match_is_refused_while_building() -> None:
 
 
 def test_the_witness_is_the_hash_at_first_and_now() -> None:
-    trainer = Trainer(Freeze("backbone", 4)).run(until=1)
+    trainer = Trainer(Freeze("backbone", 4)).fit(until=1)
     (seen,) = trainer.freeze.witness(trainer)["freeze"]  # type: ignore[misc]
     assert seen["identical"] is True
     assert seen["sha256"] == seen["sha256 at first"] == digest(trainer.freeze.tensors_of(trainer.model, 0))
@@ -459,7 +384,7 @@ def test_the_witness_is_the_hash_at_first_and_now() -> None:
 
 
 def test_the_witness_after_the_end_is_that_of_the_end() -> None:
-    trainer = Trainer(Freeze("backbone", 2)).run()
+    trainer = Trainer(Freeze("backbone", 2)).fit()
     (seen,) = trainer.freeze.witness(trainer)["freeze"]  # type: ignore[misc]
     assert (seen["identical"], seen["frozen"], seen["norms held"]) == (True, 0, 0)
 
@@ -534,8 +459,8 @@ def test_what_is_frozen_is_a_function_of_progress(spans: list[tuple[Any, int, in
     def record(trainer: Any) -> None:
         seen[trainer.epoch] = {n for n, p in trainer.model.named_parameters() if not p.requires_grad}
 
-    first = Trainer(Freeze(phases=phases), on_epoch=record).run(until=cut)
-    second = Trainer(Freeze(phases=phases), on_epoch=record).resume(first.saved()).run()
+    first = Trainer(Freeze(phases=phases), on_epoch=record).fit(until=cut)
+    second = Trainer(Freeze(phases=phases), on_epoch=record).resume(first.state()).fit()
     for epoch, frozen in seen.items():
         on = [p for p in phases if epoch in range(p.get("start", 0), p.get("start", 0) + p.get("epochs", 99))]
         assert frozen == {name for p in on for name in select(second.model, p["what"])}, epoch

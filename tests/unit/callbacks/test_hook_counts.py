@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
 import pytest
 
 from eyas.callbacks import Callback, CallbackList
+from small_run import SmallRun
 
 
 class Double(Callback):
@@ -30,9 +30,9 @@ def note(trainer: Any) -> None:
 
 def test_calls_are_counted_by_receiver_and_hook() -> None:
     hooks = CallbackList([Double(), Quiet(), Double()], {"on_train_start": [note, note, lambda trainer: None]})
-    assert hooks.adjust("adjust_loss", None, 1) == 4
+    assert hooks.adjust("adjust_loss", SmallRun(), 1) == 4
     for _ in range(3):
-        hooks.fire("on_train_start", SimpleNamespace())
+        hooks.fire("on_train_start", SmallRun())
     inner = "test_calls_are_counted_by_receiver_and_hook.<locals>.<lambda>.0"
     assert hooks.calls == {
         ("Double.0", "adjust_loss"): 1,
@@ -49,7 +49,7 @@ def test_calls_are_counted_by_receiver_and_hook() -> None:
 def test_only_hooks_of_ones_own_are_registered_and_called() -> None:
     hooks = CallbackList([Quiet(), Double()])
     assert hooks.registered() == [("Double.0", "adjust_loss"), ("Double.0", "on_train_start")]
-    hooks.fire("on_train_end", None)  # the empty method would take any trainer
+    hooks.fire("on_train_end", SmallRun())
     assert hooks.calls == {}
 
 
@@ -76,7 +76,7 @@ def test_what_raises_has_not_run() -> None:
 
     hooks = CallbackList([Wrong()])
     with pytest.raises(TypeError, match=r"^Wrong\.adjust_loss\(\) returned None"):
-        hooks.adjust("adjust_loss", None, 1)
+        hooks.adjust("adjust_loss", SmallRun(), 1)
     assert hooks.calls == {}
 
 
@@ -92,7 +92,7 @@ def test_names_follow_a_list_that_changes() -> None:
 
 def test_late_ones_are_known() -> None:
     hooks = CallbackList([Double()])
-    hooks.fire("on_train_start", SimpleNamespace())
+    hooks.fire("on_train_start", SmallRun())
     hooks.add(Double())
     hooks.add_function("on_train_end", note)
     assert hooks.late == {("Double.1", "on_train_start")}
@@ -106,9 +106,9 @@ def test_a_list_travels_with_its_counts() -> None:
         total += 1
 
     hooks = CallbackList([Double()], {"on_train_start": [closure]})
-    hooks.adjust("adjust_loss", None, 1)
+    hooks.adjust("adjust_loss", SmallRun(), 1)
     copy = cloudpickle.loads(cloudpickle.dumps(hooks))
-    copy.fire("on_train_start", SimpleNamespace())
+    copy.fire("on_train_start", SmallRun())
     assert copy.calls[("Double.0", "adjust_loss")] == 1
     assert sum(copy.calls.values()) == 3
     assert sum(hooks.calls.values()) == 1

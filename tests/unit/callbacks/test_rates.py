@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from eyas.config import TrainOptions
 from eyas.models import DetectionModel
 from eyas.optim import apply_schedule, build_optimizer, check_groups, parameter_groups
 from eyas.optim.select import select
+from small_run import SmallRun
 
 SELECTORS = ["backbone", "backbone.p3", "neck", "head", "head.cls", "model.*.bn.*", "/bias$/", "model.4", "23.cv3"]
 
@@ -37,10 +37,6 @@ def values(model: nn.Module, groups: list[dict[str, Any]], key: str) -> dict[str
     flat = [(names[id(p)], group[key]) for group in groups for p in group["params"]]
     assert sorted(n for n, _ in flat) == sorted(names.values())
     return dict(flat)
-
-
-def trainer_of(model: nn.Module, **more: Any) -> SimpleNamespace:
-    return SimpleNamespace(model=model, **more)
 
 
 @settings(deadline=None, max_examples=30)
@@ -135,7 +131,7 @@ def test_muons_boosted_groups_keep_their_own_factor(model: DetectionModel) -> No
 @pytest.mark.parametrize("name", ["MuSGD", "AdamW", "SGD", "RMSprop"])
 def test_ratios_stay_through_warm_up_and_schedule(model: DetectionModel, name: str) -> None:
     component = LayerRates({"backbone": 0.1}, layer_decay=0.9)
-    trainer = trainer_of(model)
+    trainer = SmallRun(model=model)
     groups = component.adjust_param_groups(trainer, default(model, muon=name == "MuSGD"))
     optimizer = build_optimizer(name, groups, lr=0.01, momentum=0.9)
     check_groups(model, optimizer)
@@ -154,7 +150,7 @@ def test_ratios_stay_through_warm_up_and_schedule(model: DetectionModel, name: s
 
 def test_the_witness_finds_factors_in_the_real_optimizer(model: DetectionModel) -> None:
     component = LayerRates({"backbone": 0.1, "head": 2.0}, decay_rules={"neck": 0.0})
-    trainer = trainer_of(model)
+    trainer = SmallRun(model=model)
     groups = component.adjust_param_groups(trainer, default(model))
     trainer.optimizer = torch.optim.AdamW(groups)
     seen = component.witness(trainer)
@@ -167,7 +163,8 @@ def test_the_witness_finds_factors_in_the_real_optimizer(model: DetectionModel) 
 
 def test_no_witness_when_someone_else_made_the_groups(model: DetectionModel) -> None:
     component = LayerRates({"backbone": 0.1}, layer_decay=0.9)
-    trainer = trainer_of(model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.01))
+    trainer = SmallRun(model=model)
+    trainer.optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     assert component.witness(trainer) == {}
     component.adjust_param_groups(trainer, default(model))
     assert component.witness(trainer) == {}
@@ -197,7 +194,7 @@ def test_options_make_the_same_component() -> None:
     component = LayerRates.from_options(options)
     assert component is not None
     assert (component.rules, component.layer_decay, component.decay_rules) == ({"backbone": 0.1}, 0.8, {"head": 0.0})
-    assert component.describe(None) == {
+    assert component.describe(SmallRun()) == {
         "layer rates": "backbone x 0.1",
         "layer decay": "x 0.8 per level below the head",
         "decay rules": "head x 0",
@@ -227,3 +224,18 @@ def test_factors_multiply_over_all_who_set_them(model: DetectionModel, muon: boo
     started = values(model, optimizer.param_groups, "lr")
     for name, value in values(model, groups, "param_group").items():
         assert started[name] == pytest.approx(0.2 * factor[name] if value == "bias" else 0.0), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "decided"),
+    [
+        ({"rules": {"backbone.p3": 0.1}}, True),
+        ({"rules": {"head": 0.1}}, False),
+        ({"layer_decay": 0.9}, True),
+        ({"decay_rules": {"backbone": 0.0}}, False),
+    ],
+)
+def test_whether_rates_of_a_part_are_decided_here(
+    model: DetectionModel, arguments: dict[str, Any], decided: bool
+) -> None:
+    assert LayerRates(**arguments).sets_rate_of(model, "backbone") is decided

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,66 +13,38 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, AdamW, lr_scheduler
 
-from eyas.callbacks.base import CallbackList
 from eyas.callbacks.schedule import Schedule, TorchSchedule
-from eyas.config import resolve
+from eyas.config import TrainOptions, resolve
 from eyas.metrics import METRIC_KEYS
-from eyas.optim import apply_schedule
-from eyas.types import Progress
+from small_run import SmallRun
 
 BATCHES, ACCUMULATE = 5, 2
 STEPS = 3  # optimizer steps per epoch: after batches 2, 4 and 5
 RATES = (0.1, 0.003)
 
 
-class Loop:
-    """The part of the trainer's loop that sets rates; `rates` holds those of both groups at every batch."""
+class Loop(SmallRun):
+    """A run whose optimizer has two rates, and whose validations find given values of the fitness."""
 
-    def __init__(self, component, epochs=6, val_every=1, values=(), warmup=0):
-        self.callbacks = CallbackList([component])
-        self.epochs, self.warmup = epochs, warmup
-        self.plan = SimpleNamespace(batches=BATCHES, accumulate=ACCUMULATE)
-        self.args = SimpleNamespace(val=True, val_every=val_every, time=None, source=lambda name: "default")
-        self.data, self.model = {"names": {0: "cat"}}, SimpleNamespace(criterion=None)
-        self.meter = SimpleNamespace(means=dict)
+    def __init__(self, component, epochs=6, val_every=1, values=(), warmup=0, **options):
+        shape = {"epochs": epochs, "batches": BATCHES, "accumulate": ACCUMULATE, "warmup_batches": warmup}
+        super().__init__(component, **shape, val_every=val_every, **options)
         self.values = list(values) or [0.0] * 1000
-        self.validator, self.metrics, self.fitness, self.epoch, self.step = None, {}, None, 0, 0
         groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr, "initial_lr": lr} for lr in RATES]
         self.optimizer = SGD(groups, momentum=0.9)
-        self.rates = []
 
-    def label_loss_items(self, items):
-        return items
-
-    def validate(self): ...
-    def get_validator(self): ...
-
-    def progress(self):
-        return Progress(self.epoch, self.epochs, self.step, BATCHES)
-
-    def step_due(self):
-        return (self.step + 1) % ACCUMULATE == 0 or self.step + 1 == BATCHES
+    def learn(self):
+        """Rates are all that counts here."""
 
     def run(self, until=None):
-        self.callbacks.fire("on_pretrain_routine_end", self)
+        self.fire("on_pretrain_routine_end")
         while self.epoch < (until or self.epochs):
-            for self.step in range(BATCHES):
-                warm = min((self.progress().batches + 1) / max(self.warmup, 1), 1.0)
-                factor = self.callbacks.adjust("adjust_schedule", self, 0.123)
-                apply_schedule(self.optimizer, multiplier=factor, warm=warm, momentum=0.9)
-                self.rates.append([group["lr"] for group in self.optimizer.param_groups])
-                self.callbacks.fire("on_train_batch_end", self)
-            self.callbacks.fire("on_train_epoch_end", self)
+            self.train_epoch()
             if (self.epoch + 1) % self.args.val_every == 0:
-                self.fitness = self.values[self.epoch]
-                self.metrics = self.callbacks.adjust("adjust_metrics", self, {METRIC_KEYS[2]: self.fitness / 2})
-                self.callbacks.fire("on_val_end", self)
+                fitness = self.values[self.epoch]
+                self.validated({METRIC_KEYS[2]: fitness / 2}, fitness)
             self.epoch += 1
         return self
-
-
-for _name in ("validate", "get_validator", "label_loss_items"):
-    getattr(Loop, _name).__module__ = "eyas.train.trainer"  # it stands for the stock trainer
 
 
 def expected_rates(make, per, epochs=6, values=None, val_every=1):
@@ -253,8 +224,7 @@ def test_one_cycle_of_a_length_of_its_own_holds_when_the_run_outlasts_it():
     assert loop.rates[-1] == loop.rates[2 * BATCHES]
     by_function = Loop(TorchSchedule(lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=3), per="epoch"), epochs=3)
     assert by_function.run(until=6).rates[-1] == by_function.rates[2 * BATCHES]
-    timed = Loop(TorchSchedule("OneCycleLR", per="epoch", total_steps=3), epochs=100)
-    timed.args.time = 0.1  # so 100 epochs are no promise
+    timed = Loop(TorchSchedule("OneCycleLR", per="epoch", total_steps=3), epochs=100, time=0.1)  # no promise
     assert timed.run(until=6).rates == loop.rates
 
 
@@ -263,7 +233,8 @@ def test_a_resumed_run_keeps_the_length_it_was_planned_with(source, length):
     """A `time` budget estimates the epochs anew; only a person who asks for more of them stretches the schedule."""
     first = Loop(TorchSchedule("CosineAnnealingLR", per="epoch"), epochs=6).run(until=3)
     second = Loop(TorchSchedule("CosineAnnealingLR", per="epoch"), epochs=9)
-    second.epoch, second.args.source = 3, lambda name: source
+    second.epoch = 3
+    second.args = TrainOptions.from_layers({"epochs": 9}, {"epochs": source})
     second.callbacks.load_state_dict(copy.deepcopy(first.callbacks.state_dict()))
     second.run()
     assert second.callbacks.callbacks[0].length == length
@@ -315,7 +286,7 @@ def test_wrong_schedules_are_refused(make, words):
 def test_schedule_as_an_option():
     options = resolve(call={"schedule": {"name": "StepLR", "step_size": 2, "per": "epoch"}})
     component = TorchSchedule.from_options(options)
-    assert component.describe(None) == {"schedule": "StepLR(step_size=2) per epoch"}
+    assert component.describe(SmallRun()) == {"schedule": "StepLR(step_size=2) per epoch"}
     assert TorchSchedule.from_options(resolve(call={"schedule": "cosine"})) is None
     with pytest.raises(ValueError, match="lrf"):
         TorchSchedule.from_options(resolve(call={"schedule": {"name": "OneCycleLR"}, "lrf": 0.1}))

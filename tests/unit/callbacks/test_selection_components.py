@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyas.callbacks.base import Callback, CallbackList
+from eyas.callbacks.base import Callback
 from eyas.callbacks.best import BestBy, best_epoch, file_stem
-from eyas.callbacks.criterion import Criterion, known_keys
+from eyas.callbacks.criterion import Criterion, known_keys, may_log_more
 from eyas.callbacks.metrics import MetricReport, extra_metrics
 from eyas.callbacks.stop import EarlyStop
 from eyas.config import resolve
+from eyas.losses import DenseCriterion
 from eyas.metrics import METRIC_KEYS, DetMetrics
 from eyas.metrics.extra import F1, RecallAtPrecision
-
-NAMES = {0: "cat", 1: "dog"}
-LOSSES = ("box_loss", "cls_loss")
+from eyas.train import DetectionTrainer
+from small_run import NAMES, SmallRun
 
 
 def det_metrics():
@@ -40,55 +41,33 @@ def det_metrics():
     return metrics
 
 
-class Loop:
-    """The part of the trainer's loop that validates, decides and saves; `play` takes one dict of metrics per epoch."""
+class Loop(SmallRun):
+    """A run that is only validated; `play` takes one dict of metrics per epoch."""
 
     def __init__(self, *callbacks, epochs=10, val_every=1):
-        self.callbacks = CallbackList(list(callbacks))
-        self.data = {"names": NAMES, "nc": 2}
-        self.model = SimpleNamespace(criterion=SimpleNamespace(loss_names=LOSSES))
-        self.validator = SimpleNamespace(metrics=det_metrics())
-        self.meter = SimpleNamespace(means=lambda: dict.fromkeys(LOSSES, 1.0))
-        self.epochs, self.val_every = epochs, val_every
-        self.epoch, self.stop, self.resume_from = 0, False, None
-        self.metrics, self.fitness, self.best_fitness, self.best_files = {}, None, None, {"best": 0}
-        self.saved = {}
-
-    def validate(self): ...
-    def get_validator(self): ...
-
-    def label_loss_items(self, items):
-        return {f"train/{name}": value for name, value in items.items()}
+        super().__init__(*callbacks, epochs=epochs, val_every=val_every)
+        self.model.criterion = DenseCriterion(nc=2, strides=[8, 16, 32])
+        self.validator.metrics = det_metrics()
+        self.meter.update({name: torch.ones(()) for name in self.model.criterion.loss_names})
 
     def start(self):
-        self.callbacks.fire("on_pretrain_routine_end", self)
+        self.fire("on_pretrain_routine_end")
         return self
 
     def play(self, history):
         for metrics in history:
-            self.validated = (self.epoch + 1) % self.val_every == 0
-            if self.validated:
-                self.validation(dict(metrics))
-            for stem, epoch in self.best_files.items():
-                if epoch == self.epoch + 1:
-                    self.saved[stem] = self.callbacks.adjust("adjust_checkpoint", self, {"epoch": self.epoch})
+            if (self.epoch + 1) % self.args.val_every == 0:
+                found = dict(metrics)
+                fitness = found.pop("fitness", None)
+                self.validated(found, fitness)
             if self.stop:
                 break
             self.epoch += 1
         return self
 
-    def validation(self, metrics):
-        fitness = metrics.pop("fitness", None)
-        self.metrics = self.callbacks.adjust("adjust_metrics", self, metrics)
-        fitness = self.callbacks.adjust("adjust_fitness", self, math.nan if fitness is None else fitness)
-        self.fitness = fitness if math.isfinite(fitness) else None
-        if self.fitness is not None and (self.best_fitness is None or self.fitness > self.best_fitness):
-            self.best_fitness, self.best_files["best"] = self.fitness, self.epoch + 1
-        self.callbacks.fire("on_val_end", self)
-
     def resumed(self, *callbacks):
         """The same run in a new process."""
-        other = Loop(*callbacks, epochs=self.epochs, val_every=self.val_every)
+        other = Loop(*callbacks, epochs=self.epochs, val_every=self.args.val_every)
         other.resume_from = {"state": {}}
         other.epoch, other.best_fitness, other.best_files = self.epoch, self.best_fitness, dict(self.best_files)
         other.saved = dict(self.saved)
@@ -96,8 +75,11 @@ class Loop:
         return other.start()
 
 
-for _name in ("validate", "get_validator", "label_loss_items"):
-    getattr(Loop, _name).__module__ = "eyas.train.trainer"  # it stands for the stock trainer
+@dataclass
+class Found:
+    """A validator of a user's."""
+
+    metrics: object
 
 
 def rows(key, values, **others):
@@ -149,9 +131,7 @@ def test_two_reports_of_one_key_are_an_error():
         Loop(MetricReport(boxes_found)).start().play([{"metrics/boxes_found": 1}])
 
 
-@pytest.mark.parametrize(
-    "validator", [SimpleNamespace(), SimpleNamespace(metrics={}), SimpleNamespace(metrics=DetMetrics(NAMES))]
-)
+@pytest.mark.parametrize("validator", [print, Found(metrics={}), Found(metrics=DetMetrics(NAMES))])
 def test_a_validator_without_matched_detections_is_told_so(validator):
     loop = Loop(MetricReport("f1")).start()
     loop.validator = validator
@@ -220,20 +200,34 @@ def test_keys_of_a_user_s_callback_are_left_to_the_first_validation():
         Loop(AddsMine(), BestBy("mime")).start().play([{}])
 
 
-def test_keys_of_a_user_s_function_or_trainer_are_left_to_the_first_validation():
+def test_keys_of_a_user_s_function_are_left_to_the_first_validation():
     Loop(MetricReport(boxes_found), BestBy("metrics/boxes_found")).start().play([{}])
 
-    class Mine(Loop):
-        def validate(self): ...
 
-    assert Mine(BestBy("own")).start().play([{"own": 3}]).best_fitness == 3
-    with pytest.raises(ValueError, match="no metric 'owm'"):
-        Mine(EarlyStop("owm")).start().play([{"own": 3}])
+class Validates(DetectionTrainer):
+    def validate(self):
+        return {"own": 3.0}, None
+
+
+@pytest.mark.parametrize(("cls", "left"), [(DetectionTrainer, False), (Validates, True)])
+def test_keys_of_a_user_s_trainer_are_left_to_the_first_validation(cls, left):
+    trainer = cls(overrides={"model": "yolo26n", "data": "digits-tiny", "device": "cpu"})
+    trainer.model = Loop().model
+    assert may_log_more(trainer, "own") is left
+
+
+@pytest.mark.parametrize("coco", [False, True])
+def test_the_validator_tells_which_keys_it_adds(coco):
+    loop = Loop()
+    loop.validator.coco = coco
+    assert ("coco/AP" in known_keys(loop)) is coco
+    loop.validator = print  # a user's own, which does not tell
+    assert "coco/AP" not in known_keys(loop)
 
 
 def test_losses_of_a_criterion_that_does_not_tell_are_left_to_the_first_validation():
     loop = Loop(BestBy("val/strange_loss"))
-    loop.model = SimpleNamespace(criterion=print)
+    loop.model.criterion = print
     assert loop.start().play(rows("val/strange_loss", [3, 1, 2])).best_files == {"best": 2}
 
 
