@@ -34,7 +34,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from eyas.run.overrides import overrides
 from eyas.run.protocol import FrozenSpan, Run, Stage
@@ -77,6 +77,7 @@ ADJUSTERS = (
 )
 
 Event = Callable[[Run], object]
+Value = TypeVar("Value")
 
 
 class Decision(StrEnum):
@@ -351,7 +352,7 @@ class CallbackList:
             fn(trainer)
             self._count(receiver, event)
 
-    def adjust(self, adjuster: str, trainer: Run, value: Any) -> Any:
+    def adjust(self, adjuster: str, trainer: Run, value: Value) -> Value:
         """Pass ``value`` through every callback's adjuster.
 
         Raises:

@@ -110,7 +110,7 @@ class Criterion:
         return f"{self.label} ({self.mode})"
 
 
-def label(metric: Any) -> str:
+def label(metric: object) -> str:
     """Return what a metric is called: its key, or the name of the function."""
     return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
 

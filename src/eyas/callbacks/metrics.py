@@ -98,8 +98,8 @@ class MetricReport(StockCallback):
             self._add(metric)
         self.seen: dict[str, float] = {}
 
-    def _add(self, metric: Any) -> None:
-        metric = metric_named(metric) if isinstance(metric, str) else metric
+    def _add(self, given: str | Metric | MetricFunction) -> None:
+        metric = metric_named(given) if isinstance(given, str) else given
         if isinstance(metric, type) or not callable(metric):
             raise ValueError(
                 f"MetricReport takes names, metric objects and functions, one after the other; got {metric!r}."
