@@ -26,7 +26,7 @@ from eyas.data.sampler import WeightedOrder
 from eyas.log import print_table, warn
 from eyas.losses import DenseCriterion, EndToEndCriterion, SetCriterion
 from eyas.nn.unwrap import unwrap_model
-from eyas.run.protocol import Run
+from eyas.run.protocol import Loader, Run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -309,7 +309,7 @@ class ClassWeights(StockCallback):
         """
         self.check(unwrap_model(trainer.model))
 
-    def check(self, model: Any) -> list[float]:
+    def check(self, model: nn.Module) -> list[float]:
         """Return the weights that the model's criterion applies.
 
         Raises:
@@ -374,7 +374,7 @@ class ClassWeights(StockCallback):
             return f"cls_pw={self.weights[1]:g}"
         return f"class_weights={_text(self.weights) if isinstance(self.weights, list) else repr(self.weights)}"
 
-    def _count(self, loader: Any, nc: int) -> Numbers | None:
+    def _count(self, loader: Loader, nc: int) -> Numbers | None:
         """Return objects of each class in the training data (C,); None where they are not known and not needed."""
         if isinstance(loader, EpochLoader):
             return loader.dataset.index.instances(nc)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from eyas.callbacks.base import StockCallback
 from eyas.metrics.detection import DetMetrics
@@ -104,10 +104,12 @@ class MetricReport(StockCallback):
             raise ValueError(
                 f"MetricReport takes names, metric objects and functions, one after the other; got {metric!r}."
             )
-        known: list[Any] = self.functions if not is_metric(metric) else self.metrics
-        if metric in known:
+        if metric in self.metrics or metric in self.functions:
             raise ValueError(f"MetricReport was given {metric!r} twice.")
-        known.append(metric)
+        if is_metric(metric):
+            self.metrics.append(metric)
+        else:
+            self.functions.append(metric)
 
     @classmethod
     def from_options(cls, options: TrainOptions) -> MetricReport | None:
@@ -136,6 +138,6 @@ class MetricReport(StockCallback):
         return {"metrics": {k: v if math.isfinite(v) else None for k, v in self.seen.items()}} if self.seen else {}
 
 
-def is_metric(metric: Any) -> bool:
+def is_metric(metric: object) -> TypeGuard[Metric]:
     """Whether this is a metric object, which knows its columns, and no plain function."""
     return callable(getattr(metric, "columns", None))
