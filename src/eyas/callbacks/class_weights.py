@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eyas.config import TrainOptions
+    from eyas.data.index import ImageIndex
 
 Numbers = NDArray[np.float64]
 CAP = 10.0  # beyond a ratio of ten a handful of boxes, wrong ones included, outweighs everything else
@@ -358,9 +359,10 @@ class ClassWeights(StockCallback):
         used = np.array(self.check(unwrap_model(trainer.model)))
         power = isinstance(self.weights, tuple)
         seen: dict[str, object] = {"cls_pw" if power else "class_weights": [round(float(w), 6) for w in used]}
-        if not isinstance(trainer.train_loader, EpochLoader):
+        index = own_index(trainer.train_loader)
+        if index is None:
             return seen if self.normalize else seen | {"class_weights_normalize": False}
-        counts = trainer.train_loader.dataset.index.instances(len(used))
+        counts = index.instances(len(used))
         present = used[counts > 0]
         if self.computed and len(present):
             seen["class_weights_cap"] = round(float(present.max() / present.min()), 6)
@@ -376,8 +378,8 @@ class ClassWeights(StockCallback):
 
     def _count(self, loader: Loader, nc: int) -> Numbers | None:
         """Return objects of each class in the training data (C,); None where they are not known and not needed."""
-        if isinstance(loader, EpochLoader):
-            return loader.dataset.index.instances(nc)
+        if (index := own_index(loader)) is not None:
+            return index.instances(nc)
         if not self.computed and not self.normalize:
             return None
         raise ValueError(
@@ -387,18 +389,24 @@ class ClassWeights(StockCallback):
 
     def _tell(self, trainer: Run, names: Mapping[int, str]) -> None:
         """Show the weights once, and warn when a sampler balances classes too."""
-        if not dist.is_main() or not isinstance(trainer.train_loader, EpochLoader):
+        index = own_index(trainer.train_loader)
+        if not dist.is_main() or index is None:
             return
         assert self.asked is not None
         weights = self.asked.numpy().astype(np.float64)
-        classes = trainer.train_loader.dataset.index.image_classes(len(names))
+        classes = index.image_classes(len(names))
         if trainer.args.verbose:
             print_weights(names, classes, weights)
-        order = getattr(trainer.train_loader.sampler, "order", None)  # a sampler of validation batches has none
+        order = getattr(getattr(trainer.train_loader, "sampler", None), "order", None)
         if isinstance(order, WeightedOrder):
             sampling = sampling_factors(classes, order.factors)
             combined = combined_factors(sampling, weights)
             warn(describe_combined(names, sampling, weights, combined, sampler=order.name))
+
+
+def own_index(loader: Loader) -> ImageIndex | None:
+    """Return the labels behind a loader of ours; None for a user's, which does not tell them."""
+    return loader.dataset.index if isinstance(loader, EpochLoader) else None
 
 
 def print_weights(names: Mapping[int, str], classes: ImageClasses, weights: Numbers) -> None:
