@@ -351,13 +351,8 @@ def run_plan(cli: Mapping[str, Any]) -> Plan:
     trainer = trainer_from(cli)
     with tempfile.TemporaryDirectory(prefix="eyas-plan-") as folder:
         trainer.set_folder(Path(folder))
-        try:
-            trainer.take_place()
-            trainer.prepare()
+        with trainer.prepared():
             print_overview(trainer)
-        finally:
-            trainer.close_loaders()
-            trainer.run_callbacks("teardown")
     return trainer.plan
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +76,9 @@ def measure(trainer: BaseTrainer) -> Measured:
     Raises:
         RehearsalError: a loss is not a finite number.
     """
-    with ready(trainer):
+    with trainer.prepared():
+        trainer.begin()
+        trainer.start_epoch_here()
         batch = next(iter(trainer.train_loader))
         images = len(batch["img"])
         few = first_images(batch, SMALL)
@@ -90,21 +90,6 @@ def measure(trainer: BaseTrainer) -> Measured:
         count = min(images, affordable(small, before))
         full = step(trainer, first_images(batch, count)) if count > SMALL else small
         return Measured(images, trainer.args.imgsz, before, small, full)
-
-
-@contextmanager
-def ready(trainer: BaseTrainer) -> Iterator[None]:
-    """Bring a trainer to where its first batch would be trained, and close it behind the block."""
-    try:
-        trainer.take_place()
-        trainer.prepare()
-        trainer.started = time.monotonic()
-        trainer.run_callbacks("on_train_start")
-        trainer.start_epoch_here()
-        yield
-    finally:
-        trainer.close_loaders()
-        trainer.run_callbacks("teardown")
 
 
 def step(trainer: BaseTrainer, batch: Any, what: str = "the fullest images") -> Step:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +125,21 @@ class BaseTrainer:
         return self.run_here()
 
     def run_here(self) -> TrainResult:
-        """Be one process of the training; whatever happens, ``teardown`` fires last."""
+        """Be one process of the training."""
+        with self.prepared():
+            self.fit()
+        if self.owns_group:  # not after an error: the others would report a lost connection instead of that error
+            dist.finish()
+        return self.result()
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Be one process of the training, set up for its first step; whatever happens, ``teardown`` fires last."""
         self.take_place()
         with reproducible(self.is_deterministic(), self.device):
             try:
-                self.fit()
+                self.prepare()
+                yield
             except BaseException as error:
                 self.exception = error
                 self.run_callbacks("on_exception")
@@ -136,15 +147,10 @@ class BaseTrainer:
             finally:
                 self.close_loaders()
                 self.run_callbacks("teardown")
-        if self.owns_group:  # not after an error: the others would report a lost connection instead of that error
-            dist.finish()
-        return self.result()
 
     def fit(self) -> None:
-        """Set up, run the epochs, evaluate the best weights."""
-        self.prepare()
-        self.started = time.monotonic()
-        self.run_callbacks("on_train_start")
+        """Run the epochs, evaluate the best weights."""
+        self.begin()
         with catch_interrupts() as self.interrupted:
             self.epoch, self.stop = self.first_epoch()
             while not self.stop:
@@ -203,6 +209,11 @@ class BaseTrainer:
         conflicts.refuse_conflicts(self)
         self.setup()
         self.run_callbacks("on_pretrain_routine_end")
+
+    def begin(self) -> None:
+        """Start the clock of the run."""
+        self.started = time.monotonic()
+        self.run_callbacks("on_train_start")
 
     def first_epoch(self) -> tuple[int, bool]:
         """Return where the run begins, and whether it is over: it crashed after its last epoch, and lacks the end."""
