@@ -90,8 +90,6 @@ class DetectionValidator:
         self.dataloader = dataloader
         self.names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
         self.save_dir = Path(save_dir) if save_dir is not None else None
-        if (save_json or save_txt) and self.save_dir is None:
-            raise ValueError("save_json and save_txt need a folder to write to: give save_dir")
         self.conf = conf
         self.iou = iou
         self.max_det = max_det
@@ -99,17 +97,46 @@ class DetectionValidator:
         self.agnostic_nms = agnostic_nms or single_cls
         self.single_cls = single_cls
         self.classes = None if classes is None else sorted(set(classes))
+        self.report(
+            plots=plots, save_json=save_json, save_txt=save_txt, save_conf=save_conf, coco=coco, verbose=verbose
+        )
+        self.device = torch.device(device) if device is not None else None
+        self.amp_dtype = amp_dtype
+        self.training = False
+        self.metrics = DetMetrics(self.names, save_dir=self.save_dir)
+        self.speed = self.metrics.speed
+
+    def report(
+        self, *, plots: bool, save_json: bool, save_txt: bool, save_conf: bool, coco: bool, verbose: bool
+    ) -> None:
+        """Choose what later calls write and print; the arguments are the constructor's.
+
+        Raises:
+            ValueError: there are files to write and no folder for them.
+        """
+        if (save_json or save_txt) and self.save_dir is None:
+            raise ValueError("save_json and save_txt need a folder to write to: give save_dir")
         self.plots = plots
         self.save_json = save_json
         self.save_txt = save_txt
         self.save_conf = save_conf
         self.coco = coco
         self.verbose = verbose
-        self.device = torch.device(device) if device is not None else None
-        self.amp_dtype = amp_dtype
-        self.training = False
-        self.metrics = DetMetrics(self.names, save_dir=self.save_dir)
-        self.speed = self.metrics.speed
+
+    def effects(self) -> dict[str, object]:
+        """Return what it works with, by the names of the options; files only where it writes them."""
+        found: dict[str, object] = {
+            "conf": self.conf,
+            "iou": self.iou,
+            "max_det": self.max_det,
+            "nms": self.nms,
+            "agnostic_nms": self.agnostic_nms,
+            "single_cls": self.single_cls,
+        }
+        if self.classes is not None:
+            found["classes"] = self.classes
+        files = {"save_json": self.save_json, "save_txt": self.save_txt, "save_conf": self.save_txt and self.save_conf}
+        return found | {name: value for name, value in files.items() if value}
 
     def __call__(self, trainer: Any = None, *, model: nn.Module | None = None) -> dict[str, float]:
         """Validate the trainer's averaged weights, with losses, or a model, without.

@@ -20,6 +20,7 @@ from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
 from eyas.data.loader import EpochLoader
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
+from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
 from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
 from eyas.log import setup_logging
@@ -35,8 +36,6 @@ from eyas.train import checks, components, messages, options, parallel, plan, se
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
 from eyas.types import Batch, Progress
-
-EVAL_BATCH = 32  # at most: what images are padded to follows from it, so it must not depend on the processes
 
 
 class BaseTrainer:
@@ -308,8 +307,8 @@ class BaseTrainer:
         """Build both loaders; only then, with data and model sound, is the run folder made."""
         self.batch_size = self.images_per_step()
         self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
-        eval_batch = min(2 * self.batch_size, EVAL_BATCH)
-        self.test_loader = self.get_dataloader(self.data["val"], eval_batch, rank=dist.rank(), mode="val")
+        self.val_batch = batch_beside(self.batch_size)
+        self.test_loader = self.get_dataloader(self.data["val"], self.val_batch, rank=dist.rank(), mode="val")
         self.wdir.mkdir(parents=True, exist_ok=True)
 
     def images_per_step(self) -> int:
@@ -668,7 +667,8 @@ class BaseTrainer:
     # -- checkpoint and resume -----------------------------------------------------------------------------------------
     def checkpoint(self, finished_epoch: bool) -> dict[str, Any]:
         """Return everything about this run as tensors and plain values; ``state`` is what only a resume needs."""
-        checkpoint = state.describe_model(self) | {"state": state.training_state(self, finished_epoch)}
+        checkpoint = state.describe_model(self) | {"val_batch": self.val_batch}
+        checkpoint["state"] = state.training_state(self, finished_epoch)
         return self.adjust("adjust_checkpoint", checkpoint)
 
     def resume_here(self) -> None:

@@ -397,7 +397,7 @@ def alive(pid):
 
 def eval_batches(index, *, workers=0, rank=0, world_size=1, batch=4, **options):
     dataset = EvalDataset(index, ImageStore(index, imgsz=IMGSZ), imgsz=IMGSZ, batch=batch, **options)
-    with build_eval_loader(dataset, batch=batch, workers=workers, rank=rank, world_size=world_size) as loader:
+    with build_eval_loader(dataset, workers=workers, rank=rank, world_size=world_size) as loader:
         return [{k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in b.items()} for b in loader]
 
 
@@ -462,7 +462,7 @@ def test_evaluation_boxes_go_back_to_the_original(index, rect):
 def test_stretched_images_fill_the_square(index):
     store = ImageStore(index, imgsz=IMGSZ, stretch=True)
     dataset = EvalDataset(index, store, imgsz=IMGSZ, batch=8)
-    batch = next(iter(build_eval_loader(dataset, batch=8, workers=0)))
+    batch = next(iter(build_eval_loader(dataset, workers=0)))
     assert batch["img"].shape[2:] == (64, 64) and all(pad == (0.0, 0.0) for _, pad in batch["ratio_pad"])
     assert np.allclose(batch["bboxes"], np.concatenate([index.labels(i)[1] for i in range(8)]), atol=1e-6)
     trained = TrainDataset(index, store, imgsz=IMGSZ, settings=AugmentSettings(mosaic=0))
@@ -473,5 +473,3 @@ def test_sizes_that_do_not_fit_together_are_refused(index):
     store = ImageStore(index, imgsz=IMGSZ)
     with pytest.raises(ValueError, match="imgsz=64"):
         EvalDataset(index, store, imgsz=128, batch=4)
-    with pytest.raises(ValueError, match="batch=8"):
-        build_eval_loader(EvalDataset(index, store, imgsz=IMGSZ, batch=4), batch=8, workers=0)
