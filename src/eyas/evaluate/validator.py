@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from eyas import dist
 from eyas.evaluate.boxlist import BoxList, Frame, Split, joined
-from eyas.evaluate.inference import StageClock, inference_state
+from eyas.evaluate.inference import Network, StageClock, inference_state, placed
 from eyas.evaluate.shards import Shard, join_shards
 from eyas.evaluate.writers import write_label_files, write_predictions_json
 from eyas.log import LOGGER, console, print_table
@@ -25,9 +26,6 @@ from eyas.metrics.detection import DetMetrics
 from eyas.metrics.matching import match_detections
 from eyas.models.postprocess import postprocess
 from eyas.nn.unwrap import unwrap_model
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 PICTURED_BATCHES = 3
 PICTURED_CONF = 0.25
@@ -138,18 +136,20 @@ class DetectionValidator:
         files = {"save_json": self.save_json, "save_txt": self.save_txt, "save_conf": self.save_txt and self.save_conf}
         return found | {name: value for name, value in files.items() if value}
 
-    def __call__(self, trainer: Any = None, *, model: nn.Module | None = None) -> dict[str, float]:
+    def __call__(self, trainer: Any = None, *, model: nn.Module | Network | None = None) -> dict[str, float]:
         """Validate the trainer's averaged weights, with losses, or a model, without.
 
         Args:
             trainer: gives `ema` (or None, then its `model`), `device` and `amp_dtype`.
-            model: a detection model; it is left in the mode and on the branch it came with, but moved to `device`.
+            model: a `Detector`, left in the mode and on the branch it came with, but moved to `device`; or another
+                `Network`, such as an exported model.
 
         Returns:
             The four metrics, with a trainer `val/<loss>` for each loss item (mean over images), and `fitness`.
 
         Raises:
-            ValueError: not exactly one of trainer and model, or the model's classes are not the data's.
+            ValueError: not exactly one of trainer and model, the model's classes are not the data's, or it cannot work
+                with the validator's settings.
         """
         if (trainer is None) == (model is None):
             raise ValueError("give the validator either a trainer or model=, not both and not neither")
@@ -159,11 +159,9 @@ class DetectionValidator:
             network = unwrap_model(trainer.ema.ema if trainer.ema is not None else trainer.model)
             device, amp_dtype = trainer.device, trainer.amp_dtype
         else:
-            assert model is not None
-            network = unwrap_model(model)
-            device, amp_dtype = self.device or next(network.parameters()).device, self.amp_dtype
+            network = unwrap_model(model) if isinstance(model, nn.Module) else model
             self._check_classes(network)
-            network.to(device)
+            device, amp_dtype = placed(network, self.device), self.amp_dtype
         self.start(device)
         # no_grad and not inference_mode: a tensor that a user's model caches here may be needed by backward later.
         with torch.no_grad(), inference_state(network, nms=self.nms, max_det=self.max_det, agnostic=self.agnostic_nms):
