@@ -307,8 +307,8 @@ class BaseTrainer:
         """Build both loaders; only then, with data and model sound, is the run folder made."""
         self.batch_size = self.images_per_step()
         self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
-        self.val_batch = batch_beside(self.batch_size)
-        self.test_loader = self.get_dataloader(self.data["val"], self.val_batch, rank=dist.rank(), mode="val")
+        val_batch = batch_beside(self.batch_size)
+        self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
         self.wdir.mkdir(parents=True, exist_ok=True)
 
     def images_per_step(self) -> int:
@@ -667,7 +667,7 @@ class BaseTrainer:
     # -- checkpoint and resume -----------------------------------------------------------------------------------------
     def checkpoint(self, finished_epoch: bool) -> dict[str, Any]:
         """Return everything about this run as tensors and plain values; ``state`` is what only a resume needs."""
-        checkpoint = state.describe_model(self) | {"val_batch": self.val_batch}
+        checkpoint = state.describe_model(self) | {"val_batch": batch_beside(self.batch_size)}
         checkpoint["state"] = state.training_state(self, finished_epoch)
         return self.adjust("adjust_checkpoint", checkpoint)
 
