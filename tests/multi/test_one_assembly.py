@@ -39,10 +39,10 @@ def draw(folder: Path, count: int, rng: np.random.Generator) -> None:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """YAML of 32 + 44 images of mixed aspect ratios."""
+    """YAML of 12 + 44 images of mixed aspect ratios."""
     root = tmp_path_factory.mktemp("mixed")
     rng = np.random.default_rng(0)
-    draw(root / "train", 32, rng)
+    draw(root / "train", 12, rng)
     draw(root / "val", IMAGES, rng)
     path = root / "mixed.yaml"
     path.write_text(
