@@ -7,22 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from eyas.augment.letterbox import STRIDE, padded
 from eyas.callbacks import Callback, CallbackList
 from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.config import TrainOptions, resolve
 from eyas.config.folders import run_folder
-from eyas.data.dataset import EvalDataset, Transform
-from eyas.data.dataset_yaml import check_dataset
-from eyas.data.index import build_index
-from eyas.data.loader import EpochLoader, build_eval_loader
-from eyas.data.store import ImageStore
-from eyas.device import amp_dtype, select_device
+from eyas.data.dataset import Transform
+from eyas.device import select_device
+from eyas.evaluate import assemble
 from eyas.evaluate.predictor import Predictor
 from eyas.evaluate.results import Results
-from eyas.evaluate.validator import DetectionValidator
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
 from eyas.models import Detector, detector_class, model_table
@@ -30,11 +23,9 @@ from eyas.report.overview import print_overview
 from eyas.run.overrides import overrides
 from eyas.run.plan import Plan
 from eyas.train import BaseTrainer, DetectionTrainer, RTDETRTrainer, TrainResult
-from eyas.train.detection import default_workers
 from eyas.train.options import find_checkpoint
 from eyas.train.setup import given_weights, model_source
 
-EVAL_BATCH = 16
 # What a trained model remembers as defaults for val() and predict().
 REMEMBERED = ("imgsz", "data", "single_cls")
 
@@ -180,33 +171,12 @@ class YOLO:
             raise ValueError("no data was given, and the model does not remember any; for example data=my.yaml.")
         device = select_device(options.device)
         save_dir = run_folder(options, default_name="val")
-        data = check_dataset(options.data, splits=(options.split,))
-        loader = eval_loader(options, data, device, stretch=self.model.stretch)
-        try:
-            names = {0: "item"} if options.single_cls else data["names"]
-            validator = DetectionValidator(
-                loader,
-                names=names,
-                save_dir=save_dir,
-                conf=options.conf if options.conf is not None else 0.001,
-                iou=options.iou,
-                max_det=options.max_det,
-                nms=options.nms,
-                agnostic_nms=options.agnostic_nms,
-                single_cls=options.single_cls,
-                classes=None if options.single_cls else options.classes,
-                plots=options.plots,
-                save_json=options.save_json,
-                coco=options.save_json,
-                save_txt=options.save_txt,
-                save_conf=options.save_conf,
-                verbose=options.verbose,
-                device=device,
-                amp_dtype=amp_dtype(options.amp, device),
-            )
+        data = assemble.described_data(options.data, (options.split,), single_cls=options.single_cls)
+        with assemble.split_loader(options, data, device, stretch=self.model.stretch) as loader:
+            loader.dataset.index.report.print_table()
+            quiet = assemble.build_validator(options, loader, names=data["names"], save_dir=save_dir, device=device)
+            validator = assemble.with_report(options, quiet)
             validator(model=self.model)
-        finally:
-            loader.close()
         self.metrics = validator.metrics
         return validator.metrics
 
@@ -231,24 +201,21 @@ class YOLO:
 
     def predictor(self, options: TrainOptions) -> Predictor:
         """Return what turns images into results under resolved options."""
-        device = select_device(options.device)
         return Predictor(
             self.model,
             imgsz=options.imgsz,
-            conf=options.conf if options.conf is not None else 0.25,
-            iou=options.iou,
-            max_det=options.max_det,
-            nms=options.nms,
-            agnostic_nms=options.agnostic_nms,
             classes=options.classes,
-            device=device,
+            device=select_device(options.device),
+            **assemble.thresholds(options),
         )
 
     def remembered(self, command: str) -> dict[str, Any]:
-        """Defaults that the checkpoint carries: input size and data of its training."""
+        """Defaults that the checkpoint carries: input size of its training, for ``val`` also data and batch."""
         stored = self.ckpt.get("train_args", {})
         names = [n for n in REMEMBERED if n != "data" or command == "val"]
-        return {name: stored[name] for name in names if stored.get(name) is not None}
+        found = {name: stored[name] for name in names if stored.get(name) is not None}
+        # In the same batches as in training, because kernels round otherwise in others.
+        return found | ({"batch": self.ckpt["val_batch"]} if command == "val" and "val_batch" in self.ckpt else {})
 
     # -- the rest ------------------------------------------------------------------------------------------------------
     def load(self, weights: str | Path) -> YOLO:
@@ -305,26 +272,6 @@ def network_from(
     return model.eval()
 
 
-def eval_loader(
-    options: TrainOptions, data: Mapping[str, Any], device: torch.device, stretch: bool = False
-) -> EpochLoader:
-    """Return the loader of one split of checked ``data`` for validation on ``device``."""
-    index = build_index(
-        data[options.split],
-        names=data["names"],
-        single_cls=options.single_cls,
-        classes=options.classes,
-        split=options.split,
-    )
-    index.report.print_table()
-    imgsz = padded(options.imgsz)
-    store = ImageStore(index, imgsz=imgsz, stretch=stretch)
-    batch = options.batch or EVAL_BATCH
-    dataset = EvalDataset(index, store, imgsz=imgsz, stride=STRIDE, batch=batch)
-    workers = default_workers(options.workers, device)
-    return build_eval_loader(dataset, batch=batch, workers=workers, pin_memory=device.type == "cuda")
-
-
 # -- behind the command line -------------------------------------------------------------------------------------------
 def run_train(cli: Mapping[str, Any]) -> TrainResult:
     """``eyas train key=value ...``: options come from the command line and are remembered as such."""
@@ -351,13 +298,8 @@ def run_plan(cli: Mapping[str, Any]) -> Plan:
     trainer = trainer_from(cli)
     with tempfile.TemporaryDirectory(prefix="eyas-plan-") as folder:
         trainer.set_folder(Path(folder))
-        try:
-            trainer.take_place()
-            trainer.prepare()
+        with trainer.prepared():
             print_overview(trainer)
-        finally:
-            trainer.close_loaders()
-            trainer.run_callbacks("teardown")
     return trainer.plan
 
 

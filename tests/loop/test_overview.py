@@ -19,10 +19,8 @@ TINY = {"epochs": 2, "batch": 8, "fraction": 0.25}
 def prepared(options: Any, cls: type[DetectionTrainer] = DetectionTrainer, *hooks: Callback, **changes: Any) -> Any:
     """Return a trainer that is ready for its first step."""
     trainer = cls(overrides=options(**(TINY | changes)), _callbacks=list(hooks))
-    trainer.take_place()
-    trainer.prepare()
-    trainer.close_loaders()
-    return trainer
+    with trainer.prepared():
+        return trainer
 
 
 def groups(trainer: Any) -> dict[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ def validate(model: DetectionModel, data: Path, images: float, rank: int = 0, pr
     description = check_dataset(data, splits=("train", "val"))
     index = build_index(description["val"], names=description["names"], fraction=images, split="val")
     dataset = EvalDataset(index, ImageStore(index, imgsz=64), imgsz=64, stride=32, batch=3)
-    loader = build_eval_loader(dataset, batch=3, workers=0, rank=rank, world_size=processes)
+    loader = build_eval_loader(dataset, workers=0, rank=rank, world_size=processes)
     validator = DetectionValidator(loader, names=description["names"], plots=True, coco=True, verbose=False)
     values = validator(SimpleNamespace(ema=None, model=model, device=torch.device("cpu"), amp_dtype=None))
     assert validator.metrics.confusion_matrix is not None

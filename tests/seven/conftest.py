@@ -93,12 +93,8 @@ class Tiny:
 
     def prepare(self, trainer: DetectionTrainer) -> DetectionTrainer:
         """Build everything up to the first step, and train nothing."""
-        trainer.take_place()
-        try:
-            trainer.prepare()
-        finally:
-            trainer.close_loaders()
-        return trainer
+        with trainer.prepared():
+            return trainer
 
     def finish(self, trainer: DetectionTrainer) -> Run:
         return Run(trainer, trainer.train())

@@ -6,6 +6,7 @@ Place of user transforms in the chain of a training image:
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import traceback
@@ -30,6 +31,8 @@ from eyas.data.store import ImageStore
 
 Transform = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """(image (S, S, 3) uint8 RGB, boxes (n, 4) float32 xyxy pixels, labels (n,) int64) -> the same three."""
+
+SHARING = 32  # images that share a rectangle in evaluation, neighbours in the order of aspect ratios
 
 Row = tuple[np.ndarray, np.ndarray]
 """cls (n,) and boxes (n, 4) normalised cxcywh of one finished image."""
@@ -161,12 +164,13 @@ class EvalDataset:
         store: loads images; its `imgsz` must be `imgsz`.
         imgsz: long side in pixels.
         stride: batch sides are multiples of this, in pixels.
-        rect: sort by aspect ratio and give each batch the smallest rectangle that holds its images (spec core E.7);
-            False: square batches in the order of the data set.
+        rect: sort by aspect ratio and give every 32 neighbours the smallest rectangle that holds them (spec core E.7);
+            False: squares in the order of the data set.
         pad: added to each side of a rectangle, in strides. The default 0 evaluates square images at exactly `imgsz`,
             the size they are trained at; 0.5, common elsewhere, makes that 160 px of 128 (spec core I.30): a third of
             the work would go into padding.
-        batch: images in a batch, over all ranks equal; the last one may be smaller.
+        batch: most images in a batch, all of one rectangle; over all ranks equal. Never changes what an image is padded
+            to, so that any two who measure the same images see the same pixels.
 
     Attributes:
         batches: list of (dataset indices, (H, W)), in order. Never depends on ranks or workers.
@@ -186,16 +190,13 @@ class EvalDataset:
         _check_store(store, imgsz)
         self.index, self.store, self.imgsz, self.batch = index, store, imgsz, batch
         self.rect = rect and not store.stretch  # stretched images are square already
-        order = np.arange(len(index))
+        order, square = np.arange(len(index)), math.ceil(imgsz / stride) * stride
+        shapes = [(square, square)] * len(order)
         if self.rect:
             aspects = index.shapes[:, 0] / np.maximum(index.shapes[:, 1], 1)
             order = np.argsort(aspects, kind="stable")
-        groups = [order[start : start + batch] for start in range(0, len(order), batch)]
-        square = math.ceil(imgsz / stride) * stride
-        self.batches = [
-            (group, rect_shape(aspects[group], imgsz, stride, pad) if self.rect else (square, square))
-            for group in groups
-        ]
+            shapes = shared_rectangles(aspects[order], imgsz, stride, pad)
+        self.batches = batches_of_one_shape(order, shapes, batch)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -229,8 +230,26 @@ class EvalDataset:
         return batch
 
 
+def shared_rectangles(aspects: np.ndarray, imgsz: int, stride: int, pad: float) -> list[tuple[int, int]]:
+    """(H, W) of each image, from all aspect ratios h / w in order: one rectangle for every `SHARING` neighbours."""
+    groups = [aspects[start : start + SHARING] for start in range(0, len(aspects), SHARING)]
+    return [shape for group in groups for shape in [rect_shape(group, imgsz, stride, pad)] * len(group)]
+
+
+def batches_of_one_shape(
+    order: np.ndarray, shapes: Sequence[tuple[int, int]], batch: int
+) -> list[tuple[np.ndarray, tuple[int, int]]]:
+    """(indices, (H, W)) of batches of at most `batch` images: each run of equal shapes is cut for itself."""
+    batches, first = [], 0
+    for shape, run in itertools.groupby(shapes):
+        stop = first + len(list(run))
+        batches += [(order[start : min(start + batch, stop)], shape) for start in range(first, stop, batch)]
+        first = stop
+    return batches
+
+
 def rect_shape(aspects: np.ndarray, imgsz: int, stride: int, pad: float) -> tuple[int, int]:
-    """(H, W) in pixels of a batch of images with these aspect ratios h / w (spec core E.7)."""
+    """(H, W) in pixels of the rectangle for images with these aspect ratios h / w (spec core E.7)."""
     height, width = 1.0, 1.0
     if aspects.max() < 1:
         height = float(aspects.max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -173,24 +174,29 @@ def build_train_loader(
 
 
 def build_eval_loader(
-    dataset: EvalDataset, *, batch: int, workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+    dataset: EvalDataset, *, workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False
 ) -> EpochLoader:
     """Loader of letterboxed batches, as `dataset.batches` lists them.
 
     Args:
         dataset: the evaluation data.
-        batch: must be what the data set was made with, because batch shapes follow from it.
         workers: worker processes of this rank.
         rank, world_size: this rank takes a contiguous run of whole batches.
         pin_memory: page-locked batches, for copies to a GPU.
     """
-    if dataset.batch != batch:
-        raise ValueError(f"batch={batch}, but this EvalDataset was made with batch={dataset.batch}; give both the same")
     sampler = EvalBatchSampler(dataset.batches, rank=rank, world_size=world_size)
     largest = max((3 * len(indices) * shape[0] * shape[1] for indices, shape in sampler.batches), default=0)
     return EpochLoader(
         dataset, sampler, workers=workers, prefetch=_prefetch(2, workers, largest), pin_memory=pin_memory
     )
+
+
+def default_workers(workers: int | None, device: torch.device) -> int:
+    """Return worker processes: as typed, else up to 8 for a GPU and 1 per two cores where the CPU also computes."""
+    if workers is not None:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores) if device.type == "cuda" else max(1, min(4, cores // 2))
 
 
 class _Packed:

@@ -1,34 +1,99 @@
-"""What validation and prediction share: a model made ready for inference, and timing that does not stop a GPU."""
+"""What validation and prediction share: a network made ready for inference, and timing that does not stop a GPU.
+
+Legend: B images, H and W their size in pixels.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import torch
-
-if TYPE_CHECKING:
-    from eyas.models import Detector
+from torch import Tensor, nn
 
 STAGES = ("preprocess", "inference", "loss", "postprocess")
 
 
-@contextmanager
-def inference_state(model: Detector, *, nms: bool | None, max_det: int, agnostic: bool) -> Iterator[None]:
-    """Put a model in eval mode with the wanted head settings, and leave it as it was found.
+class Network(Protocol):
+    """What can be measured besides a ``Detector``, such as an exported model: images in, boxes out.
 
-    Every module's own mode is restored, since parts of a live model may be frozen in eval mode.
+    Attributes:
+        nc, names: classes.
+        stride: pixels per cell of each level; sides of images are multiples of the largest.
+        stretch: whether images are stretched to the square input; otherwise they keep their aspect.
+        end2end: whether results need no NMS.
+        device: where it takes images.
+    """
+
+    @property
+    def nc(self) -> int: ...
+    @property
+    def names(self) -> dict[int, str]: ...
+    @property
+    def stride(self) -> Tensor: ...
+    @property
+    def stretch(self) -> bool: ...
+    @property
+    def end2end(self) -> bool: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, images: Tensor, /) -> tuple[Tensor, object]:
+        """Return detections of images (B, 3, H, W) with values in [0, 1], as `postprocess` takes them, and anything."""
+
+    def in_pixels(self, found: Tensor, height: int, width: int) -> Tensor:
+        """Return its detections in pixels of an input of ``height`` x ``width``."""
+
+    def ready(self, *, nms: bool | None, max_det: int, agnostic: bool) -> AbstractContextManager[object]:
+        """Answer with these settings inside the block; they are those of `inference_state`.
+
+        Raises:
+            ValueError: it was made with others.
+        """
+
+
+def placed(network: nn.Module | Network, device: torch.device | None) -> torch.device:
+    """Move a module to a device, None for where it is; return where the network takes images.
+
+    Raises:
+        ValueError: it cannot be moved there.
+    """
+    if isinstance(network, nn.Module):
+        device = device or next(network.parameters()).device
+        network.to(device)
+        return device
+    if device is not None and device.type != network.device.type:
+        raise ValueError(f"this {type(network).__name__} was made for {network.device} and does not run on {device}")
+    return network.device
+
+
+def inference_state(
+    network: nn.Module | Network, *, nms: bool | None, max_det: int, agnostic: bool
+) -> AbstractContextManager[object]:
+    """Have a network answer with the wanted settings inside the block, and leave it as it was found.
 
     Args:
-        nms: None keeps the model's own choice of branch; True one-to-many with NMS, False one-to-one without.
+        network: a `Detector`, or what makes itself ready.
+        nms: None keeps the network's own choice of branch; True one-to-many with NMS, False one-to-one without.
         max_det: most detections per image that an end-to-end head returns, >= 1.
         agnostic: one class per anchor in an end-to-end head.
 
     Raises:
-        ValueError: the model has no branch of the wanted kind.
+        ValueError: the network has no branch of the wanted kind.
+    """
+    if isinstance(network, nn.Module):
+        return module_ready(network, nms=nms, max_det=max_det, agnostic=agnostic)
+    return network.ready(nms=nms, max_det=max_det, agnostic=agnostic)
+
+
+@contextmanager
+def module_ready(model: Any, *, nms: bool | None, max_det: int, agnostic: bool) -> Iterator[None]:
+    """Put a model in eval mode with the wanted head settings.
+
+    Every module's own mode is restored, since parts of a live model may be frozen in eval mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     head = model.head

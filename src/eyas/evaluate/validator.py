@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from eyas import dist
 from eyas.evaluate.boxlist import BoxList, Frame, Split, joined
-from eyas.evaluate.inference import StageClock, inference_state
+from eyas.evaluate.inference import Network, StageClock, inference_state, placed
 from eyas.evaluate.shards import Shard, join_shards
 from eyas.evaluate.writers import write_label_files, write_predictions_json
 from eyas.log import LOGGER, console, print_table
@@ -26,9 +27,6 @@ from eyas.metrics.detection import DetMetrics
 from eyas.metrics.matching import match_detections
 from eyas.models.postprocess import postprocess
 from eyas.nn.unwrap import unwrap_model
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 PICTURED_BATCHES = 3
 PICTURED_CONF = 0.25
@@ -91,8 +89,6 @@ class DetectionValidator:
         self.dataloader = dataloader
         self.names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
         self.save_dir = Path(save_dir) if save_dir is not None else None
-        if (save_json or save_txt) and self.save_dir is None:
-            raise ValueError("save_json and save_txt need a folder to write to: give save_dir")
         self.conf = conf
         self.iou = iou
         self.max_det = max_det
@@ -100,30 +96,61 @@ class DetectionValidator:
         self.agnostic_nms = agnostic_nms or single_cls
         self.single_cls = single_cls
         self.classes = None if classes is None else sorted(set(classes))
-        self.plots = plots
-        self.save_json = save_json
-        self.save_txt = save_txt
-        self.save_conf = save_conf
-        self.coco = coco
-        self.verbose = verbose
+        self.report(
+            plots=plots, save_json=save_json, save_txt=save_txt, save_conf=save_conf, coco=coco, verbose=verbose
+        )
         self.device = torch.device(device) if device is not None else None
         self.amp_dtype = amp_dtype
         self.training = False
         self.metrics = DetMetrics(self.names, save_dir=self.save_dir)
         self.speed = self.metrics.speed
 
-    def __call__(self, trainer: Any = None, *, model: nn.Module | None = None) -> dict[str, float]:
+    def report(
+        self, *, plots: bool, save_json: bool, save_txt: bool, save_conf: bool, coco: bool, verbose: bool
+    ) -> None:
+        """Choose what later calls write and print; the arguments are the constructor's.
+
+        Raises:
+            ValueError: there are files to write and no folder for them.
+        """
+        if (save_json or save_txt) and self.save_dir is None:
+            raise ValueError("save_json and save_txt need a folder to write to: give save_dir")
+        self.plots = plots
+        self.save_json = save_json
+        self.save_txt = save_txt
+        self.save_conf = save_conf
+        self.coco = coco
+        self.verbose = verbose
+
+    def effects(self) -> dict[str, object]:
+        """Return what it works with, by the names of the options; files only where it writes them."""
+        found: dict[str, object] = {
+            "conf": self.conf,
+            "iou": self.iou,
+            "max_det": self.max_det,
+            "nms": self.nms,
+            "agnostic_nms": self.agnostic_nms,
+            "single_cls": self.single_cls,
+        }
+        if self.classes is not None:
+            found["classes"] = self.classes
+        files = {"save_json": self.save_json, "save_txt": self.save_txt, "save_conf": self.save_txt and self.save_conf}
+        return found | {name: value for name, value in files.items() if value}
+
+    def __call__(self, trainer: Any = None, *, model: nn.Module | Network | None = None) -> dict[str, float]:
         """Validate the trainer's averaged weights, with losses, or a model, without.
 
         Args:
             trainer: gives `ema` (or None, then its `model`), `device` and `amp_dtype`.
-            model: a detection model; it is left in the mode and on the branch it came with, but moved to `device`.
+            model: a `Detector`, left in the mode and on the branch it came with, but moved to `device`; or another
+                `Network`, such as an exported model.
 
         Returns:
             The four metrics, with a trainer `val/<loss>` for each loss item (mean over images), and `fitness`.
 
         Raises:
-            ValueError: not exactly one of trainer and model, or the model's classes are not the data's.
+            ValueError: not exactly one of trainer and model, the model's classes are not the data's, or it cannot work
+                with the validator's settings.
         """
         if (trainer is None) == (model is None):
             raise ValueError("give the validator either a trainer or model=, not both and not neither")
@@ -133,11 +160,9 @@ class DetectionValidator:
             network = unwrap_model(trainer.ema.ema if trainer.ema is not None else trainer.model)
             device, amp_dtype = trainer.device, trainer.amp_dtype
         else:
-            assert model is not None
-            network = unwrap_model(model)
-            device, amp_dtype = self.device or next(network.parameters()).device, self.amp_dtype
+            network = unwrap_model(model) if isinstance(model, nn.Module) else model
             self._check_classes(network)
-            network.to(device)
+            device, amp_dtype = placed(network, self.device), self.amp_dtype
         self.start(device)
         # no_grad and not inference_mode: a tensor that a user's model caches here may be needed by backward later.
         with torch.no_grad(), inference_state(network, nms=self.nms, max_det=self.max_det, agnostic=self.agnostic_nms):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from eyas.device import peak_memory
 from eyas.rehearsal.observe import RehearsalError
 from eyas.train import BaseTrainer
 
@@ -29,7 +27,7 @@ class Step:
     Attributes:
         images: in its batch.
         seconds: it took.
-        memory: most bytes that the process has held so far, nan where the system does not tell.
+        memory: most bytes that the process has held so far, 0 where the system does not tell.
     """
 
     images: int
@@ -78,11 +76,13 @@ def measure(trainer: BaseTrainer) -> Measured:
     Raises:
         RehearsalError: a loss is not a finite number.
     """
-    with ready(trainer):
+    with trainer.prepared():
+        trainer.begin()
+        trainer.start_epoch_here()
         batch = next(iter(trainer.train_loader))
         images = len(batch["img"])
         few = first_images(batch, SMALL)
-        before = peak_memory()
+        before = peak_memory("cpu")
         step(
             trainer, without_objects(few), what="a batch without any object"
         )  # builds kernels, so its time says little
@@ -90,21 +90,6 @@ def measure(trainer: BaseTrainer) -> Measured:
         count = min(images, affordable(small, before))
         full = step(trainer, first_images(batch, count)) if count > SMALL else small
         return Measured(images, trainer.args.imgsz, before, small, full)
-
-
-@contextmanager
-def ready(trainer: BaseTrainer) -> Iterator[None]:
-    """Bring a trainer to where its first batch would be trained, and close it behind the block."""
-    try:
-        trainer.take_place()
-        trainer.prepare()
-        trainer.started = time.monotonic()
-        trainer.run_callbacks("on_train_start")
-        trainer.start_epoch_here()
-        yield
-    finally:
-        trainer.close_loaders()
-        trainer.run_callbacks("teardown")
 
 
 def step(trainer: BaseTrainer, batch: Any, what: str = "the fullest images") -> Step:
@@ -115,7 +100,7 @@ def step(trainer: BaseTrainer, batch: Any, what: str = "the fullest images") -> 
     seconds = time.perf_counter() - began
     if not math.isfinite(float(trainer.loss.detach())):
         raise RehearsalError(f"the loss of {what} is {float(trainer.loss.detach())}: training would stop here.")
-    return Step(len(batch["img"]), seconds, peak_memory())
+    return Step(len(batch["img"]), seconds, peak_memory("cpu"))
 
 
 def affordable(small: Step, before: float) -> int:
@@ -142,15 +127,6 @@ def without_objects(batch: Any) -> Any:
     """Return a batch whose images show nothing."""
     empty = {key: batch[key][:0] for key in ("batch_idx", *BY_OBJECT)}
     return {**batch, **empty, **({"max_objects": 0} if "max_objects" in batch else {})}
-
-
-def peak_memory() -> float:
-    """Return the most bytes that this process has held; nan on Windows, which counts otherwise."""
-    if sys.platform == "win32":
-        return math.nan
-    import resource  # not on Windows
-
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def free_memory() -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -14,10 +13,10 @@ from eyas.augment.letterbox import STRIDE, padded
 from eyas.augment.multiscale import batch_size_px
 from eyas.augment.settings import AugmentSettings
 from eyas.data.dataset import EvalDataset, TrainDataset
-from eyas.data.dataset_yaml import check_dataset
-from eyas.data.index import ImageIndex, build_index
-from eyas.data.loader import EpochLoader, build_eval_loader, build_train_loader
+from eyas.data.index import ImageIndex
+from eyas.data.loader import EpochLoader, build_train_loader, default_workers
 from eyas.data.store import ImageStore
+from eyas.evaluate import assemble
 from eyas.evaluate.validator import DetectionValidator
 from eyas.models import DetectionModel, Detector, detector_class, model_table
 from eyas.nn.unwrap import unwrap_model
@@ -39,10 +38,7 @@ class DetectionTrainer(BaseTrainer):
         """Return the checked data description (``eyas.data.check_dataset``); one class under ``single_cls``."""
         if self.args.data is None:
             raise ValueError("no data was given; for example data=my.yaml, or data=digits for the embedded set.")
-        data = check_dataset(self.args.data, splits=("train", "val"))
-        if self.args.single_cls:
-            data = data | {"names": {0: "item"}, "nc": 1}
-        return data
+        return assemble.described_data(self.args.data, ("train", "val"), single_cls=self.args.single_cls)
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """Return a ``DetectionModel`` for the data's classes, with ``weights`` loaded if given."""
@@ -87,14 +83,9 @@ class DetectionTrainer(BaseTrainer):
         return AugmentSettings(**{name: getattr(self.args, name) for name in AugmentSettings.__dataclass_fields__})
 
     def build_index(self, img_path: Any, mode: str) -> ImageIndex:
-        """Return images and labels of a split as flat arrays."""
-        return build_index(
-            img_path,
-            names=self.data["names"],
-            single_cls=self.args.single_cls,
-            classes=self.args.classes,
-            fraction=self.args.fraction if mode == "train" else 1.0,
-            split=mode,
+        """Return images and labels of a split as flat arrays; a ``fraction`` of them only to train on."""
+        return assemble.split_index(
+            self.args, self.data, img_path, split=mode, fraction=self.args.fraction if mode == "train" else 1.0
         )
 
     def closing_augmentation(self) -> list[str]:
@@ -118,7 +109,7 @@ class DetectionTrainer(BaseTrainer):
                 seed=self.args.seed,
                 transforms=self.transforms,
             )
-        return EvalDataset(index, store, imgsz=self.imgsz(), stride=STRIDE, batch=batch or 16)
+        return assemble.eval_dataset(index, store, batch)
 
     def get_dataloader(
         self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train"
@@ -127,22 +118,19 @@ class DetectionTrainer(BaseTrainer):
         if mode not in ("train", "val"):
             raise ValueError(f"mode={mode!r} must be 'train' or 'val'.")
         dataset = self.build_dataset(dataset_path, mode, batch_size)
-        settings: dict[str, Any] = {
-            "batch": batch_size,
-            "workers": default_workers(self.args.workers, self.device),
-            "rank": rank,
-            "world_size": dist.world_size(),
-            "pin_memory": self.device.type == "cuda",
-        }
-        if isinstance(dataset, TrainDataset):
-            return build_train_loader(
-                dataset,
-                seed=self.args.seed,
-                sampler=self.args.sampler,
-                threshold=self.args.sampler_threshold,
-                **settings,
-            )
-        return build_eval_loader(dataset, **settings)
+        if not isinstance(dataset, TrainDataset):
+            return assemble.eval_loader(self.args, dataset, self.device, rank, dist.world_size())
+        return build_train_loader(
+            dataset,
+            batch=batch_size,
+            workers=default_workers(self.args.workers, self.device),
+            rank=rank,
+            world_size=dist.world_size(),
+            pin_memory=self.device.type == "cuda",
+            seed=self.args.seed,
+            sampler=self.args.sampler,
+            threshold=self.args.sampler_threshold,
+        )
 
     def setup_loaders(self) -> None:
         """Build both loaders, and report what is wrong with the data before anything is trained."""
@@ -155,29 +143,14 @@ class DetectionTrainer(BaseTrainer):
 
     def get_validator(self) -> DetectionValidator:
         """Return the validator of the validation split."""
-        return DetectionValidator(
-            self.test_loader,
-            names=self.data["names"],
-            save_dir=self.save_dir,
-            conf=self.args.conf if self.args.conf is not None else 0.001,
-            iou=self.args.iou,
-            max_det=self.args.max_det,
-            nms=self.args.nms,
-            agnostic_nms=self.args.agnostic_nms,
-            single_cls=self.args.single_cls,
-            classes=None if self.args.single_cls else self.args.classes,  # ids were already chosen while reading labels
-            verbose=False,
-            device=self.device,
-            amp_dtype=self.amp_dtype,
+        return assemble.build_validator(
+            self.args, self.test_loader, names=self.data["names"], save_dir=self.save_dir, device=self.device
         )
 
     def evaluate_best(self, model: nn.Module) -> dict[str, float]:
         """Return metrics of the best weights; pictures, files and the table per class are made here, once."""
-        if isinstance(self.validator, DetectionValidator):
-            args = self.args
-            self.validator.plots, self.validator.verbose = args.plots, args.verbose
-            self.validator.save_json = self.validator.coco = args.save_json
-            self.validator.save_txt, self.validator.save_conf = args.save_txt, args.save_conf
+        if isinstance(self.validator, DetectionValidator):  # a user's may be anything that can be called
+            assemble.with_report(self.args, self.validator)
         return super().evaluate_best(model)
 
     def preprocess_batch(self, batch: Batch) -> Batch:
@@ -221,11 +194,3 @@ def check_family(trainer: DetectionTrainer, cls: type[nn.Module]) -> None:
 def ours(loader: Any) -> bool:
     """Whether a loader reads our own data sets, whose index can be asked."""
     return isinstance(loader, EpochLoader)
-
-
-def default_workers(workers: int | None, device: torch.device) -> int:
-    """Return worker processes: as typed, else up to 8 for a GPU and 1 per two cores where the CPU also trains."""
-    if workers is not None:
-        return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores) if device.type == "cuda" else max(1, min(4, cores // 2))

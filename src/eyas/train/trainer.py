@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
 from eyas.data.loader import EpochLoader
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
+from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
 from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
 from eyas.log import setup_logging
@@ -34,8 +36,6 @@ from eyas.train import checks, components, messages, options, parallel, plan, se
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
 from eyas.types import Batch, Progress
-
-EVAL_BATCH = 32  # at most: what images are padded to follows from it, so it must not depend on the processes
 
 
 class BaseTrainer:
@@ -124,11 +124,21 @@ class BaseTrainer:
         return self.run_here()
 
     def run_here(self) -> TrainResult:
-        """Be one process of the training; whatever happens, ``teardown`` fires last."""
+        """Be one process of the training."""
+        with self.prepared():
+            self.fit()
+        if self.owns_group:  # not after an error: the others would report a lost connection instead of that error
+            dist.finish()
+        return self.result()
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Be one process of the training, set up for its first step; whatever happens, ``teardown`` fires last."""
         self.take_place()
         with reproducible(self.is_deterministic(), self.device):
             try:
-                self.fit()
+                self.prepare()
+                yield
             except BaseException as error:
                 self.exception = error
                 self.run_callbacks("on_exception")
@@ -136,15 +146,10 @@ class BaseTrainer:
             finally:
                 self.close_loaders()
                 self.run_callbacks("teardown")
-        if self.owns_group:  # not after an error: the others would report a lost connection instead of that error
-            dist.finish()
-        return self.result()
 
     def fit(self) -> None:
-        """Set up, run the epochs, evaluate the best weights."""
-        self.prepare()
-        self.started = time.monotonic()
-        self.run_callbacks("on_train_start")
+        """Run the epochs, evaluate the best weights."""
+        self.begin()
         with catch_interrupts() as self.interrupted:
             self.epoch, self.stop = self.first_epoch()
             while not self.stop:
@@ -203,6 +208,11 @@ class BaseTrainer:
         conflicts.refuse_conflicts(self)
         self.setup()
         self.run_callbacks("on_pretrain_routine_end")
+
+    def begin(self) -> None:
+        """Start the clock of the run."""
+        self.started = time.monotonic()
+        self.run_callbacks("on_train_start")
 
     def first_epoch(self) -> tuple[int, bool]:
         """Return where the run begins, and whether it is over: it crashed after its last epoch, and lacks the end."""
@@ -297,8 +307,8 @@ class BaseTrainer:
         """Build both loaders; only then, with data and model sound, is the run folder made."""
         self.batch_size = self.images_per_step()
         self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
-        eval_batch = min(2 * self.batch_size, EVAL_BATCH)
-        self.test_loader = self.get_dataloader(self.data["val"], eval_batch, rank=dist.rank(), mode="val")
+        val_batch = batch_beside(self.batch_size)
+        self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
         self.wdir.mkdir(parents=True, exist_ok=True)
 
     def images_per_step(self) -> int:
@@ -657,7 +667,8 @@ class BaseTrainer:
     # -- checkpoint and resume -----------------------------------------------------------------------------------------
     def checkpoint(self, finished_epoch: bool) -> dict[str, Any]:
         """Return everything about this run as tensors and plain values; ``state`` is what only a resume needs."""
-        checkpoint = state.describe_model(self) | {"state": state.training_state(self, finished_epoch)}
+        checkpoint = state.describe_model(self) | {"val_batch": batch_beside(self.batch_size)}
+        checkpoint["state"] = state.training_state(self, finished_epoch)
         return self.adjust("adjust_checkpoint", checkpoint)
 
     def resume_here(self) -> None:

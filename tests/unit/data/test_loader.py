@@ -397,7 +397,7 @@ def alive(pid):
 
 def eval_batches(index, *, workers=0, rank=0, world_size=1, batch=4, **options):
     dataset = EvalDataset(index, ImageStore(index, imgsz=IMGSZ), imgsz=IMGSZ, batch=batch, **options)
-    with build_eval_loader(dataset, batch=batch, workers=workers, rank=rank, world_size=world_size) as loader:
+    with build_eval_loader(dataset, workers=workers, rank=rank, world_size=world_size) as loader:
         return [{k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in b.items()} for b in loader]
 
 
@@ -408,12 +408,38 @@ def test_evaluation_workers_and_ranks_change_nothing(index):
     assert sorted(i for batch in whole for i in batch["index"].tolist()) == list(range(COUNT))
 
 
-def test_rect_batches_are_sorted_by_aspect_and_just_large_enough(index):
-    batches = eval_batches(index)
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """70 images without labels, whose aspects h / w run from 0.16 to 5: two rectangles' worth and a rest."""
+    root = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    for i in range(70):
+        h, w = (40, 80 + 5 * (35 - i)) if i < 35 else (40 + 5 * (i - 35), 40)
+        cv2.imwrite(str(root / f"{i:02d}.png"), rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
+    return build_index([root], names={0: "a"}, cache_dir=root / "cache", split="val")
+
+
+def test_rectangles_hold_32_neighbours_in_the_order_of_aspects(many):
+    batches = eval_batches(many, batch=64)
     aspects = [h / w for batch in batches for h, w in batch["ori_shape"]]
-    assert aspects == sorted(aspects)
-    shapes = {tuple(batch["img"].shape[2:]) for batch in batches}
-    assert (64, 64) in shapes and min(shapes)[0] <= 64 and max(max(shape) for shape in shapes) == 64
+    assert aspects == sorted(aspects) and len(aspects) == 70
+    # 40/255 to 40/100, at most 26 of 64 px high; 40/95 to 180/40, which only a square holds; 185/40 to 210/40
+    assert [(len(batch["im_file"]), tuple(batch["img"].shape[2:])) for batch in batches] == [
+        (32, (32, 64)),
+        (32, (64, 64)),
+        (6, (64, 32)),
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 5, 16, 32, 64])
+def test_what_an_image_is_padded_to_does_not_depend_on_the_batch(many, batch):
+    def pixels(batch):
+        return {int(i): image for b in eval_batches(many, batch=batch) for i, image in zip(b["index"], b["img"])}
+
+    reference, found = pixels(24), pixels(batch)
+    assert found.keys() == reference.keys() and len({image.shape for image in found.values()}) == 3
+    assert all(torch.equal(image, reference[i]) for i, image in found.items())
+    assert max(len(b["im_file"]) for b in eval_batches(many, batch=batch)) <= batch
 
 
 @pytest.mark.parametrize(("pad", "side"), [(0.0, 128), (0.5, 160)])
@@ -462,7 +488,7 @@ def test_evaluation_boxes_go_back_to_the_original(index, rect):
 def test_stretched_images_fill_the_square(index):
     store = ImageStore(index, imgsz=IMGSZ, stretch=True)
     dataset = EvalDataset(index, store, imgsz=IMGSZ, batch=8)
-    batch = next(iter(build_eval_loader(dataset, batch=8, workers=0)))
+    batch = next(iter(build_eval_loader(dataset, workers=0)))
     assert batch["img"].shape[2:] == (64, 64) and all(pad == (0.0, 0.0) for _, pad in batch["ratio_pad"])
     assert np.allclose(batch["bboxes"], np.concatenate([index.labels(i)[1] for i in range(8)]), atol=1e-6)
     trained = TrainDataset(index, store, imgsz=IMGSZ, settings=AugmentSettings(mosaic=0))
@@ -473,8 +499,6 @@ def test_sizes_that_do_not_fit_together_are_refused(index):
     store = ImageStore(index, imgsz=IMGSZ)
     with pytest.raises(ValueError, match="imgsz=64"):
         EvalDataset(index, store, imgsz=128, batch=4)
-    with pytest.raises(ValueError, match="batch=8"):
-        build_eval_loader(EvalDataset(index, store, imgsz=IMGSZ, batch=4), batch=8, workers=0)
 
 
 def test_each_sample_draws_its_own_numbers_from_every_generator(index):

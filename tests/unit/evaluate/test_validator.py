@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,6 +203,66 @@ def test_real_model_alone_and_in_training_give_the_same(model):
     averaged = validator(trainer_of(None, ema=SimpleNamespace(ema=model)))
     assert averaged == trained
     assert all(isinstance(value, float) for value in trained.values())
+
+
+class Exported:
+    """No module: a function of images and plain facts, made once for one branch, as an exported model is."""
+
+    def __init__(self, model):
+        self.nc, self.names, self.stride, self.stretch = model.nc, model.names, model.stride, model.stretch
+        self.end2end, self.device = model.end2end, torch.device("cpu")
+        self.answer, self.blocks = deepcopy(model).eval(), 0
+
+    def __call__(self, images):
+        return self.answer(images)[0].clone(), None
+
+    def in_pixels(self, found, height, width):
+        return found
+
+    @contextmanager
+    def ready(self, *, nms, max_det, agnostic):
+        if nms is not None and nms == self.end2end:
+            raise ValueError("exported without NMS")
+        self.blocks += 1
+        yield
+
+
+def test_what_is_no_module_is_measured_alike(model):
+    batches = [make_batch(seed=1), make_batch(images=3, seed=2, first=4)]
+    exported = Exported(model)
+    validator = DetectionValidator(batches, names=NAMES, verbose=False)
+    of_module = validator(model=model), validator.metrics.stats
+    assert validator(model=exported) == of_module[0] and exported.blocks == 1
+    assert len(of_module[1]["conf"]) and all(
+        np.array_equal(validator.metrics.stats[key], value, equal_nan=True) for key, value in of_module[1].items()
+    )
+    with pytest.raises(ValueError, match="exported without NMS"):
+        DetectionValidator(batches, names=NAMES, nms=True, verbose=False)(model=exported)
+    with pytest.raises(ValueError, match="made for cpu and does not run on meta"):
+        DetectionValidator(batches, names=NAMES, device="meta", verbose=False)(model=exported)
+    exported.nc = 2
+    with pytest.raises(ValueError, match="2 classes and the data has 3"):
+        validator(model=exported)
+
+
+def test_effects_are_what_it_works_with_and_files_only_those_it_writes(tmp_path):
+    plain = DetectionValidator([], names=NAMES)
+    assert plain.effects() == {
+        "conf": 0.001,
+        "iou": 0.7,
+        "max_det": 300,
+        "nms": None,
+        "agnostic_nms": False,
+        "single_cls": False,
+    }
+    settings = {"conf": 0.2, "iou": 0.5, "max_det": 7, "nms": True, "single_cls": True, "classes": [2, 0]}
+    files = {"save_json": True, "save_txt": True, "save_conf": True}
+    found = DetectionValidator([], names=NAMES, save_dir=tmp_path, **settings, **files).effects()
+    assert found == {**settings, **files, "agnostic_nms": True, "classes": [0, 2]}
+    plain.save_dir = tmp_path
+    report = {"plots": False, "coco": False, "verbose": False}
+    plain.report(**report, save_json=True, save_txt=False, save_conf=True)
+    assert plain.effects()["save_json"] is True and not {"save_txt", "save_conf"} & plain.effects().keys()
 
 
 def test_losses_are_those_of_the_model(model):

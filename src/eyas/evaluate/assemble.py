@@ -1,0 +1,129 @@
+"""The one assembly of an evaluation from options: which images, padded to what, in which batches, measured how.
+
+Trainer, ``val`` and whatever else measures a model build their loader and validator here, so that they see the same
+pixels and count in the same way. What an image is padded to depends on the split and on ``imgsz`` alone: neighbours in
+the order of aspect ratios share a rectangle (``EvalDataset``), whoever asks, in batches of any size, in any number of
+processes. The batch itself decides only how fast it goes, and the last bits of a result: kernels add up in another
+order for another batch. A model therefore remembers the batch of its training's evaluations, and is measured in the
+same one unless another is typed: the numbers are then equal bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eyas.augment.letterbox import STRIDE, padded
+from eyas.config import TrainOptions
+from eyas.data.dataset import EvalDataset
+from eyas.data.dataset_yaml import check_dataset
+from eyas.data.index import ImageIndex, build_index
+from eyas.data.loader import EpochLoader, build_eval_loader, default_workers
+from eyas.data.store import ImageStore
+from eyas.device import amp_dtype
+from eyas.evaluate.validator import DetectionValidator
+
+EVAL_BATCH = 16  # images at a time, for a model that remembers no training
+LARGEST_BATCH = 32
+# What validator and predictor take from options of the same name; what is unset there, they choose themselves.
+THRESHOLDS = ("conf", "iou", "max_det", "nms", "agnostic_nms")
+
+
+def batch_beside(training: int) -> int:
+    """Return images in a batch of evaluation, for a training with so many per step over all processes.
+
+    Twice as many fit, since no gradients are kept. Being one number for the whole run, it does not change with the
+    processes that share it.
+    """
+    return min(2 * training, LARGEST_BATCH)
+
+
+def described_data(source: str | Mapping[str, Any], splits: tuple[str, ...], *, single_cls: bool) -> dict[str, Any]:
+    """Return the checked data description (``eyas.data.check_dataset``); one class under ``single_cls``."""
+    data = check_dataset(source, splits=splits)
+    return data | {"names": {0: "item"}, "nc": 1} if single_cls else data
+
+
+def split_index(
+    options: TrainOptions, data: Mapping[str, Any], images: Any, split: str, fraction: float = 1.0
+) -> ImageIndex:
+    """Return images and labels of a split as flat arrays.
+
+    Args:
+        options: ``single_cls`` and ``classes`` choose and change labels.
+        data: as ``described_data`` returned it.
+        images: the entry of the split in it: folders, lists and files.
+        split: its name, for messages.
+        fraction: share of the images, as ``eyas.data.build_index`` takes it.
+    """
+    return build_index(
+        images,
+        names=data["names"],
+        single_cls=options.single_cls,
+        classes=options.classes,
+        fraction=fraction,
+        split=split,
+    )
+
+
+def eval_dataset(index: ImageIndex, store: ImageStore, batch: int | None = None) -> EvalDataset:
+    """Return the images of an index as they are evaluated, ``EVAL_BATCH`` at a time unless told otherwise."""
+    return EvalDataset(index, store, imgsz=store.imgsz, stride=STRIDE, batch=batch or EVAL_BATCH)
+
+
+def eval_loader(
+    options: TrainOptions, dataset: EvalDataset, device: torch.device, rank: int = 0, world_size: int = 1
+) -> EpochLoader:
+    """Return the loader of evaluation batches for ``device``; each rank takes a run of whole ones."""
+    return build_eval_loader(
+        dataset,
+        workers=default_workers(options.workers, device),
+        rank=rank,
+        world_size=world_size,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def split_loader(options: TrainOptions, data: Mapping[str, Any], device: torch.device, *, stretch: bool) -> EpochLoader:
+    """Return the loader of ``options.split`` for a model that takes stretched images, or keeps their aspect."""
+    index = split_index(options, data, data[options.split], options.split)
+    store = ImageStore(index, imgsz=padded(options.imgsz), stretch=stretch)
+    return eval_loader(options, eval_dataset(index, store, options.batch), device)
+
+
+def thresholds(options: TrainOptions) -> dict[str, Any]:
+    """Return arguments of validator and predictor that the options set."""
+    return {name: options.get(name) for name in THRESHOLDS if options.get(name) is not None}
+
+
+def build_validator(
+    options: TrainOptions, loader: Iterable[Any], *, names: Mapping[int, str], save_dir: Path, device: torch.device
+) -> DetectionValidator:
+    """Return the validator of a loader's images; it measures, and neither prints nor writes until ``with_report``."""
+    return DetectionValidator(
+        loader,
+        names=names,
+        save_dir=save_dir,
+        single_cls=options.single_cls,
+        classes=None if options.single_cls else options.classes,  # ids were already chosen while reading labels
+        verbose=False,
+        device=device,
+        amp_dtype=amp_dtype(options.amp, device),
+        **thresholds(options),
+    )
+
+
+def with_report(options: TrainOptions, validator: DetectionValidator) -> DetectionValidator:
+    """Return the validator, told to print the table, draw the pictures and write the files that the options ask for."""
+    validator.report(
+        verbose=options.verbose,
+        plots=options.plots,
+        save_json=options.save_json,
+        coco=options.save_json,
+        save_txt=options.save_txt,
+        save_conf=options.save_conf,
+    )
+    return validator
