@@ -213,7 +213,8 @@ class _Scan(NamedTuple):
     @property
     def key(self) -> str:
         """Hash of all that must be unchanged for a cached result to hold."""
-        digest = hashlib.sha256(json.dumps([self.settings, self.source.identity]).encode())
+        ids = None if self.source.names is None else dict(self.source.names)  # under single_cls others are in settings
+        digest = hashlib.sha256(json.dumps([self.settings, self.source.identity, ids]).encode())
         for (path, stat), label in zip(self.images, self.label_stats, strict=True):
             digest.update(os.fsencode(path))
             digest.update(b"\0%d %d %d %d\n" % (*stat, *label))
