@@ -53,3 +53,11 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         fail()
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_written_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    write_atomic(tmp_path / "x", b"data")
+    assert (tmp_path / "x").read_bytes() == b"data"
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
