@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that ``path`` holds either its old content or all of the new one (temp, fsync, rename).
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the place of ``path`` in one step when the block ends without an error.
+
+    Readers see the file that was there or the whole new one, never a part. A power cut may still lose what was written;
+    see `write_atomic` for what must be on the disk.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written; ``path`` is untouched.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with temporary.open("xb") as file:
+            yield file
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that ``path`` holds either its old content or all of the new one, after a power cut too.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    with replacing(path) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     _sync_folder(path.parent)
 
 

@@ -64,7 +64,7 @@ def test_03_the_weights_are_in_the_loss_of_both_branches(run: Run) -> None:
 def positive_weights(branch: Any) -> Tensor:
     """What the loss really does: its gradient (C,) where the class is wanted, over that of the plain loss."""
     logits = torch.zeros(1, 1, 3, requires_grad=True)
-    (gradient,) = torch.autograd.grad(branch.class_loss(logits, torch.ones(1, 1, 3)), logits)
+    (gradient,) = torch.autograd.grad(branch.weighted_class_loss(logits, torch.ones(1, 1, 3)).sum(), logits)
     return gradient.flatten() / -0.5
 
 
@@ -218,7 +218,7 @@ def test_gains_given_to_train_reach_the_loss(run: Run, folder: Path) -> None:
         'model.train(data="coco8.yaml", epochs=1, plots=False, box=10.0, cls=1.5, dfl=2.0)\n'
     )
     criterion = run(script)["model"].trainer.model.criterion
-    assert criterion.one2one.gains == criterion.one2many.gains == (10.0, 1.5, 2.0)
+    assert criterion.one2one.gains == criterion.one2many.gains == {"box": 10.0, "cls": 1.5, "l1": 2.0}
 
 
 def test_callbacks_of_the_faq_fire_and_signatures_of_the_incumbent_fit(run: Run, folder: Path) -> None:

@@ -219,7 +219,7 @@ def test_a_loss_that_does_not_read_its_gain(options: Any) -> None:
         def init_criterion(self) -> Any:
             stock = super().init_criterion()
             for part in (stock.one2many, stock.one2one):
-                part.gains = (1.0, 1.0, 1.0)
+                part.gains = dict.fromkeys(part.gains, 1.0)
             return stock
 
     class FlatTrainer(DetectionTrainer):

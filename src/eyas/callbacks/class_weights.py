@@ -24,7 +24,7 @@ from eyas.data.balance import ImageClasses, combined_factors, describe_combined,
 from eyas.data.loader import EpochLoader
 from eyas.data.sampler import WeightedOrder
 from eyas.log import print_table, warn
-from eyas.losses import DenseCriterion, EndToEndCriterion, SetCriterion
+from eyas.losses import Criterion, DenseCriterion, EndToEndCriterion
 from eyas.nn.unwrap import unwrap_model
 from eyas.run.protocol import Loader, Run
 
@@ -156,14 +156,14 @@ def used_weights(part: Any, device: torch.device | str = "cpu") -> Tensor | None
     weights = getattr(part, "class_weights", None)  # a user's own criterion may lack it
     if weights is None:
         return None
-    if not isinstance(part, DenseCriterion | SetCriterion):
+    if not isinstance(part, Criterion):
         return torch.as_tensor(weights, dtype=torch.float32).flatten().cpu()
     return _class_gradient(part, 0.0, device) / _class_gradient(_unweighted(part), 0.0, device)
 
 
 def other_weighting(part: Any, device: torch.device | str = "cpu") -> str | None:
     """Return what else makes classes differ in a part of a criterion, or None: two weightings would multiply."""
-    if not isinstance(part, DenseCriterion | SetCriterion):
+    if not isinstance(part, Criterion):
         return None
     for name in ("pos_weight", "weight"):
         if isinstance(part, DenseCriterion) and getattr(part.bce, name, None) is not None:
@@ -175,21 +175,18 @@ def other_weighting(part: Any, device: torch.device | str = "cpu") -> str | None
     return None
 
 
-def _unweighted(part: DenseCriterion | SetCriterion) -> DenseCriterion | SetCriterion:
+def _unweighted(part: Criterion) -> Criterion:
     plain = copy.copy(part)
     plain.class_weights = None
     return plain
 
 
-def _class_gradient(part: DenseCriterion | SetCriterion, target: float, device: torch.device | str) -> Tensor:
+def _class_gradient(part: Criterion, target: float, device: torch.device | str) -> Tensor:
     """Return the gradient (C,) of the class loss of one anchor or query with all logits at 0, on the CPU."""
     logits = torch.zeros(1, 1, part.nc, device=device, requires_grad=True)
     targets = torch.full_like(logits, target, requires_grad=False)
     with torch.enable_grad():
-        if isinstance(part, SetCriterion):
-            loss = part.weighted_class_loss(logits, targets, targets > 0).sum()
-        else:
-            loss = part.class_loss(logits, targets)
+        loss = part.weighted_class_loss(logits, targets).sum()
         return torch.autograd.grad(loss, logits)[0].flatten().float().cpu()
 
 

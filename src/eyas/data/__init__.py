@@ -12,7 +12,9 @@ _PUBLIC = {
     "ImageStore": "eyas.data.store",
     "DatasetReport": "eyas.data.report",
     "Problem": "eyas.data.report",
-    "parse_labels": "eyas.data.yolo_labels",
+    "parse_labels": "eyas.data.formats.yolo",
+    "LabelSource": "eyas.data.formats.base",
+    "FORMATS": "eyas.data.formats",
     "ensure_digits": "eyas.data.digits",
     "cache_root": "eyas.data.cache",
 }

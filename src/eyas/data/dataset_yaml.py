@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eyas.data.cache import cache_root
+from eyas.data.formats import LabelSource, claim
 from eyas.log import LOGGER
 
 EMBEDDED = {"digits": "default", "digits-tiny": "tiny"}
@@ -30,13 +31,15 @@ def check_dataset(
 
     Args:
         data: a YAML file (the suffix may be left out), a folder holding one YAML file, "digits" or "digits-tiny" for
-            the embedded set, an http(s) address of an archive, or a mapping with the same keys as the YAML.
+            the embedded set, an http(s) address of an archive, or a mapping with the same keys as the YAML, in which
+            a split may be a `LabelSource`.
         splits: the splits that must be there.
         cache_dir: see `eyas.data.cache.cache_root`; where the embedded set and downloads are kept.
 
     Returns:
         path (Path of the root), train, val, test (list of existing Paths: folders, `.txt` lists or images; empty when
-        not given), names {int: str}, nc, channels, keypoints ((points, values) or None), yaml_file (Path or None).
+        not given; a `LabelSource` where a format of `eyas.data.FORMATS` claims what the split says), names
+        {int: str}, nc, channels, keypoints ((points, values) or None), yaml_file (Path or None).
 
     Raises:
         ValueError: anything missing or contradictory; names the file, the key, what was tried, the nearest real name.
@@ -118,31 +121,54 @@ def _check(
         if not content.get(split):
             near = _nearest(split, [key for key in map(str, content) if key not in (*SPLITS, "names", "nc", "path")])
             raise ValueError(f"{where}: key {split!r} (a folder of images) is missing.{_did_you_mean(near)}")
-    names = _check_names(content, where)
+    root, tried_roots = _root(content, file, where)
+    given = None if content.get("names") is None else _check_names(content, where)
+    claimed, places = _sources(content, root, given, where)
+    names = _agreed_names(content, claimed, where)
     channels = content.get("channels", 3)
     if channels != 3:
         raise ValueError(f"{where}: channels={channels!r} is not supported; images are read as 3 channels.")
-    root, tried_roots = _root(content, file, where)
-    checked: dict[str, Any] = {"path": root}
-    for split in SPLITS:
-        checked[split] = _paths(content, split, root, where)
-    if any(None in checked[split] for split in splits) and content.get("download"):
+    if any(None in places[split] for split in splits) and content.get("download"):
         root = _download(content, root, where, cache_dir)
-        for split in SPLITS:
-            checked[split] = _paths(content, split, root, where)
-        checked["path"] = root
-    for split in SPLITS:
-        if None in checked[split]:
-            if split in splits:
-                raise ValueError(_missing_source(content, split, root, tried_roots, where))
-            checked[split] = [path for path in checked[split] if path is not None]
-    return checked | {
+        claimed, places = _sources(content, root, names, where)
+    for split in splits:
+        if None in places[split]:
+            raise ValueError(_missing_source(content, split, root, tried_roots, where))
+    existing = {split: [path for path in paths if path is not None] for split, paths in places.items()}
+    return {"path": root, **existing, **claimed} | {
         "names": names,
         "nc": len(names),
         "channels": channels,
         "keypoints": _check_keypoints(content, where),
         "yaml_file": file,
     }
+
+
+def _sources(
+    content: dict[str, Any], root: Path, names: Mapping[int, str] | None, where: str
+) -> tuple[dict[str, LabelSource], dict[str, list[Path | None]]]:
+    """The splits that a label format claims, and the paths of each split; none where it is claimed."""
+    claimed = {}
+    for split in SPLITS:
+        source = claim(content[split], root, names) if content.get(split) else None
+        if source is not None:
+            claimed[split] = source
+    return claimed, {split: [] if split in claimed else _paths(content, split, root, where) for split in SPLITS}
+
+
+def _agreed_names(content: dict[str, Any], claimed: Mapping[str, LabelSource], where: str) -> dict[int, str]:
+    """The class names of the description, or else those that the annotations bring; all splits have the same."""
+    told = {split: dict(source.names) for split, source in claimed.items() if source.names is not None}
+    if told and content.get("names") is None:
+        content = content | {"names": next(iter(told.values()))}
+    names = _check_names(content, where)
+    for split, others in told.items():
+        if others != names:
+            raise ValueError(
+                f"{where}: the annotations of {split} ({claimed[split]}) have the classes {others}, and the data set "
+                f"has {names}."
+            )
+    return names
 
 
 def _check_names(content: dict[str, Any], where: str) -> dict[int, str]:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from eyas.data.cache import locked
+from eyas.files import replacing
 from eyas.log import LOGGER
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -67,12 +68,10 @@ def download_file(url: str, target: Path, sha256: str | None = None) -> Path:
     with locked(target):
         if target.is_file():
             return target
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            part = Path(folder) / target.name
-            fetch(url, part)
-            if sha256 is not None and (found := _sha256(part)) != sha256.lower():
+        with replacing(target) as part:
+            fetch(url, Path(part.name))
+            if sha256 is not None and (found := _sha256(Path(part.name))) != sha256.lower():
                 raise ValueError(f"{url} has the SHA-256 {found}, not {sha256}: it is not the file that was published.")
-            os.replace(part, target)
     return target
 
 

@@ -1,4 +1,4 @@
-"""Finding images and their label files (spec core E.2)."""
+"""Finding images (spec core E.2)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class FileStat(NamedTuple):
 ABSENT = FileStat(-1, 0)
 
 
-def _stat(entry: os.DirEntry[str] | str) -> FileStat:
+def stat_of(entry: os.DirEntry[str] | str) -> FileStat:
+    """What a file looks like from outside: two that are alike in this are taken as the same."""
     try:
         info = entry.stat() if isinstance(entry, os.DirEntry) else os.stat(entry)
     except OSError:
@@ -60,11 +61,11 @@ def list_images(sources: Sequence[str | Path]) -> list[tuple[str, FileStat]]:
     for source in map(Path, sources):
         if source.is_dir():
             entries = _walk(str(source.absolute()))
-            found += [(e.path, _stat(e)) for e in entries if _suffix(e.name) in IMAGE_SUFFIXES]
+            found += [(e.path, stat_of(e)) for e in entries if _suffix(e.name) in IMAGE_SUFFIXES]
         elif source.suffix.lower() == ".txt" and source.is_file():
-            found += [(path, _stat(path)) for path in _read_list(source)]
+            found += [(path, stat_of(path)) for path in _read_list(source)]
         elif source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
-            found.append((str(source.absolute()), _stat(str(source))))
+            found.append((str(source.absolute()), stat_of(str(source))))
         else:
             raise ValueError(f"Image source {source} is neither a folder, a .txt list of images nor an image.")
     return sorted(found)
@@ -81,34 +82,3 @@ def _read_list(path: Path) -> list[str]:
         raise ValueError(f"Image list {path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
     folder = str(path.absolute().parent)
     return [os.path.normpath(os.path.join(folder, line.strip())) for line in lines if line.strip()]
-
-
-def label_path(image: str) -> str:
-    """Label file of an image: the last `/images/` becomes `/labels/`, the suffix `.txt`.
-
-    Without an `images` folder in the path, the label file stands beside the image.
-    """
-    stem = os.path.splitext(image)[0]
-    marker = f"{os.sep}images{os.sep}"
-    before, found, after = stem.rpartition(marker)
-    return f"{before}{os.sep}labels{os.sep}{after}.txt" if found else stem + ".txt"
-
-
-def stat_labels(images: Sequence[str]) -> list[FileStat]:
-    """Stat of the label file of every image; one listing per folder instead of one failing call per image."""
-    folders: dict[str, dict[str, FileStat]] = {}
-    stats = []
-    for image in images:
-        folder, name = os.path.split(label_path(image))
-        if folder not in folders:
-            folders[folder] = _list_texts(folder)
-        stats.append(folders[folder].get(name, ABSENT))
-    return stats
-
-
-def _list_texts(folder: str) -> dict[str, FileStat]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name: _stat(entry) for entry in entries if entry.name.endswith(".txt")}
-    except OSError:
-        return {}

@@ -10,7 +10,6 @@ files, the settings and the class names must be unchanged for it to be used agai
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import time
@@ -19,16 +18,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from eyas.data.balance import ImageClasses
-from eyas.data.cache import cache_root, locked, write_atomic
-from eyas.data.files import ABSENT, FileStat, label_path, list_images, stat_labels
+from eyas.data.cache import cache_root, locked
+from eyas.data.files import ABSENT, FileStat
+from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.image_header import read_header
 from eyas.data.report import DatasetReport, Problem
-from eyas.data.yolo_labels import UNREADABLE, LabelProblem, Labels, no_labels, parse_labels
+from eyas.files import replacing
 from eyas.log import LOGGER
 
 CACHE_VERSION = 1  # raise it when the meaning of the arrays or of a rule changes
@@ -144,7 +144,7 @@ class _Chunk(NamedTuple):
 
 
 def build_index(
-    sources: Sequence[str | Path],
+    sources: LabelSource | Sequence[str | Path],
     *,
     names: Mapping[int, str],
     single_cls: bool = False,
@@ -155,16 +155,17 @@ def build_index(
     cache_dir: str | Path | None = None,
     split: str = "train",
 ) -> ImageIndex:
-    """Scan images and label files, or load the cached result of the same scan.
+    """Scan images and labels, or load the cached result of the same scan.
 
     Args:
-        sources: folders, `.txt` lists and images, as `check_dataset` resolves them.
+        sources: what `check_dataset` made of the split: a label source, or folders, `.txt` lists and images, which are
+            labelled by YOLO text.
         names: {class id: name}.
         single_cls: every object becomes class 0.
         classes: keep only boxes of these class ids of the files (ids are not renumbered); images stay.
         fraction: in (0, 1]: that share of the images; an integer > 1: that many. Chosen at random with a fixed seed,
             never the first ones of the alphabet, which may all show one class; a smaller share lies within a larger.
-        keypoints: (points, values) of a pose data set, see `parse_labels`.
+        keypoints: (points, values) of a pose data set in YOLO text, see `parse_labels`.
         workers: threads; default min(8, CPU cores).
         cache_dir: see `eyas.data.cache.cache_root`.
         split: for messages, and "train" must have labels.
@@ -178,34 +179,72 @@ def build_index(
         raise ValueError(f"fraction={fraction} must be in (0, 1], or a whole number of images.")
     if not single_cls:
         _check_classes(classes, names)
-    found = list_images(sources)
-    if not found:
-        raise ValueError(f"No images for {split} in {_join(sources)}. {_what_is_there(sources)}")
-    found = _choose(found, fraction)
-    images = [path for path, _ in found]
-    label_stats = stat_labels(images)
-    if split == "train" and all(stat == ABSENT for stat in label_stats):
-        raise ValueError(_no_label_files(images))
-
     settings = {
         "version": CACHE_VERSION,
         "names": {int(key): value for key, value in names.items()},
         "single_cls": single_cls,
         "classes": sorted(classes) if classes is not None else None,
-        "keypoints": keypoints,
         "split": split,
     }
-    key = _cache_key(settings, found, label_stats)
-    file = _cache_file(sources, settings, fraction, cache_dir)
+    source = sources if isinstance(sources, LabelSource) else _yolo_text(sources, settings, keypoints)
+    scan = _Scan(source, settings, *_find(source, fraction, split))
+    index = _load_or_scan(scan, _cache_file(scan, fraction, cache_dir), workers)
+    _check_usable(index, split, classes)
+    return index
+
+
+def _yolo_text(
+    places: Sequence[str | Path], settings: Mapping[str, Any], keypoints: tuple[int, int] | None
+) -> YoloText:
+    single, chosen = settings["single_cls"], settings["classes"] is not None
+    # Chosen by the ids in the file, which may exceed the names when all become one class.
+    count = _ANY_CLASS if single and chosen else len(settings["names"])
+    return YoloText(places, num_classes=count, single_cls=single and not chosen, keypoints=keypoints)
+
+
+class _Scan(NamedTuple):
+    """What is to be scanned: images with their stat, and the stat of the labels of each."""
+
+    source: LabelSource
+    settings: dict[str, Any]
+    images: list[tuple[str, FileStat]]
+    label_stats: list[FileStat]
+
+    @property
+    def key(self) -> str:
+        """Hash of all that must be unchanged for a cached result to hold."""
+        ids = None if self.source.names is None else dict(self.source.names)  # under single_cls others are in settings
+        digest = hashlib.sha256(json.dumps([self.settings, self.source.identity, ids]).encode())
+        for (path, stat), label in zip(self.images, self.label_stats, strict=True):
+            digest.update(os.fsencode(path))
+            digest.update(b"\0%d %d %d %d\n" % (*stat, *label))
+        return digest.hexdigest()
+
+
+def _find(source: LabelSource, fraction: float, split: str) -> tuple[list[tuple[str, FileStat]], list[FileStat]]:
+    found = source.images()
+    if not found:
+        raise ValueError(f"No images for {split} in {source}. {source.explain([])}".rstrip())
+    found = _choose(found, fraction)
+    images = [path for path, _ in found]
+    label_stats = source.label_stats(images)
+    if split == "train" and all(stat == ABSENT for stat in label_stats):
+        raise ValueError(
+            f"None of the {len(images):,} training images has a label file. {source.explain(images)}".rstrip()
+        )
+    return found, label_stats
+
+
+def _load_or_scan(scan: _Scan, file: Path, workers: int | None) -> ImageIndex:
+    split, names, key = scan.settings["split"], scan.settings["names"], scan.key
     index = _load(file, key, split, names)
     if index is None:
         with locked(file):  # several processes of a host come here at once: one scans, the others read what it found
             index = _load(file, key, split, names)
             if index is None:
-                index = _scan(found, label_stats, settings, key, workers)
+                index = _run(scan, key, workers)
                 if len(index):
                     _save(file, index)
-    _check_usable(index, split, classes)
     return index
 
 
@@ -223,63 +262,38 @@ def _choose(found: list[tuple[str, FileStat]], fraction: float) -> list[tuple[st
     return [found[i] for i in sorted(order[: max(count, 1)])]
 
 
-def _join(sources: Iterable[str | Path]) -> str:
-    return ", ".join(map(str, sources))
-
-
-def _what_is_there(sources: Sequence[str | Path]) -> str:
-    """What an image folder holds instead of images."""
-    for source in map(Path, sources):
-        if source.is_dir():
-            names = sorted(entry.name for entry in itertools.islice(source.iterdir(), 1000))
-            listing = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            return f"The folder holds {listing}." if names else "The folder is empty."
-    return "The list is empty."
-
-
-def _no_label_files(images: list[str]) -> str:
-    example = label_path(images[0])
-    return (
-        f"None of the {len(images):,} training images has a label file. Expected for example {example} "
-        f"for {images[0]}. Label files stand in a folder `labels` beside `images`, or beside the images when no folder "
-        "is named `images`."
-    )
-
-
-def _scan(
-    found: list[tuple[str, FileStat]],
-    label_stats: list[FileStat],
-    settings: dict[str, Any],
-    key: str,
-    workers: int | None,
-) -> ImageIndex:
-    names: dict[int, str] = settings["names"]
-    tasks = [
-        [(i, found[i][0], found[i][1], label_stats[i]) for i in range(start, min(start + _CHUNK, len(found)))]
-        for start in range(0, len(found), _CHUNK)
-    ]
+def _run(scan: _Scan, key: str, workers: int | None) -> ImageIndex:
+    names: dict[int, str] = scan.settings["names"]
+    split, total = scan.settings["split"], len(scan.images)
+    tasks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
     count = workers if workers else min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(count) as pool:
-        results = pool.map(lambda task: _scan_chunk(task, settings), tasks)
-        chunks = list(_with_progress(results, len(found), settings["split"]))
+        results = pool.map(lambda task: _scan_chunk(scan, task), tasks)
+        chunks = list(_with_progress(results, total, split))
 
-    report = DatasetReport(split=settings["split"])
+    report = DatasetReport(split=split)
     for chunk in chunks:
         report.add(chunk.problems)
-    arrays = _assemble(chunks, [path for path, _ in found])
+    report.add(scan.source.problems())
+    arrays = _assemble(chunks, [path for path, _ in scan.images])
+    cls = arrays["cls"]
+    if len(cls) and not 0 <= cls.min() <= cls.max() < len(names):
+        raise ValueError(f"{scan.source} gives class ids from {cls.min():g} to {cls.max():g} for {len(names)} classes.")
     counts = np.diff(arrays["label_offsets"])
-    report.images, report.background, report.boxes = len(counts), int((counts == 0).sum()), len(arrays["cls"])
-    instances = np.bincount(arrays["cls"].astype(np.int64), minlength=len(names))
+    report.images, report.background, report.boxes = len(counts), int((counts == 0).sum()), len(cls)
+    instances = np.bincount(cls.astype(np.int64), minlength=len(names))
     report.instances = {name: int(instances[i]) for i, name in names.items()}
     return ImageIndex(arrays, names=names, report=report, cache_key=key)
 
 
-def _scan_chunk(task: list[tuple[int, str, FileStat, FileStat]], settings: dict[str, Any]) -> _Chunk:
+def _scan_chunk(scan: _Scan, task: Iterable[int]) -> _Chunk:
+    source = scan.source
     kept: list[int] = []
     headers: list[tuple[int, int, int]] = []
     rows: list[Labels] = []
     problems: list[Problem] = []
-    for i, image, image_stat, label_stat in task:
+    for i in task:
+        image, image_stat = scan.images[i]
         if image_stat == ABSENT:
             problems.append(Problem(image, 0, MISSING_IMAGE, "listed but not there"))
             continue
@@ -288,37 +302,26 @@ def _scan_chunk(task: list[tuple[int, str, FileStat, FileStat]], settings: dict[
             problems.append(Problem(image, 0, *trouble))
         if header is None:
             continue
-        labels = _read_labels(label_path(image), label_stat, settings)
-        problems += [Problem(label_path(image), *problem) for problem in labels.problems]
+        labels = source.labels(image, scan.label_stats[i], header)
+        problems += [Problem(source.label_file(image), *problem) for problem in labels.problems]
         kept.append(i)
         headers.append(header)
-        rows.append(labels)
+        rows.append(_choose_classes(labels, scan.settings))
     return _Chunk(
         kept,
         np.array(headers, np.int32).reshape(-1, 3),
         np.array([len(labels.cls) for labels in rows], np.int64),
-        np.concatenate([labels.cls for labels in rows] or [np.zeros(0, np.float32)]),
-        np.concatenate([labels.boxes for labels in rows] or [np.zeros((0, 4), np.float32)]),
+        np.concatenate([np.zeros(0, np.float32), *(labels.cls for labels in rows)], dtype=np.float32),
+        np.concatenate([np.zeros((0, 4), np.float32), *(labels.boxes for labels in rows)], dtype=np.float32),
         problems,
     )
 
 
-def _read_labels(path: str, stat: FileStat, settings: dict[str, Any]) -> Labels:
-    if stat.size <= 0:
-        return no_labels()
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        return no_labels([LabelProblem(0, UNREADABLE, error.strerror or str(error))])
-    single, classes, keypoints = settings["single_cls"], settings["classes"], settings["keypoints"]
-    if classes is None:
-        return parse_labels(data, num_classes=len(settings["names"]), single_cls=single, keypoints=keypoints)
-    # Chosen by the ids in the file, which may exceed the names when all become one class.
-    labels = parse_labels(data, num_classes=_ANY_CLASS if single else len(settings["names"]), keypoints=keypoints)
-    keep = np.isin(labels.cls, classes)
-    cls = labels.cls[keep]
-    return Labels(np.zeros_like(cls) if single else cls, labels.boxes[keep], labels.problems)
+def _choose_classes(labels: Labels, settings: Mapping[str, Any]) -> Labels:
+    if settings["classes"] is not None:
+        keep = np.isin(labels.cls, settings["classes"])
+        labels = labels._replace(cls=labels.cls[keep], boxes=labels.boxes[keep])
+    return labels._replace(cls=np.zeros_like(labels.cls)) if settings["single_cls"] else labels
 
 
 def _assemble(chunks: list[_Chunk], paths: list[str]) -> dict[str, np.ndarray]:
@@ -362,21 +365,10 @@ def _with_progress(chunks: Iterable[_Chunk], total: int, split: str) -> Iterator
             progress.stop()
 
 
-def _cache_key(settings: dict[str, Any], found: list[tuple[str, FileStat]], label_stats: list[FileStat]) -> str:
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for (path, stat), label in zip(found, label_stats, strict=True):
-        digest.update(os.fsencode(path))
-        digest.update(b"\0%d %d %d %d\n" % (*stat, *label))
-    return digest.hexdigest()
-
-
-def _cache_file(
-    sources: Sequence[str | Path], settings: dict[str, Any], fraction: float, cache_dir: str | Path | None
-) -> Path:
-    """One file per sources and settings, replaced when their content changes, so that old ones do not pile up."""
-    places = [str(Path(source).absolute()) for source in sources]
-    settings = {key: value for key, value in settings.items() if key != "names"}
-    name = hashlib.sha256(json.dumps([places, settings, fraction]).encode()).hexdigest()[:24]
+def _cache_file(scan: _Scan, fraction: float, cache_dir: str | Path | None) -> Path:
+    """One file per source and settings, replaced when their content changes, so that old ones do not pile up."""
+    settings = {key: value for key, value in scan.settings.items() if key != "names"}
+    name = hashlib.sha256(json.dumps([scan.source.identity, settings, fraction]).encode()).hexdigest()[:24]
     return cache_root(cache_dir) / "index" / f"{name}.npz"
 
 
@@ -398,12 +390,10 @@ def _load(file: Path, key: str, split: str, names: Mapping[int, str]) -> ImageIn
 def _save(file: Path, index: ImageIndex) -> None:
     arrays = {name: getattr(index, name) for name in _ARRAYS}
     report = np.frombuffer(json.dumps(index.report.to_dict()).encode(), np.uint8)
-
-    def write(handle: BinaryIO) -> None:
-        np.savez(handle, key=np.array(index.cache_key), report=report, **arrays)
-
     try:
-        write_atomic(file, write)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as handle:
+            np.savez(handle, key=np.array(index.cache_key), report=report, **arrays)
     except OSError as error:
         LOGGER.warning("The index is not cached: %s (%s). Set EYAS_CACHE to a writable folder.", file, error)
 

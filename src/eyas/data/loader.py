@@ -70,12 +70,12 @@ class EpochLoader:
     @property
     def epoch(self) -> int:
         """The epoch that the next `iter()` yields."""
-        return self.sampler.epoch if isinstance(self.sampler, TrainBatchSampler) else 0
+        return self.sampler.epoch
 
     @property
     def images(self) -> int:
         """Images in an epoch, over all ranks; a repeated one counts as often as it is repeated."""
-        return self.sampler.order.n if isinstance(self.sampler, TrainBatchSampler) else len(self.dataset)
+        return self.sampler.images
 
     def __len__(self) -> int:
         """Batches in an epoch, of this rank."""
@@ -89,9 +89,7 @@ class EpochLoader:
             mosaic_closed: without mosaic, mixup and cutmix (`close_mosaic`).
             first_batch: batches of the epoch to leave out, for a run resumed inside it.
         """
-        if isinstance(self.sampler, TrainBatchSampler):
-            self.sampler.epoch, self.sampler.mosaic_closed = epoch, mosaic_closed
-            self.sampler.first_batch = first_batch
+        self.sampler.set_epoch(epoch, mosaic_closed=mosaic_closed, first_batch=first_batch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The batches of the chosen epoch.

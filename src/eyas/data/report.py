@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eyas.data.cache import write_atomic
+from eyas.files import replacing
 
 # Rows kept in full. One systematic mistake in a million images must not fill the memory; counts stay exact.
 MAX_ROWS = 10_000
@@ -114,4 +114,5 @@ class DatasetReport:
         content = {"splits": {report.split: report.to_dict() for report in (self, *others)}}
         text = json.dumps(content, indent=2, ensure_ascii=False)
         # Paths from the file system may hold lone surrogates (names that are not UTF-8).
-        write_atomic(Path(path), lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
+        with replacing(Path(path)) as file:
+            file.write(text.encode("utf-8", errors="backslashreplace"))

@@ -220,6 +220,15 @@ class TrainBatchSampler:
         self.window = window or partner_window(batch)
         self.epoch, self.mosaic_closed, self.paused, self.first_batch = 0, False, False, 0
 
+    @property
+    def images(self) -> int:
+        """Images in an epoch, over all ranks."""
+        return self.order.n
+
+    def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:
+        """Choose what the next `iter()` yields, see `EpochLoader.set_epoch`."""
+        self.epoch, self.mosaic_closed, self.first_batch = epoch, mosaic_closed, first_batch
+
     def __len__(self) -> int:
         return math.ceil(self.order.n / self.batch)
 
@@ -261,7 +270,11 @@ class EvalBatchSampler:
     ) -> None:
         start, stop = rank_share(0, len(batches), rank, world_size)
         self.batches = batches[start:stop]
-        self.paused = False
+        self.images = sum(len(indices) for indices, _ in batches)
+        self.epoch, self.paused = 0, False
+
+    def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:
+        """Images that are measured are the same in every epoch."""
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -19,6 +19,7 @@ from eyas.data.cache import cache_root, locked
 from eyas.data.decode import load_image
 from eyas.data.host_memory import HostMemory
 from eyas.data.index import ImageIndex
+from eyas.files import replacing
 from eyas.log import LOGGER
 
 CacheMode = Literal[False, "ram", "disk"]
@@ -198,10 +199,8 @@ class PixelCache:
         total = cls.total_bytes(shapes)
         with locked(file):  # two processes that both make it would write into two files
             if not file.exists() or file.stat().st_size != total:
-                temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
-                with temporary.open("wb") as handle:
+                with replacing(file) as handle:
                     handle.truncate(total)
-                os.replace(temporary, file)
         return cls(shapes, file=file)
 
     def get(self, i: int) -> np.ndarray | None:

@@ -6,7 +6,7 @@ Legend: ``B`` images, ``A`` anchors, ``T`` objects of the batch, ``C`` classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,29 @@ from torch import Tensor, nn
 from eyas import dist
 from eyas.assign import Assignment, TaskAlignedAssigner
 from eyas.boxes import boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes
-from eyas.losses.class_weighting import as_class_weights, weight_classes
+from eyas.losses.criterion import Criterion
 from eyas.losses.elementwise import ciou_loss, dfl_expectation, dfl_loss, l1_loss
 from eyas.losses.points import anchor_points
 
 
-class DenseCriterion:
+class SupervisedAnchors(NamedTuple):
+    """What a branch predicts, and what each anchor is taught. Boxes and distances are in cells of the anchor's level.
+
+    Background anchors are replaced by a unit box compared with itself: no value of theirs reaches a sum, and no
+    infinite one its gradient.
+    """
+
+    scores: Tensor  # (B, A, C) float32 logits
+    outputs: Tensor  # (B, A, 4 reg_max) float32 distances as the head gives them, of all anchors
+    boxes: Tensor  # (B, A, 4) float32 corners
+    target_boxes: Tensor  # (B, A, 4) float32 corners
+    points: Tensor  # (A, 2) cell centres
+    stride: Tensor  # (A, 1) pixels per cell
+    size: Tensor  # (4,) width, height, width, height of the network input in pixels
+    assigned: Assignment  # who answers for which object, and with which weight
+
+
+class DenseCriterion(Criterion):
     """Classification, box and distance loss of one branch, always in float32 and without waiting for the device.
 
     In several processes, each returns its share: the sum of their losses is the loss that one process would have over
@@ -36,8 +53,14 @@ class DenseCriterion:
         topk2: anchors kept for each object; None keeps all chosen ones.
         class_weights: factors of the classes (C,) or (1, 1, C), applied to positive and negative terms alike.
 
-    ``bce`` may be replaced by any callable that maps logits and targets (B, A, C) to unreduced losses (B, A, C).
+    ``gains`` are called box, cls and l1 (``reg_max`` 1) or dfl. ``bce`` may be replaced by any callable that maps
+    logits and targets (B, A, C) to unreduced losses (B, A, C).
+
+    For a loss of its own, override `box_loss`, `class_loss` or `distance_loss`, `branch_losses` (add a term, with its
+    gain in ``gains``) or `supervised` (what is taught to which anchors).
     """
+
+    options: ClassVar[Mapping[str, str]] = {"box": "box", "cls": "cls", "l1": "dfl", "dfl": "dfl"}
 
     def __init__(
         self,
@@ -52,16 +75,15 @@ class DenseCriterion:
         topk2: int | None = None,
         class_weights: Tensor | Sequence[float] | None = None,
     ) -> None:
-        self.nc = nc
+        self.third = "dfl" if reg_max > 1 else "l1"
+        gains = {"box": box_gain, "cls": cls_gain, self.third: dfl_gain}
+        super().__init__(nc=nc, gains=gains, class_weights=class_weights)
         self.strides = [float(s) for s in strides]
         self.reg_max = reg_max
-        self.gains = (float(box_gain), float(cls_gain), float(dfl_gain))
         # The small-object rule widens to the second stride: one cell of the middle level.
         min_side = self.strides[1] if len(self.strides) > 1 else self.strides[0]
         self.assigner = TaskAlignedAssigner(topk=topk, topk2=topk2, min_side=min_side)
         self.bce: Any = nn.BCEWithLogitsLoss(reduction="none")
-        self.class_weights = None if class_weights is None else as_class_weights(class_weights, nc)
-        self.loss_names = ("box_loss", "cls_loss", "dfl_loss" if reg_max > 1 else "l1_loss")
 
     @property
     def no(self) -> int:
@@ -100,9 +122,13 @@ class DenseCriterion:
     ) -> tuple[Assignment, Tensor]:
         """Return the assignment and the weighted losses (3,), per object weight and not yet times B."""
         with torch.autocast(device_type=raw["boxes"].device.type, enabled=False):
-            return self._losses(raw, batch)
+            anchors = self.supervised(raw, batch)
+            norm = mean_weight(anchors.assigned.weight.sum())
+            losses = {name: loss / norm for name, loss in self.branch_losses(anchors).items()}
+            return anchors.assigned, self.weigh(losses)
 
-    def _losses(self, raw: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[Assignment, Tensor]:
+    def supervised(self, raw: Mapping[str, Any], batch: Mapping[str, Any]) -> SupervisedAnchors:
+        """Return predictions in float32, decoded, and what the assigner makes of them."""
         scores = raw["scores"].float().transpose(1, 2)  # (B, A, C)
         outputs = raw["boxes"].float().transpose(1, 2)  # (B, A, 4 reg_max)
         points, stride = anchor_points(raw["feats"], self.strides)
@@ -115,40 +141,48 @@ class DenseCriterion:
         assigned = self.assigner(
             scores.detach(), boxes.detach() * stride, points * stride, labels, targets.to(boxes.device), image
         )
-        norm = mean_weight(assigned.weight.sum())
-        cls_loss = self.class_loss(scores, assigned.scores(self.nc)) / norm
-
-        # Background anchors are replaced by a unit box compared with itself: no value of theirs reaches the sum, and
-        # no infinite one its gradient.
         foreground = assigned.foreground[..., None]
         unit = distances_to_boxes(torch.ones_like(distances), points)
-        target_boxes = torch.where(foreground, assigned.boxes / stride, unit)
-        box_loss = (ciou_loss(torch.where(foreground, boxes, unit), target_boxes) * assigned.weight).sum() / norm
-        target_distances = boxes_to_distances(target_boxes, points)
-        third = self.distance_loss(outputs, target_distances, stride, size, foreground)
-        third_loss = (third * assigned.weight).sum() / norm
-        box, cls, dfl = self.gains
-        return assigned, torch.stack((box_loss * box, cls_loss * cls, third_loss * dfl))
+        return SupervisedAnchors(
+            scores,
+            outputs,
+            torch.where(foreground, boxes, unit),
+            torch.where(foreground, assigned.boxes / stride, unit),
+            points,
+            stride,
+            size,
+            assigned,
+        )
+
+    def branch_losses(self, anchors: SupervisedAnchors) -> dict[str, Tensor]:
+        """Return the sum () of each loss over all anchors, by the names in ``gains``."""
+        weight = anchors.assigned.weight
+        return {
+            "cls": self.weighted_class_loss(anchors.scores, anchors.assigned.scores(self.nc)).sum(),
+            "box": (self.box_loss(anchors.boxes, anchors.target_boxes) * weight).sum(),
+            self.third: (self.distance_loss(anchors) * weight).sum(),
+        }
 
     def decode_distances(self, outputs: Tensor) -> Tensor:
         """Return distances (B, A, 4) in cells from box outputs (B, A, 4 reg_max)."""
         return dfl_expectation(outputs.unflatten(-1, (4, self.reg_max))) if self.use_dfl else outputs
 
-    def class_loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Return the sum of the class loss over logits and targets (B, A, C)."""
-        loss = self.bce(scores, targets)
-        if self.class_weights is not None:
-            self.class_weights = self.class_weights.to(loss.device, non_blocking=True)  # moves once
-        return weight_classes(loss, self.class_weights).sum()
+    def box_loss(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return 1 - CIoU (B, A) of corner boxes (B, A, 4) in cells."""
+        return ciou_loss(pred, target)
 
-    def distance_loss(
-        self, outputs: Tensor, target: Tensor, stride: Tensor, size: Tensor, foreground: Tensor
-    ) -> Tensor:
-        """Return the third loss (B, A) of box outputs (B, A, 4 reg_max) against distances (B, A, 4) in cells."""
+    def class_loss(self, logits: Tensor, targets: Tensor, positive: Tensor | None = None) -> Tensor:
+        """Return the unreduced class loss (B, A, C): what ``bce`` makes of logits and targets."""
+        return self.bce(logits, targets)
+
+    def distance_loss(self, anchors: SupervisedAnchors) -> Tensor:
+        """Return the third loss (B, A) of the distances to the sides."""
+        target = boxes_to_distances(anchors.target_boxes, anchors.points)  # (B, A, 4) cells
         if self.use_dfl:
-            return dfl_loss(outputs.unflatten(-1, (4, self.reg_max)), target).mean(-1)
-        factor = stride / size  # (A, 4): cells to shares of the image
-        return l1_loss(torch.where(foreground, outputs, target) * factor, target * factor)
+            return dfl_loss(anchors.outputs.unflatten(-1, (4, self.reg_max)), target).mean(-1)
+        factor = anchors.stride / anchors.size  # (A, 4): cells to shares of the image
+        outputs = torch.where(anchors.assigned.foreground[..., None], anchors.outputs, target)
+        return l1_loss(outputs * factor, target * factor)
 
 
 def unpack_targets(batch: Mapping[str, Any], size: Tensor) -> tuple[Tensor, Tensor, Tensor]:

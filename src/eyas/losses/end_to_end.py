@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from eyas.types import Progress
 
-Criterion = Callable[[Any, Mapping[str, Any]], tuple["Tensor", dict[str, "Tensor"]]]
+Branch = Callable[[Any, Mapping[str, Any]], tuple["Tensor", dict[str, "Tensor"]]]
 START, END = 0.8, 0.1  # weight of the one-to-many branch in the first and in the last epoch
 
 
@@ -26,7 +26,7 @@ class EndToEndCriterion:
     Without a call of `set_progress` the weights stay at their start.
     """
 
-    def __init__(self, one2many: Criterion, one2one: Criterion) -> None:
+    def __init__(self, one2many: Branch, one2one: Branch) -> None:
         self.one2many = one2many
         self.one2one = one2one
         self.o2m = START
@@ -41,6 +41,12 @@ class EndToEndCriterion:
         """Set the weights for this stage of training: a function of ``progress`` alone."""
         self.o2m = one_to_many_weight(progress.epoch, progress.epochs)
         self.o2o = max(1 - self.o2m, 0.0)
+
+    def effects(self) -> dict[str, float]:
+        """Return the gains that both branches apply, by option; a branch of the user's own may tell none."""
+        many: dict[str, float] = getattr(self.one2many, "effects", dict)()
+        one: dict[str, float] = getattr(self.one2one, "effects", dict)()
+        return {option: gain for option, gain in one.items() if many.get(option) == gain}
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector (3,) times B, and the unweighted items of the branch in use, the one-to-one.

@@ -10,7 +10,7 @@ equally many queries are stacked, so that one matching and one pass of each loss
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from eyas import dist
 from eyas.assign import HungarianMatcher
 from eyas.boxes import cxcywh_to_xyxy, elementwise_giou, elementwise_iou
-from eyas.losses.class_weighting import as_class_weights, weight_classes
+from eyas.losses.criterion import Criterion
 from eyas.losses.elementwise import varifocal_loss
 from eyas.types import DenoisingMeta, SetPrediction
 
@@ -46,7 +46,7 @@ class Supervised(NamedTuple):
     target: Tensor  # (P,) int64 row of the objects
 
 
-class SetCriterion:
+class SetCriterion(Criterion):
     """Varifocal, L1 and GIoU loss of matched and denoising queries, in float32, waiting for the device once.
 
     The one wait is the matcher's, for all outputs of the whole batch. In several processes, each returns its share: the
@@ -68,9 +68,11 @@ class SetCriterion:
         class_weights: factors of the classes (C,), applied to wanted and unwanted terms of all queries alike.
         matcher: decides which query answers for which object; called as a `HungarianMatcher`, which is the default.
 
-    For a family of its own, override `supervised` (what is taught, and to which queries), `layer_losses` (add a loss,
-    with its gain in ``gains`` and its name in ``term_names``) or `class_loss`.
+    For a family of its own, override `box_loss`, `class_loss` or `distance_loss`, `layer_losses` (add a loss, with its
+    gain in ``gains``) or `supervised` (what is taught, and to which queries).
     """
+
+    options: ClassVar[Mapping[str, str]] = {"giou": "box", "cls": "cls", "l1": "dfl"}
 
     def __init__(
         self,
@@ -84,18 +86,11 @@ class SetCriterion:
         class_weights: Tensor | Sequence[float] | None = None,
         matcher: HungarianMatcher | None = None,
     ) -> None:
-        self.nc = nc
+        gains = {"giou": giou_gain, "cls": cls_gain, "l1": l1_gain}
+        super().__init__(nc=nc, gains=gains, class_weights=class_weights)
         self.alpha = float(alpha)
         self.gamma = float(gamma)
-        self.gains = {"giou": float(giou_gain), "cls": float(cls_gain), "l1": float(l1_gain)}
-        self.term_names = dict(TERM_NAMES)
-        self.class_weights = None if class_weights is None else as_class_weights(class_weights, nc)
         self.matcher = HungarianMatcher() if matcher is None else matcher
-
-    @property
-    def loss_names(self) -> tuple[str, ...]:
-        """Names of the items, in the order of the loss vector."""
-        return tuple(f"{name}_loss" for name in self.gains)
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses (3,), each summed over all outputs, and the detached items of the last decoder layer.
@@ -109,7 +104,8 @@ class SetCriterion:
         return losses.sum(0), dict(zip(self.loss_names, last, strict=True))
 
     def all_terms(self, preds: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return every term with its gain, which add up to the loss: ``loss_class``, ``loss_bbox``, ``loss_giou``.
+        """Return every term with its gain, which add up to the loss: ``loss_class``, ``loss_bbox``, ``loss_giou`` and
+        ``loss_<name>`` of a term that a subclass adds.
 
         They stand for the last layer, with ``_aux`` for the encoder and the other layers, ``_dn`` for the denoising
         queries of the last layer and ``_aux_dn`` for those of the others. Gradients flow through them. In several
@@ -120,7 +116,8 @@ class SetCriterion:
         for suffix in dict.fromkeys(TERM_SUFFIXES.values()):
             rows = [loss for kind, loss in zip(kinds, losses, strict=True) if TERM_SUFFIXES[kind] == suffix]
             total = torch.stack(rows).sum(0) if rows else losses.new_zeros(len(self.gains))
-            terms |= {self.term_names[name] + suffix: value for name, value in zip(self.gains, total, strict=True)}
+            names = [TERM_NAMES.get(name, f"loss_{name}") + suffix for name in self.gains]
+            terms |= dict(zip(names, total, strict=True))
         return terms
 
     def _losses(self, preds: Any, batch: Mapping[str, Any]) -> tuple[list[str], Tensor, int]:
@@ -177,28 +174,26 @@ class SetCriterion:
         targets, positive = class_targets(stack, objects, torch.where(found, overlap, -1.0))
         return {
             # The mask matters for objects without area, which have no GIoU of 1 even with themselves.
-            "giou": ((1 - elementwise_giou(corners, target_corners)) * found).sum(1),
+            "giou": (self.box_loss(corners, target_corners) * found).sum(1),
             "cls": self.weighted_class_loss(stack.scores, targets, positive).sum((1, 2, 3)),
-            "l1": (pred - target).abs().sum((1, 2)),
+            "l1": self.distance_loss(pred, target).sum((1, 2)),
         }
 
-    def class_loss(self, logits: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
+    def box_loss(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return 1 - GIoU (N, P) of corner boxes (N, P, 4) in shares of the image."""
+        return 1 - elementwise_giou(pred, target)
+
+    def distance_loss(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the unreduced third loss (N, P, 4) of cx, cy, w, h in shares of the image."""
+        return (pred - target).abs()
+
+    def class_loss(self, logits: Tensor, targets: Tensor, positive: Tensor | None = None) -> Tensor:
         """Return the unreduced class loss (N, B, Q, C).
 
         ``targets`` are IoU with the object in the column of its class, and ``positive`` says where these columns are:
         an object may have IoU 0 with its query.
         """
         return varifocal_loss(logits, targets, positive, alpha=self.alpha, gamma=self.gamma)
-
-    def weighted_class_loss(self, logits: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-        """Return `class_loss` times the class weights, of any stack."""
-        if self.class_weights is not None:
-            self.class_weights = self.class_weights.to(logits.device, non_blocking=True)  # moves once
-        return weight_classes(self.class_loss(logits, targets, positive), self.class_weights)
-
-    def weigh(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return losses times their gains (N, 3), in the order of the loss vector."""
-        return torch.stack([losses[name] * gain for name, gain in self.gains.items()], -1)
 
 
 def unpack_objects(batch: Mapping[str, Any], device: torch.device) -> Objects:

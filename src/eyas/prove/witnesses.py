@@ -21,7 +21,7 @@ from eyas.data.dataset import TrainDataset
 from eyas.data.loader import EpochLoader
 from eyas.data.sampler import EpochOrder, WeightedOrder
 from eyas.evaluate.validator import DetectionValidator
-from eyas.losses import DenseCriterion, EndToEndCriterion, SetCriterion
+from eyas.losses import Criterion, EndToEndCriterion
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import SCHEDULES
 from eyas.optim.optimizers import optimizer_class
@@ -264,16 +264,14 @@ def criterion_of(trainer: BaseTrainer) -> Any:
     return getattr(unwrap_model(trainer.model), "criterion", None)  # a user's model may keep its loss elsewhere
 
 
-def gain(position: int, name: str) -> Witness:
+def gain(name: str) -> Witness:
     """Return the witness of a gain: the one in our criterion; a user's criterion must at least mention it."""
 
     def see(trainer: BaseTrainer) -> object:
         criterion = criterion_of(trainer)
         part = criterion.one2one if isinstance(criterion, EndToEndCriterion) else criterion
-        if isinstance(part, DenseCriterion):
-            return part.gains[position]
-        if isinstance(part, SetCriterion):
-            return tuple(part.gains.values())[position]
+        if isinstance(part, Criterion):
+            return part.effects()[name]
         mentioned = any(name in names_in(fn) for fn in user_loss_code(trainer))
         return f"read by {type(part).__name__}" if mentioned else None
 
@@ -500,9 +498,9 @@ WITNESSES: dict[str, Witness] = {
     "seed": Witness(run_seed, seed_agrees, LOADING),
     "deterministic": Witness(determinism, lambda t, seen: isinstance(seen, str) or seen == t.args.deterministic),
     # loss
-    "box": gain(0, "box"),
-    "cls": gain(1, "cls"),
-    "dfl": gain(2, "dfl"),
+    "box": gain("box"),
+    "cls": gain("cls"),
+    "dfl": gain("dfl"),
     # augmentation
     **{name: augmentation(name) for name in AugmentSettings.__dataclass_fields__},
     "multi_scale": Witness(trained_size, multi_scale_agrees, ("preprocess_batch", "rescale")),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from eyas.config import TrainOptions
 from eyas.data.dataset_yaml import check_dataset
+from eyas.data.formats import LabelSource
+from eyas.data.formats.yolo import label_path
 from eyas.data.index import ImageIndex, build_index
 
 TRAIN, VAL = 8, 4
@@ -51,8 +55,14 @@ def choose_sample(options: TrainOptions, folder: Path, batch: int) -> Sample:
     few = {name: cover(class_sets(split[name]), count) for name, count in (("train", TRAIN), ("val", VAL))}
     objects = split["train"].objects()
     fullest = [int(i) for i in (-objects).argsort(kind="stable")[:batch]]
-    lists = {name: write_list(folder / f"{name}.txt", split[name], few[name]) for name in few}
-    full = write_list(folder / "fullest.txt", split["train"], fullest)
+
+    def paths(name: str, chosen: list[int]) -> list[str]:
+        if isinstance(data[name], LabelSource):
+            return copies(data, name, chosen, folder / name)
+        return [split[name].path(i) for i in chosen]
+
+    lists = {name: write_list(folder / f"{name}.txt", paths(name, few[name])) for name in few}
+    full = write_list(folder / "fullest.txt", paths("train", fullest))
     return Sample(
         few=str(write_yaml(folder / "few.yaml", lists["train"], lists["val"], data["names"])),
         fullest=str(write_yaml(folder / "fullest.yaml", full, lists["val"], data["names"])),
@@ -91,9 +101,32 @@ def cover(classes: Sequence[set[int]], count: int) -> list[int]:
     return sorted(chosen)
 
 
-def write_list(path: Path, index: ImageIndex, chosen: Sequence[int]) -> Path:
+def copies(data: Mapping[str, Any], split: str, chosen: Sequence[int], folder: Path) -> list[str]:
+    """Copy images of a split that is labelled by another format, with labels in YOLO text, and return the copies.
+
+    Part of a rehearsal runs without the user's code, and so without a format that it registers. Labels are written as
+    they are in the user's files: ``classes`` and ``single_cls`` come later.
+    """
+    index = build_index(data[split], names=data["names"], fraction=LOOK_AT, split=split)
+    return [str(copy_with_labels(index, i, folder)) for i in chosen]
+
+
+def copy_with_labels(index: ImageIndex, i: int, folder: Path) -> Path:
+    """Copy an image below a folder, write its labels as YOLO text where they are looked for, and return the copy."""
+    original = Path(index.path(i))
+    image = folder / "images" / f"{i}-{original.name}"
+    label = Path(label_path(str(image)))
+    for place in (image, label):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(original, image)
+    rows = (f"{cls:.0f} {' '.join(map(str, box.tolist()))}\n" for cls, box in zip(*index.labels(i), strict=True))
+    label.write_text("".join(rows))
+    return image
+
+
+def write_list(path: Path, images: Sequence[str]) -> Path:
     """Write the paths of images, one a line."""
-    path.write_text("".join(f"{index.path(i)}\n" for i in chosen), encoding="utf-8")
+    path.write_text("".join(f"{image}\n" for image in images), encoding="utf-8")
     return path
 
 

@@ -60,13 +60,13 @@ def test_images_are_the_mean_over_processes(
 def test_values_come_from_the_model(model: DetectionModel) -> None:
     model.class_weights = torch.tensor([1.0, 2.0, 3.0])
     criterion = v8DetectionLoss(model, tal_topk=7, tal_topk2=1)
-    assert criterion.gains == (5.0, 0.7, 2.0) and criterion.hyp is model.args
+    assert criterion.gains == {"box": 5.0, "cls": 0.7, "l1": 2.0} and criterion.hyp is model.args
     assert (criterion.nc, criterion.reg_max, criterion.no, criterion.use_dfl) == (3, 1, 7, False)
     assert criterion.stride.tolist() == [8, 16, 32] and criterion.device == torch.device("cpu")
     assert criterion.class_weights is not None and criterion.class_weights.flatten().tolist() == [1, 2, 3]
     assert (criterion.assigner.topk, criterion.assigner.topk2) == (7, 1)
     model.args = model.class_weights = None
-    assert v8DetectionLoss(model).gains == (7.5, 0.5, 1.5)
+    assert v8DetectionLoss(model).gains == {"box": 7.5, "cls": 0.5, "l1": 1.5}
 
 
 def test_class_weights_of_the_model_double_their_gradient(model: DetectionModel, batch: dict[str, Tensor]) -> None:

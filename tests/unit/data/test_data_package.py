@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import eyas.data
-from eyas.data.cache import cache_root, write_atomic
+from eyas.data.cache import cache_root
+from eyas.files import replacing, write_atomic
 
 
 def test_every_public_name_exists() -> None:
@@ -41,13 +42,22 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "x"
-    write_atomic(file, lambda handle: handle.write(b"old"))
+    write_atomic(file, b"old")
 
-    def fail(handle) -> None:
-        handle.write(b"half")
-        raise OSError("disk full")
+    def fail() -> None:
+        with replacing(file) as handle:
+            handle.write(b"half")
+            raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_atomic(file, fail)
+        fail()
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_written_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    write_atomic(tmp_path / "x", b"data")
+    assert (tmp_path / "x").read_bytes() == b"data"
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode

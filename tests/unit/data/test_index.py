@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from eyas.data import image_header as ih
-from eyas.data import yolo_labels as yl
 from eyas.data.dataset_yaml import check_dataset
-from eyas.data.files import label_path, list_images
+from eyas.data.files import list_images
+from eyas.data.formats import yolo as yl
+from eyas.data.formats.yolo import label_path
 from eyas.data.index import MISSING_IMAGE, ImageIndex, build_index
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
@@ -93,7 +94,7 @@ def test_cache_gives_the_same_index(data: Path, workers: int, monkeypatch: pytes
     (data / "labels/train/2.txt").write_text("9 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n")
     fresh = build(data, workers=workers)
     assert len(list((data.parent / "cache" / "index").iterdir())) == 1
-    monkeypatch.setattr("eyas.data.index._scan", lambda *_: pytest.fail("scanned again"))
+    monkeypatch.setattr("eyas.data.index._run", lambda *_: pytest.fail("scanned again"))
     same(fresh, build(data))
 
 

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from eyas.losses import DenseCriterion, EndToEndCriterion
+from eyas.boxes import elementwise_giou
+from eyas.losses import DenseCriterion, EndToEndCriterion, SetCriterion, anchor_points
+from eyas.losses.dense import SupervisedAnchors
 from eyas.losses.end_to_end import one_to_many_weight
 from eyas.types import Progress
 
@@ -187,3 +189,100 @@ def test_nothing_is_read_back_from_the_device(rows: int, reg_max: int) -> None:
         assert loss.shape == (3,)
         with pytest.raises(RuntimeError):  # the guard itself works
             torch.empty(3).nonzero()[0].item()
+
+
+# -- what a loss of its own changes ------------------------------------------------------------------------------------
+class Generalised(DenseCriterion):
+    def box_loss(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return 1 - elementwise_giou(pred, target)
+
+
+class Centred(DenseCriterion):
+    """A fourth term: how far each centre lies from that of its object, in cells."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.gains["centre"] = 3.0
+
+    def branch_losses(self, anchors: SupervisedAnchors) -> dict[str, torch.Tensor]:
+        low, high = (anchors.boxes - anchors.target_boxes).unflatten(-1, (2, 2)).unbind(-2)
+        away = ((low + high) / 2).abs().sum(-1)
+        return {**super().branch_losses(anchors), "centre": (away * anchors.assigned.weight).sum()}
+
+
+OPTIONS: dict[str, Any] = {"nc": NC, "strides": (8, 16, 32)}
+
+
+def test_another_box_loss_changes_its_term_only() -> None:
+    plain, _ = criterion()(raw_predictions(), targets())
+    changed, items = Generalised(**OPTIONS)(raw_predictions(), targets())
+    assert torch.equal(changed[1:], plain[1:])
+    # Independently: anchor by anchor, from what the assigner says.
+    raw = raw_predictions()
+    assigned, _ = criterion().get_assigned_targets_and_loss(raw, targets())
+    total, weight = 0.0, assigned.weight.sum().item()
+    points, stride = anchor_points(raw["feats"], (8, 16, 32))
+    for image, anchor in assigned.foreground.nonzero().tolist():
+        left, top, right, bottom = (raw["boxes"][image, :, anchor] * stride[anchor]).tolist()
+        x, y = (points[anchor] * stride[anchor]).tolist()
+        overlap = giou((x - left, y - top, x + right, y + bottom), assigned.boxes[image, anchor].tolist())
+        total += (1 - overlap) * assigned.weight[image, anchor].item()
+    assert items["box_loss"].item() == pytest.approx(7.5 * total / weight, rel=1e-5)
+
+
+def giou(a: Any, b: Any) -> float:
+    """Generalised IoU of two boxes, in the words of its paper."""
+    (ax, ay, au, av), (bx, by, bu, bv) = a, b
+    inner = max(min(au, bu) - max(ax, bx), 0) * max(min(av, bv) - max(ay, by), 0)
+    union = (au - ax) * (av - ay) + (bu - bx) * (bv - by) - inner
+    hull = (max(au, bu) - min(ax, bx)) * (max(av, bv) - min(ay, by))
+    return inner / union - (hull - union) / hull
+
+
+def test_a_fourth_loss() -> None:
+    raw = raw_predictions()
+    loss, items = Centred(**OPTIONS)(raw, targets())
+    plain, _ = criterion()(raw_predictions(), targets())
+    assert list(items) == ["box_loss", "cls_loss", "l1_loss", "centre_loss"] and torch.equal(loss[:3], plain)
+    assigned, _ = criterion().get_assigned_targets_and_loss(raw, targets())
+    points, stride = anchor_points(raw["feats"], (8, 16, 32))
+    total = 0.0
+    for image, anchor in assigned.foreground.nonzero().tolist():
+        left, top, right, bottom = raw["boxes"][image, :, anchor].tolist()
+        x1, y1, x2, y2 = (assigned.boxes[image, anchor] / stride[anchor]).tolist()
+        x, y = points[anchor].tolist()
+        away = abs(x + (right - left) / 2 - (x1 + x2) / 2) + abs(y + (bottom - top) / 2 - (y1 + y2) / 2)
+        total += away * assigned.weight[image, anchor].item()
+    expected = 3 * total / assigned.weight.sum().item()
+    assert items["centre_loss"].item() == pytest.approx(expected, rel=1e-4)
+    both = EndToEndCriterion(Centred(**OPTIONS), Centred(**OPTIONS, topk=7, topk2=1))
+    assert both({"one2many": raw, "one2one": raw}, targets())[0].shape == (4,)
+
+
+def test_a_loss_without_a_gain_is_refused() -> None:
+    made = Centred(**OPTIONS)
+    del made.gains["centre"]
+    with pytest.raises(ValueError, match="give each loss a gain of its name"):
+        made(raw_predictions(), targets())
+
+
+def test_a_class_loss_that_is_reduced_already_meets_no_class_weights() -> None:
+    class Reduced(DenseCriterion):
+        def class_loss(self, logits: Any, targets: Any, positive: Any = None) -> torch.Tensor:
+            return self.bce(logits, targets).sum()
+
+    plain, _ = criterion()(raw_predictions(), targets())
+    assert torch.equal(Reduced(**OPTIONS)(raw_predictions(), targets())[0], plain)
+    with pytest.raises(ValueError, match="Leave the sum to the criterion"):
+        Reduced(**OPTIONS, class_weights=[1, 2, 3])(raw_predictions(), targets())
+
+
+def test_the_gains_that_are_applied_are_told_by_option() -> None:
+    one = criterion(box_gain=1, cls_gain=2, dfl_gain=3)
+    assert one.effects() == criterion(box_gain=1, cls_gain=2, dfl_gain=3, reg_max=4).effects()
+    assert one.effects() == Centred(**OPTIONS, box_gain=1, cls_gain=2, dfl_gain=3).effects()
+    assert SetCriterion(nc=NC, giou_gain=1, cls_gain=2, l1_gain=3).effects() == one.effects()
+    assert one.effects() == {"box": 1, "cls": 2, "dfl": 3} == EndToEndCriterion(one, one).effects()
+    other = criterion(box_gain=1, cls_gain=2, dfl_gain=4)
+    assert EndToEndCriterion(one, other).effects() == {"box": 1, "cls": 2}
+    assert EndToEndCriterion(one, lambda preds, batch: one(preds, batch)).effects() == {}

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eyas.assign import HungarianMatcher
-from eyas.losses import SetCriterion, focal_loss
+from eyas.losses import SetCriterion, ciou_loss, focal_loss
 from eyas.losses.set_criterion import Objects, Supervised, paired_boxes
 from eyas.types import DenoisingMeta, SetPrediction
 
@@ -383,12 +383,23 @@ def test_a_class_loss_of_its_own() -> None:
     assert torch.equal(changed[[0, 2]], plain[[0, 2]]) and changed[1] != plain[1]
 
 
+def test_another_box_loss_changes_its_term_only() -> None:
+    class Complete(SetCriterion):
+        def box_loss(self, pred: Tensor, target: Tensor) -> Tensor:
+            return ciou_loss(pred, target)
+
+    batch = random_batch((3, 2))
+    preds = random_prediction(2)
+    plain, _ = SetCriterion(nc=NC)(preds, batch)
+    changed, _ = Complete(nc=NC)(preds, batch)
+    assert torch.equal(changed[1:], plain[1:]) and changed[0] != plain[0]
+
+
 def test_a_fourth_loss() -> None:
     class Centres(SetCriterion):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             self.gains["centre"] = 3.0
-            self.term_names["centre"] = "loss_centre"
 
         def layer_losses(self, stack: Supervised, objects: Objects) -> dict[str, Tensor]:
             pred, target, _ = paired_boxes(stack, objects)

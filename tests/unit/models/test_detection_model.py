@@ -98,7 +98,7 @@ def test_criterion_takes_gains_from_the_options() -> None:
     assert isinstance(criterion, EndToEndCriterion)
     for part, topk, topk2 in ((criterion.one2many, 10, 10), (criterion.one2one, 7, 1)):
         assert isinstance(part, DenseCriterion)
-        assert part.gains == (1.0, 2.0, 3.0)
+        assert part.gains == {"box": 1.0, "cls": 2.0, "l1": 3.0}
         assert (part.assigner.topk, part.assigner.topk2, part.assigner.min_side) == (topk, topk2, 16)
         assert part.class_weights.flatten().tolist() == [1, 2, 3]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from eyas.config import TrainOptions
-from eyas.data import build_index, check_dataset
+from eyas.data import FORMATS, LabelSource, build_index, check_dataset
+from eyas.data.formats import YoloText
 from eyas.rehearsal.sample import TRAIN, VAL, choose_sample, cover
 from eyas.rehearsal.worst import Measured, Step, first_images, without_objects
 
@@ -32,6 +35,34 @@ def test_images_come_from_the_users_data(digits_tiny: Path, tmp_path: Path) -> N
     assert (chosen.instances() > 0).all()  # all ten digits in eight images
     assert sorted(fullest.objects()) == sorted(every.objects())[-3:]
     assert (sample.images, sample.objects) == (TRAIN, every.max_objects())
+
+
+def test_images_of_another_label_format_are_copied_with_labels_in_text(
+    digits_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = check_dataset(digits_tiny)
+
+    def opener(entry: object, root: Path, names: Mapping[int, str] | None) -> LabelSource | None:
+        return YoloText(data[str(entry).removesuffix(".x")], num_classes=10) if str(entry).endswith(".x") else None
+
+    with monkeypatch.context() as patch:
+        patch.setitem(FORMATS, "x", opener)
+        (tmp_path / "x.yaml").write_text(f"train: train.x\nval: val.x\nnames: {list(data['names'].values())}\n")
+        sample = choose_sample(TrainOptions(data=str(tmp_path / "x.yaml"), classes=[3]), tmp_path / "here", batch=3)
+    (tmp_path / "there").mkdir()
+    plain = choose_sample(TrainOptions(data=str(digits_tiny), classes=[3]), tmp_path / "there", batch=3)
+    for copied, original in ((sample.few, plain.few), (sample.fullest, plain.fullest)):
+        for split in ("train", "val"):
+            ours, theirs = (
+                build_index(described[split], names=data["names"], split=split)
+                for described in (check_dataset(copied), check_dataset(original))
+            )
+            assert len(ours) == len(theirs) > 0
+            found = {Path(ours.path(i)).name.split("-", 1)[1]: i for i in range(len(ours))}
+            for i in range(len(theirs)):
+                j = found[Path(theirs.path(i)).name]
+                assert Path(ours.path(j)).is_relative_to(tmp_path / "here")
+                assert all(map(np.array_equal, ours.labels(j), theirs.labels(i)))
 
 
 def test_a_batch_is_cut_by_images_and_by_objects() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyas.data import yolo_labels as yl
-from eyas.data.yolo_labels import parse_labels
+from eyas.data.formats import yolo as yl
+from eyas.data.formats.yolo import parse_labels
 
 GOOD = b"1 0.5 0.5 0.25 0.125\n"
 

@@ -1,4 +1,4 @@
-"""YOLO label files: text in, flat arrays and a list of problems out (spec core E.3).
+"""YOLO text: a label file for each image, text in, flat arrays and a list of problems out (spec core E.2, E.3).
 
 One bad row drops that row only; the image and its other rows stay, and the row is reported with its line number.
 
@@ -8,11 +8,17 @@ once. Anything unusual (polygons, trouble, odd spacing) takes the slow path, whi
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
+
+from eyas.data.files import ABSENT, FileStat, list_images, stat_of
+from eyas.data.formats.base import UNREADABLE, LabelProblem, Labels, LabelSource, no_labels
+from eyas.data.image_header import ImageHeader
 
 # Tolerance of spec E.3: annotation tools round, so a coordinate may leave [0, 1] by up to 1 %.
 LOW, HIGH = -0.01, 1.01
@@ -25,7 +31,6 @@ OUT_OF_RANGE = "coordinate out of range"
 NEGATIVE_SIZE = "negative size"
 ZERO_SIZE = "zero size"
 DUPLICATE = "duplicate row"
-UNREADABLE = "unreadable label file"
 LABEL_KINDS = (
     BAD_COLUMNS,
     NOT_A_NUMBER,
@@ -45,25 +50,101 @@ _CLEAN_FILE = re.compile(rb"(?:[ \t]*+(?:\d++(?:\.0*+)?+(?:[ \t]++[-+.0-9eE]++){
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
-class LabelProblem(NamedTuple):
-    """One dropped row: 1-based line (0 = the whole file), kind (one of `LABEL_KINDS`) and a sentence for people."""
+class YoloText(LabelSource):
+    """Images of folders, lists and single files, each with a text file of labels.
 
-    line: int
-    kind: str
-    message: str
+    Args:
+        places: folders, `.txt` lists and images, see `list_images`.
+        num_classes: class ids must lie in [0, num_classes).
+        single_cls: accept every class id >= 0 and store it as 0.
+        keypoints: (points, values) of a pose data set, see `parse_labels`.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[str | Path],
+        *,
+        num_classes: int,
+        single_cls: bool = False,
+        keypoints: tuple[int, int] | None = None,
+    ) -> None:
+        self.places = list(map(Path, places))
+        self.num_classes, self.single_cls, self.keypoints = num_classes, single_cls, keypoints
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.places))
+
+    @property
+    def identity(self) -> list[object]:
+        return ["yolo", 1, [str(place.absolute()) for place in self.places], self.keypoints]
+
+    def images(self) -> list[tuple[str, FileStat]]:
+        return list_images(self.places)
+
+    def label_stats(self, images: Sequence[str]) -> list[FileStat]:
+        return stat_labels(images)
+
+    def label_file(self, image: str) -> str:
+        return label_path(image)
+
+    def labels(self, image: str, stat: FileStat, header: ImageHeader) -> Labels:
+        if stat.size <= 0:
+            return no_labels()
+        try:
+            with open(label_path(image), "rb") as file:
+                data = file.read()
+        except OSError as error:
+            return no_labels([LabelProblem(0, UNREADABLE, error.strerror or str(error))])
+        return parse_labels(data, num_classes=self.num_classes, single_cls=self.single_cls, keypoints=self.keypoints)
+
+    def explain(self, images: Sequence[str]) -> str:
+        if not images:
+            return what_is_there(self.places)
+        return (
+            f"Expected for example {label_path(images[0])} for {images[0]}. Label files stand in a folder `labels` "
+            "beside `images`, or beside the images when no folder is named `images`."
+        )
 
 
-class Labels(NamedTuple):
-    """Rows of one file: cls (n,) float32 class ids, boxes (n,4) float32 cxcywh normalised by the image size."""
+def what_is_there(places: Sequence[Path]) -> str:
+    """What an image folder holds instead of images."""
+    for place in places:
+        if place.is_dir():
+            names = sorted(entry.name for entry in itertools.islice(place.iterdir(), 1000))
+            listing = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            return f"The folder holds {listing}." if names else "The folder is empty."
+    return "The list is empty."
 
-    cls: np.ndarray
-    boxes: np.ndarray
-    problems: list[LabelProblem]
+
+def label_path(image: str) -> str:
+    """Label file of an image: the last `/images/` becomes `/labels/`, the suffix `.txt`.
+
+    Without an `images` folder in the path, the label file stands beside the image.
+    """
+    stem = os.path.splitext(image)[0]
+    marker = f"{os.sep}images{os.sep}"
+    before, found, after = stem.rpartition(marker)
+    return f"{before}{os.sep}labels{os.sep}{after}.txt" if found else stem + ".txt"
 
 
-def no_labels(problems: Sequence[LabelProblem] = ()) -> Labels:
-    """The labels of a background image."""
-    return Labels(np.zeros(0, np.float32), np.zeros((0, 4), np.float32), list(problems))
+def stat_labels(images: Sequence[str]) -> list[FileStat]:
+    """Stat of the label file of every image; one listing per folder instead of one failing call per image."""
+    folders: dict[str, dict[str, FileStat]] = {}
+    stats = []
+    for image in images:
+        folder, name = os.path.split(label_path(image))
+        if folder not in folders:
+            folders[folder] = _list_texts(folder)
+        stats.append(folders[folder].get(name, ABSENT))
+    return stats
+
+
+def _list_texts(folder: str) -> dict[str, FileStat]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: stat_of(entry) for entry in entries if entry.name.endswith(".txt")}
+    except OSError:
+        return {}
 
 
 def parse_labels(

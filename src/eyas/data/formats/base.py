@@ -1,0 +1,91 @@
+"""What a label format has to tell of a split."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from eyas.data.files import FileStat
+from eyas.data.image_header import ImageHeader
+from eyas.data.report import Problem
+
+UNREADABLE = "unreadable label file"
+
+
+class LabelProblem(NamedTuple):
+    """One dropped row: 1-based line (0 = the whole file), kind (a few words, counted) and a sentence for people."""
+
+    line: int
+    kind: str
+    message: str
+
+
+class Labels(NamedTuple):
+    """Objects of one image: cls (n,) float32 class ids, boxes (n,4) float32 cxcywh normalised by the image size."""
+
+    cls: np.ndarray
+    boxes: np.ndarray
+    problems: list[LabelProblem]
+
+
+def no_labels(problems: Sequence[LabelProblem] = ()) -> Labels:
+    """The labels of a background image."""
+    return Labels(np.zeros(0, np.float32), np.zeros((0, 4), np.float32), list(problems))
+
+
+class LabelSource(ABC):
+    """Images of one split and their labels, whatever files they stand in.
+
+    Asked when an index is built, and by every process of a training: `images` and `label_stats` each time, to see
+    whether the cached index still holds; `labels` and `problems` only when it does not. So a source of one large file
+    reads it when `images` or `labels` first needs it, and may keep what it made of it. `str(source)` names the place.
+    """
+
+    names: Mapping[int, str] | None = None
+    """{class id: name} that the annotations bring, ids from 0 without a gap; None: the description has them."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> list[object]:
+        """Plain values that tell this source from every other: the format's name, the version of its rules (raised
+        when they give other labels for the same files), absolute places, settings. Part of the cache's key."""
+
+    @abstractmethod
+    def images(self) -> list[tuple[str, FileStat]]:
+        """(absolute path, stat) of every image, sorted by path; stat is `ABSENT` for one that is not there.
+
+        Raises:
+            ValueError: the place does not exist, or cannot be read.
+        """
+
+    @abstractmethod
+    def label_stats(self, images: Sequence[str]) -> list[FileStat]:
+        """Stat of the file that holds the labels of each image, `ABSENT` where there is none. Part of the cache's
+        key: a file of many images is stated for each of them."""
+
+    @abstractmethod
+    def label_file(self, image: str) -> str:
+        """The file to name for what is wrong with an image's labels, whether it is there or not."""
+
+    @abstractmethod
+    def labels(self, image: str, stat: FileStat, header: ImageHeader) -> Labels:
+        """Labels of one image, with class ids of `names` (of the description, where that is None).
+
+        Args:
+            image: one of `images`.
+            stat: what `label_stats` said of it.
+            header: size of the image in px, for boxes in px.
+
+        Called from several threads at once. Bad rows are dropped and told; nothing in a file raises.
+        """
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with rows that belong to no image. Asked after the labels of all images."""
+        return []
+
+    def explain(self, images: Sequence[str]) -> str:
+        """A sentence for the error that there are no images, or that none of these has labels. May be empty."""
+        return ""
