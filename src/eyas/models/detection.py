@@ -17,7 +17,7 @@ from eyas.losses import DenseCriterion, EndToEndCriterion
 from eyas.models.graph import Built, Layer, LayerContext
 from eyas.models.graph_detector import GraphDetector
 from eyas.models.heads import Detect
-from eyas.models.table import Tables
+from eyas.models.table import Table, Tables
 from eyas.models.yolo26 import TABLES
 
 
@@ -54,6 +54,13 @@ class DetectionModel(GraphDetector):
         verbose: bool = True,
     ) -> None:
         super().__init__(cfg, ch, nc, names, verbose)
+
+    @classmethod
+    def checked(cls, table: Table, where: str) -> Table:
+        """Return a table of rows with its defaults filled in, see `GraphDetector.checked`."""
+        table = super().checked(table, where)
+        table.setdefault("reg_max", 1)
+        return table
 
     def start_head(self, strides: list[float]) -> None:
         """Tell the head its strides, and set its biases."""

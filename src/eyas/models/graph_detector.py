@@ -55,8 +55,8 @@ class GraphDetector(Detector):
             if chosen not in scales:
                 known = ", ".join(map(str, scales))
                 raise ModelTableError(f"{where}: scale {chosen!r} is not among its scales {known}")
-        for key, value in (("nc", 80), ("reg_max", 1), ("end2end", False)):
-            table.setdefault(key, value)
+        table.setdefault("nc", 80)
+        table.setdefault("end2end", False)
         return table
 
     def build(self, table: Mapping[str, Any]) -> None:

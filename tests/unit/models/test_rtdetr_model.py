@@ -324,9 +324,8 @@ def test_the_class_must_fit_the_table() -> None:
         DetectionModel(model_table("rtdetr-tiny"), verbose=False)
     with pytest.raises(ModelTableError, match="must be RTDETRDecoder, not Detect: build_detector"):
         RTDETRDetectionModel(model_table("yolo26n"), verbose=False)
-    with pytest.raises(
-        UnknownModelError, match="no DetectionModel is called 'rtdetr-tiny': .*known models are yolo26n"
-    ):
+    named = "no DetectionModel is called 'rtdetr-tiny': .*known models are yolo26n"
+    with pytest.raises(UnknownModelError, match=named):
         DetectionModel("rtdetr-tiny", verbose=False)
     with pytest.raises(ModelTableError, match="no table of layers: build it with build_detector"):
         RTDETRDetectionModel("rtdetr-r18", verbose=False)
