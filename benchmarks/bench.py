@@ -33,9 +33,9 @@ from eyas.data.dataset import TrainDataset
 from eyas.data.index import ImageIndex
 from eyas.data.loader import build_train_loader
 from eyas.data.store import ImageStore
+from eyas.families import family_of
 from eyas.log import print_table
 from eyas.losses import SetCriterion
-from eyas.families import family_of
 from eyas.models import model_table
 from eyas.train import DetectionTrainer
 from eyas.train.setup import model_source
