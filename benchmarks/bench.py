@@ -33,10 +33,11 @@ from eyas.data.dataset import TrainDataset
 from eyas.data.index import ImageIndex
 from eyas.data.loader import build_train_loader
 from eyas.data.store import ImageStore
+from eyas.families import family_of
 from eyas.log import print_table
 from eyas.losses import SetCriterion
-from eyas.models import detector_class, model_table
-from eyas.train import DetectionTrainer, RTDETRTrainer
+from eyas.models import model_table
+from eyas.train import DetectionTrainer
 from eyas.train.setup import model_source
 
 DEFAULTS = {"model": "yolo26n", "imgsz": "128", "batch": "16", "device": "cpu", "data": "digits", "out": ""}
@@ -117,7 +118,7 @@ def find_data(name: str, folder: Path, imgsz: int) -> str:
 def trainer_class(model: str) -> type[DetectionTrainer]:
     """Return the trainer of the model's family."""
     cfg, _ = model_source(TrainOptions(model=model), None)
-    return RTDETRTrainer if detector_class(model_table(cfg)).stretch else DetectionTrainer
+    return family_of(model_table(cfg)).trainer
 
 
 def synchronise(device: torch.device) -> None:
@@ -243,9 +244,8 @@ def endless(dataset: TrainDataset, batch: int) -> Iterator[Any]:
 def data_sources(trainer: DetectionTrainer, index: ImageIndex) -> dict[str, Iterator[Any]]:
     """Return endless batches with and without mosaic, from files and from the cache in memory."""
     sources = {}
-    stretch = isinstance(trainer, RTDETRTrainer)
     for cache in (False, "ram"):
-        store = ImageStore(index, imgsz=trainer.imgsz(), cache=cache, stretch=stretch)
+        store = ImageStore(index, imgsz=trainer.imgsz(), cache=cache, stretch=trainer.stretch)
         store.fill()
         for mosaic in (1.0, 0.0):
             settings = replace(trainer.augment_settings(), mosaic=mosaic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eyas.callbacks import Callback, CallbackList
 from eyas.checkpoint import CheckpointError, load_checkpoint
@@ -16,13 +16,14 @@ from eyas.device import select_device
 from eyas.evaluate import assemble
 from eyas.evaluate.predictor import Predictor
 from eyas.evaluate.results import Results
+from eyas.families import family_of
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
-from eyas.models import Detector, detector_class, model_table
+from eyas.models import Detector, detector_class, load_weights, model_table
 from eyas.report.overview import print_overview
 from eyas.run.overrides import overrides
 from eyas.run.plan import Plan
-from eyas.train import BaseTrainer, DetectionTrainer, RTDETRTrainer, TrainResult
+from eyas.train import BaseTrainer, TrainResult
 from eyas.train.options import find_checkpoint
 from eyas.train.setup import given_weights, model_source
 
@@ -39,7 +40,7 @@ class YOLO:
         verbose: print a summary of the model.
         model_class: class to rebuild a checkpoint with; only for models whose layers their table does not describe.
 
-    A model of the RT-DETR family turns the object into an ``RTDETR``.
+    ``YOLO(...)`` with a model of the RT-DETR family gives an ``RTDETR``.
 
     Attributes:
         model: the network; after ``train`` it holds the best weights.
@@ -47,7 +48,23 @@ class YOLO:
         ckpt: the checkpoint it was loaded from, ``{}`` for random weights.
     """
 
-    trainer_class: type[BaseTrainer] = DetectionTrainer
+    _opened: Opened | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> YOLO:
+        """Return an object of the class for the model's family; subclasses open whatever family they are given."""
+        return cls._of_family(*args, **kwargs) if cls is YOLO and (args or kwargs) else super().__new__(cls)
+
+    @staticmethod
+    def _of_family(
+        model: str | Path = "yolo26n",
+        task: str | None = None,
+        verbose: bool = False,
+        model_class: type[Detector] | None = None,
+    ) -> YOLO:
+        source = opened(model)
+        self = object.__new__(facade_of(model_class or detector_class(source.table)))
+        self._opened = source  # for __init__: a checkpoint is read once
+        return self
 
     def __init__(
         self,
@@ -67,16 +84,19 @@ class YOLO:
         self.loaded: str | None = None  # weights that load() brought, for a later train()
         self.model_class = model_class
         self.model: Detector = self.load_network(self.name, verbose)
-        if type(self) is YOLO and self.model.stretch:
-            self.__class__ = RTDETR
 
     def load_network(self, model: str, verbose: bool) -> Detector:
         """Build the network of a name, YAML or checkpoint."""
-        cfg, weights = model_source(TrainOptions(model=model), None)
-        if weights is None:
-            return (self.model_class or detector_class(model_table(cfg)))(cfg, verbose=verbose)
-        self.ckpt, self.ckpt_path = weights, model
-        return network_from(weights, verbose=verbose, model_class=self.model_class)
+        source, self._opened = self._opened or opened(model), None
+        if source.checkpoint is None:
+            return (self.model_class or detector_class(source.table))(source.table, verbose=verbose)
+        self.ckpt, self.ckpt_path = source.checkpoint, model
+        return network_from(source.checkpoint, verbose=verbose, model_class=self.model_class)
+
+    @property
+    def trainer_class(self) -> type[BaseTrainer]:
+        """The stock trainer of the model's family."""
+        return family_of(self.model).trainer
 
     @property
     def names(self) -> dict[int, str]:
@@ -220,7 +240,7 @@ class YOLO:
     # -- the rest ------------------------------------------------------------------------------------------------------
     def load(self, weights: str | Path) -> YOLO:
         """Copy weights from a checkpoint, or published ones by name, where names and shapes fit; returns itself."""
-        self.model.load(given_weights(weights))
+        load_weights(self.model, given_weights(weights))
         self.loaded = str(weights)
         return self
 
@@ -232,8 +252,6 @@ class YOLO:
 class RTDETR(YOLO):
     """A detector of the RT-DETR family; everything is called as in ``YOLO``."""
 
-    trainer_class: type[BaseTrainer] = RTDETRTrainer
-
     def __init__(
         self,
         model: str | Path = "rtdetr-l",
@@ -242,8 +260,34 @@ class RTDETR(YOLO):
         model_class: type[Detector] | None = None,
     ) -> None:
         super().__init__(model, task, verbose, model_class)
-        if not self.model.stretch:
+        if facade_of(type(self.model)) is not RTDETR:
             raise ValueError(f"{model} is not of the RT-DETR family; open it with YOLO({str(model)!r}).")
+
+
+FACADES: Mapping[str, type[YOLO]] = {"rtdetr": RTDETR}
+"""Family -> class that its models are opened as; those of all others are a ``YOLO``."""
+
+
+def facade_of(cls: type[Detector]) -> type[YOLO]:
+    """Return the class that models of a detector's class are opened as."""
+    return FACADES.get(family_of(cls).name, YOLO)
+
+
+class Opened(NamedTuple):
+    """What a name, YAML or checkpoint stands for."""
+
+    table: dict[str, Any]
+    checkpoint: dict[str, Any] | None
+
+
+def opened(model: str | Path) -> Opened:
+    """Return the table of a model's name, YAML or checkpoint, and what the checkpoint holds.
+
+    Raises:
+        UnknownModelError, ModelTableError, CheckpointError: there is no such model, or its file cannot be read.
+    """
+    cfg, checkpoint = model_source(TrainOptions(model=str(model)), None)
+    return Opened(model_table(cfg), checkpoint)
 
 
 def network_from(
@@ -283,7 +327,7 @@ def trainer_from(cli: Mapping[str, Any]) -> BaseTrainer:
     asked = resolve(cli=cli, command="train")
     setup_logging(asked.verbose)
     cfg = load_checkpoint(find_checkpoint(asked))["yaml"] if asked.resume else model_source(asked, None)[0]
-    cls = RTDETRTrainer if detector_class(model_table(cfg)).stretch else DetectionTrainer
+    cls = family_of(model_table(cfg)).trainer
     return cls(overrides=resolve(recipe=cls.recipe.options, cli=cli, command="train"))
 
 

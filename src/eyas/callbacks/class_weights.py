@@ -320,9 +320,8 @@ class ClassWeights(StockCallback):
             used = used_weights(part, device)
             if used is None or used.shape != self.asked.shape or not torch.allclose(used, self.asked, rtol=1e-4):
                 seen = "none" if used is None else _text(used.tolist())
-                example = "self.dense_criterion(...)"
-                if getattr(model, "stretch", False):  # RT-DETR; a user's own model may not know the attribute
-                    example = "super().init_criterion() or SetCriterion(..., class_weights=self.class_weights)"
+                # a user's own model may not know the attribute
+                example = getattr(model, "weighted_loss", "self.dense_criterion(...)")
                 raise ValueError(
                     f"{self._asked_as()} has no effect: {where} of {type(model).__name__} ({type(part).__name__}) "
                     f"applies {seen} instead of {_text(self.asked.tolist())}. An init_criterion() override must build "

@@ -25,6 +25,8 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]  # has no stubs
 import torch
 
+from eyas.models.catalog import register_detector, registered_detectors
+
 PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError, OSError)
 
 # What gloo says when the process at the other end is gone; NCCL and the store have an exception class for it.
@@ -60,14 +62,14 @@ def write(path: Path, content: bytes) -> None:
 
 # -- there -------------------------------------------------------------------------------------------------------------
 def pack(trainer: Any, processes: int) -> bytes:
-    """Return a trainer that is not set up yet, and what its imports need, as bytes.
+    """Return a trainer that is not set up yet, what its imports need, and the detectors that are known, as bytes.
 
     Raises:
         ValueError: something in it cannot be pickled; names what and where.
     """
     with by_value(strangers()):
         try:
-            body = dumps(trainer)
+            body = dumps((registered_detectors(), trainer))
         except PICKLING_ERRORS as error:
             raise ValueError(
                 f"this training cannot be sent to {processes} processes: {describe_culprit(trainer, error)} "
@@ -79,12 +81,15 @@ def pack(trainer: Any, processes: int) -> bytes:
 
 
 def unpack(content: bytes) -> Any:
-    """Return the trainer, after this interpreter was made to find modules as the first one does."""
+    """Return the trainer, after this interpreter was made to find modules and to know detectors as the first does."""
     outer = pickle.loads(content)
     sys.path[:] = outer["path"]
     sys.argv[:] = outer["argv"]
     sys.meta_path[:0] = [finder for finder in pickle.loads(outer["finders"]) if finder not in sys.meta_path]
-    return pickle.loads(outer["trainer"])
+    detectors, trainer = pickle.loads(outer["trainer"])
+    for cls in detectors:
+        register_detector(cls)
+    return trainer
 
 
 def is_ours(finder: object) -> bool:

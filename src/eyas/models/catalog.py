@@ -1,145 +1,136 @@
-"""The models that have a name, and how a name, a file or a mapping becomes a table of layers."""
+"""All detectors that are known: from a name, a file or a table to the class that builds it, and to the model.
+
+Every class describes itself (`Detector`: its names, the tables it builds, the weights published for it); here they are
+asked one after the other. Classes of families from elsewhere join by `register_detector`.
+"""
 
 from __future__ import annotations
 
-import copy
-import difflib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from eyas.models.graph import ModelTableError
-from eyas.models.rtdetr.tables import TABLES as RTDETR
-from eyas.models.rtdetr.variants import ARCH, OFFICIAL, checked_table
-from eyas.models.yolo26 import SCALES, yolo26_table
+from eyas.models.detection import DetectionModel
+from eyas.models.detector import Detector, does_not_fit
+from eyas.models.published import Published, model_of
+from eyas.models.rtdetr.model import RTDETRDetectionModel
+from eyas.models.rtdetr.official import RTDETRNet
+from eyas.models.table import ModelTableError, Table, Tables, UnknownModelError, find_name, read_table
+
+STOCK: tuple[type[Detector], ...] = (DetectionModel, RTDETRDetectionModel, RTDETRNet)
+_registered: dict[str, type[Detector]] = {}  # by module and name: a notebook's cell may define its class again
+_tables = {name: table for cls in STOCK for name, table in cls.tables.items()}
+MODELS: Tables = MappingProxyType(_tables)
+"""Name -> function that returns a fresh table, of all classes that are known."""
 
 
-class UnknownModelError(ValueError):
-    """No model has this name."""
+def register_detector(cls: type[Detector]) -> None:
+    """Make a class known: its names, the tables that it builds, and its published weights.
+
+    Raises:
+        ValueError: another class has one of its names, or builds one of its tables.
+    """
+    others = [other for other in _detectors() if _key(other) != _key(cls)]
+    for name, table in cls.tables.items():
+        for other in others:
+            if name in other.tables or other.builds(table()):
+                raise ValueError(f"{cls.__name__} has a model {name!r}, which {other.__name__} has or builds already")
+    _registered[_key(cls)] = cls
+    _tables.update(cls.tables)
 
 
-def _yolo26(scale: str) -> Callable[[], dict[str, Any]]:
-    return lambda: yolo26_table(scale)
+def registered_detectors() -> tuple[type[Detector], ...]:
+    """Return the classes that were registered, in that order."""
+    return tuple(_registered.values())
 
 
-MODELS: Mapping[str, Callable[[], dict[str, Any]]] = MappingProxyType(
-    {f"yolo26{s}": _yolo26(s) for s in SCALES} | dict(RTDETR) | dict(OFFICIAL)
-)
-"""Name -> function that returns a fresh table."""
+def _key(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def _detectors() -> tuple[type[Detector], ...]:
+    return (*STOCK, *registered_detectors())
+
+
+# -- names and tables --------------------------------------------------------------------------------------------------
 def resolve_model(name: str) -> str:
     """Return the catalogue's name for ``name``, which may end in .yaml or .pt and be in any case.
 
     Raises:
         UnknownModelError: no model has this name; the message offers the nearest, or says how weights are loaded.
     """
-    stem = re.sub(r"\.(ya?ml|pt)$", "", str(name).strip().lower())
-    if stem in MODELS:
-        return stem
-    if f"{stem}n" in MODELS:  # the family alone means its smallest member
-        return f"{stem}n"
     _refuse_weights(str(name).strip())
-    near = difflib.get_close_matches(stem, MODELS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UnknownModelError(f"no model is called {name!r}: {hint}known models are {', '.join(MODELS)}, or a YAML file")
+    return find_name(str(name), MODELS)
+
+
+def model_table(cfg: str | Path | Mapping[str, Any]) -> Table:
+    """Return a fresh table for a model's name, a YAML file or a mapping, with defaults filled in (`read_table`).
+
+    Raises:
+        UnknownModelError: neither a known name nor a file.
+        ModelTableError: no model can be built from it.
+    """
+    if not isinstance(cfg, Mapping):
+        _refuse_weights(str(cfg).strip())
+    table, where = read_table(cfg, MODELS)
+    cls = detector_class(table)
+    if "arch" in table and not cls.builds(table):
+        known = " or ".join(repr(other.arch) for other in _detectors() if other.arch)
+        raise ModelTableError(f"{where}: arch is {table['arch']!r}, and must be {known}; tables of rows have none")
+    return cls.checked(table, where)
+
+
+def detector_class(table: Mapping[str, Any]) -> type[Detector]:
+    """Return the class that builds a table: by its ``arch``, else by the layer of its last row.
+
+    A table that no class can build gets `DetectionModel`, whose message names the row.
+    """
+    return next((cls for cls in _detectors() if cls.builds(table)), DetectionModel)
+
+
+def build_detector(cfg: str | Path | Mapping[str, Any], **settings: Any) -> Detector:
+    """Return the model for a name, a YAML file or a table; ``settings`` are those of `Detector`.
+
+    Raises:
+        UnknownModelError, ModelTableError: the table cannot be found or built.
+    """
+    table = model_table(cfg)
+    return detector_class(table)(table, **settings)
+
+
+# -- published weights -------------------------------------------------------------------------------------------------
+def published_weights() -> dict[str, Published]:
+    """Return all published weights by name."""
+    return {name: entry for cls in _detectors() for name, entry in cls.published.items()}
+
+
+def reader_of(weights: str | Path) -> type[Detector]:
+    """Return the class that reads published weights of this name or file; for a file of others, the usual one."""
+    readers = [cls for cls in _detectors() if cls.published]
+    return next((cls for cls in readers if model_of(weights, cls.published)), readers[0])
+
+
+def load_weights(model: Detector, weights: Any, *, remap: bool = True) -> int:
+    """Copy what fits into a model, see `Detector.load`.
+
+    Raises:
+        ValueError: as `Detector.load` does; for files that a model of another class reads, names that.
+    """
+    if isinstance(weights, str | Path) and not model.published:
+        raise does_not_fit(weights, model.yaml, reader_of(weights))
+    return model.load(weights, remap=remap)
 
 
 def _refuse_weights(name: str) -> None:
     """Refuse what is the name or a file of weights alone, and say which model to load it into."""
-    from eyas.models.rtdetr.published import PUBLISHED, model_of  # brings the machinery of downloads, which few need
-
-    if name.lower() in PUBLISHED:
+    if name.lower() in published_weights() and name.lower() not in MODELS:
         what = "names published weights, which are no model of their own"
     elif name.lower().endswith(".pth"):
         what = "holds weights only, not the layers that they belong to"
     else:
         return
-    model = model_of(name)
+    cls = reader_of(name)
     raise UnknownModelError(
-        f"{name} {what}: write RTDETR({model!r}).load({name!r}), or model={model} pretrained={name}"
+        f"{name} {what}: write {cls.call_to_load(name)}, or model={cls.model_for(name)} pretrained={name}"
     )
-
-
-def model_table(cfg: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a fresh table of layers for a model's name, a YAML file or a mapping; the input is not changed.
-
-    A file named like ``mine-s.yaml`` or ``mine11s.yaml`` takes its scale from the letter when the table has ``scales``
-    and there is no such file but one without the letter (spec core C.7).
-
-    Raises:
-        UnknownModelError: neither a known name nor a file.
-        ModelTableError: the file is no table of layers.
-    """
-    if isinstance(cfg, Mapping):
-        table = copy.deepcopy(dict(cfg))
-        table.setdefault("yaml_file", "")
-        return _checked(table, "the model table")
-    path = Path(cfg)
-    if path.suffix.lower() in {".yaml", ".yml"}:
-        found, scale = _find_file(path)
-        if found is not None:
-            table = _read_table(found)
-            table["yaml_file"] = str(cfg)
-            if scale in (table.get("scales") or {}):
-                table["scale"] = scale
-            return _checked(table, str(found))
-        if path.parent != Path():
-            raise UnknownModelError(
-                f"model file {path} does not exist: check the path, or name one of {', '.join(MODELS)}"
-            )
-    return MODELS[resolve_model(str(cfg))]()
-
-
-def _find_file(path: Path) -> tuple[Path | None, str]:
-    """Return the file for ``path`` and a scale letter; the letter may be in the given name only."""
-    match = re.search(r"(?<=\d)([nsmlx])$", path.stem)
-    if path.is_file():
-        return path, match.group(1) if match else ""
-    if match:
-        unscaled = path.with_name(path.stem[:-1] + path.suffix)
-        if unscaled.is_file():
-            return unscaled, match.group(1)
-    return None, ""
-
-
-def _read_table(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ModelTableError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(table, dict):
-        raise ModelTableError(f"{path} holds no mapping: a model file needs backbone and head, lists of rows")
-    return table
-
-
-def _checked(table: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the table when it has what every table needs, with defaults filled in."""
-    if "arch" in table:
-        return _checked_official(table, where)
-    for part in ("backbone", "head"):
-        if not isinstance(table.get(part), list):
-            raise ModelTableError(f"{where}: {part} is missing or no list: write rows [from, repeats, layer, args]")
-    scales = table.get("scales")
-    if scales:
-        chosen = table.setdefault("scale", next(iter(scales)))
-        if chosen not in scales:
-            raise ModelTableError(f"{where}: scale {chosen!r} is not among its scales {', '.join(map(str, scales))}")
-    table.setdefault("nc", 80)
-    table.setdefault("reg_max", 1)
-    table.setdefault("end2end", False)
-    return table
-
-
-def _checked_official(table: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the table of a model that has a layout of its own instead of rows."""
-    if table["arch"] != ARCH:
-        raise ModelTableError(f"{where}: arch is {table['arch']!r}, and must be {ARCH!r}; tables of rows have none")
-    try:
-        return checked_table(table)
-    except ValueError as error:
-        raise ModelTableError(f"{where}: {error}") from error

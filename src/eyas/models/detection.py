@@ -6,32 +6,44 @@ Legend: ``B`` images, ``A`` anchors, ``C`` classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eyas.losses import DenseCriterion, EndToEndCriterion
-from eyas.models.detector import Detector
-from eyas.models.graph import ModelTableError, Scale, build_graph
-from eyas.models.heads import BN_EPS, BN_MOMENTUM, Detect
-from eyas.models.yolo26 import C3K_EVERYWHERE
+from eyas.models.graph import Built, Layer, LayerContext
+from eyas.models.graph_detector import GraphDetector
+from eyas.models.heads import Detect
+from eyas.models.table import Table, Tables
+from eyas.models.yolo26 import TABLES
 
-PROBE_SIZE = 256  # pixels of the image that is sent through a new model to learn its strides
+
+def detect(ctx: LayerContext, nc: int | str = "nc", reg_max: int | None = None, end2end: bool | None = None) -> Built:
+    """Build the head; its settings live in the table's header, and a row may only repeat them."""
+    head = Detect(
+        ctx.inputs,
+        nc=ctx.classes("Detect", nc),
+        reg_max=ctx.table["reg_max"] if reg_max in (None, "reg_max") else reg_max,
+        end2end=ctx.table["end2end"] if end2end in (None, "end2end") else end2end,
+    )
+    return head, 0
 
 
-class DetectionModel(Detector):
+class DetectionModel(GraphDetector):
     """A detector built from a table of numbered layers, whose last is `Detect`; see `Detector` for what all share.
 
     Attributes:
-        model: the layers in order; the last is the head.
-        save: indices of layers whose outputs later layers need.
         stride: pixels per cell of each level, a CPU tensor.
     """
 
-    head_class: ClassVar[type[nn.Module]] = Detect
+    family: ClassVar[str] = "yolo26"
+    tables: ClassVar[Tables] = TABLES
+    head_layer: ClassVar[str] = "Detect"
+    layers: ClassVar[Mapping[str, Layer]] = MappingProxyType({"Detect": Layer(detect, many=True)})
+    weighted_loss: ClassVar[str] = "self.dense_criterion(...)"
 
     def __init__(
         self,
@@ -43,41 +55,25 @@ class DetectionModel(Detector):
     ) -> None:
         super().__init__(cfg, ch, nc, names, verbose)
 
-    def build(self, table: Mapping[str, Any]) -> None:
-        """Make the layers of the table, and learn their strides."""
-        if "backbone" not in table:
-            raise ModelTableError(f"{table['yaml_file']} is no table of layers: build it with build_detector()")
-        ch = table["channels"]
-        graph = build_graph(
-            [*table["backbone"], *table["head"]],
-            ch=ch,
-            nc=self.nc,
-            scale=_scale(table),
-            reg_max=table.get("reg_max", 1),
-            end2end=table["end2end"],
-        )
-        self._check_head(graph.layers[-1])
-        self.model = nn.Sequential(*graph.layers)
-        self.sources = graph.sources
-        self.save = list(graph.save)
-        for m in self.modules():
-            if type(m) is nn.BatchNorm2d:
-                m.eps, m.momentum = BN_EPS, BN_MOMENTUM
-        self._reductions = self._probe(ch)
-        self._start_head()
+    @classmethod
+    def checked(cls, table: Table, where: str) -> Table:
+        """Return a table of rows with its defaults filled in, see `GraphDetector.checked`."""
+        table = super().checked(table, where)
+        table.setdefault("reg_max", 1)
+        return table
 
-    def _check_head(self, head: nn.Module) -> None:
-        if not isinstance(head, self.head_class):
-            raise ModelTableError(
-                f"the last row of a {type(self).__name__}'s table must be {self.head_class.__name__}, not "
-                f"{type(head).__name__}: build_detector() finds the class for a table"
-            )
-
-    def _start_head(self) -> None:
+    def start_head(self, strides: list[float]) -> None:
         """Tell the head its strides, and set its biases."""
-        self.head.stride = torch.tensor([float(self._reductions[j]) for j in self.sources[-1]], device="cpu")
-        self.stride = self.head.stride
+        self.stride = self.head.stride = torch.tensor(strides, device="cpu")
         self.head.init_biases()
+
+    def start_outputs(self, imgsz: int) -> None:
+        """Start class outputs at the density of objects in images of ``imgsz`` px.
+
+        The usual start, made for 640 px, is off by 3.2 in the logit at 128 px, which AdamW at 0.002 needs over a
+        thousand steps to make up for.
+        """
+        self.head.init_biases(imgsz)
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
@@ -85,6 +81,10 @@ class DetectionModel(Detector):
     def head(self) -> Detect:
         """The detection head, the last layer."""
         return self.model[-1]  # type: ignore[return-value]
+
+    def faster_parts(self) -> tuple[str, ...]:
+        """Return prefixes of parameters that MuSGD lets learn faster: the class branches (spec core B.5)."""
+        return self.sections()["head.cls"]
 
     @property
     def end2end(self) -> bool:
@@ -101,19 +101,6 @@ class DetectionModel(Detector):
             )
         self.head.end2end = bool(value)
 
-    def sections(self) -> dict[str, tuple[str, ...]]:
-        """Return the model's parts, see `Detector.sections`; the neck is what lies between backbone and last layer."""
-        depth, last = len(self.yaml["backbone"]), len(self.model) - 1
-        parts = {"backbone": _prefixes(range(depth))}
-        for i in range(depth):
-            level = f"backbone.p{max(self._reductions[i].bit_length() - 1, 0)}"
-            parts[level] = (*parts.get(level, ()), f"model.{i}.")
-        parts["neck"] = _prefixes(range(depth, last))
-        parts["head"] = _prefixes([last])
-        for part, branches in self.head.SECTIONS.items():
-            parts[f"head.{part}"] = tuple(f"model.{last}.{branch}." for branch in branches)
-        return parts
-
     # --- forward ---------------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor | Mapping[str, Any]) -> Any:
@@ -127,33 +114,7 @@ class DetectionModel(Detector):
 
     def predict(self, x: Tensor) -> Any:
         """Return predictions for images (B, ch, H, W); see `forward`."""
-        return self.head(self._head_inputs(x))
-
-    def _head_inputs(self, x: Tensor) -> list[Tensor]:
-        outputs: dict[int, Tensor] = {}
-        for i, layer in enumerate(islice(self.model, len(self.model) - 1)):
-            if i > 0 and self.sources[i] != (i - 1,):
-                picked = [x if j == i - 1 else outputs[j] for j in self.sources[i]]
-                x = layer(picked if len(picked) > 1 or self.sources[i][0] == i - 1 else picked[0])
-            else:
-                x = layer(x)
-            if i in self.save or i == len(self.model) - 2:
-                outputs[i] = x
-        return [outputs[j] for j in self.sources[-1]]
-
-    @torch.no_grad()
-    def _probe(self, ch: int) -> tuple[int, ...]:
-        """Return pixels per cell of every layer before the head, found by sending one blank image through."""
-        training = self.training
-        heights: list[int] = []
-        trunk = islice(self.model, len(self.model) - 1)
-        hooks = [m.register_forward_hook(lambda _m, _i, y: heights.append(y.shape[-2])) for m in trunk]
-        self.eval()
-        self._head_inputs(torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE, device=next(self.parameters()).device))
-        self.train(training)
-        for hook in hooks:
-            hook.remove()
-        return tuple(PROBE_SIZE // h for h in heights)
+        return self.head(self.head_inputs(x))
 
     # --- loss ------------------------------------------------------------------------------------------------------
 
@@ -165,14 +126,14 @@ class DetectionModel(Detector):
         return super().loss(batch, preds)
 
     def init_criterion(self) -> Any:
-        """Return the loss of this model; override to change it. Gains come from ``args``, 7.5 / 0.5 / 1.5 without."""
+        """Return the loss of this model; override to change it."""
         if not self.head.has_one2one:
             return self.dense_criterion(topk=10)
         return EndToEndCriterion(self.dense_criterion(topk=10), self.dense_criterion(topk=7, topk2=1))
 
     def dense_criterion(self, *, topk: int, topk2: int | None = None) -> DenseCriterion:
         """Return the loss of one branch with this model's classes, strides and gains."""
-        gains = {} if self.args is None else {f"{g}_gain": getattr(self.args, g) for g in ("box", "cls", "dfl")}
+        gains = {f"{name}_gain": gain for name, gain in (self.gains or {}).items()}
         return DenseCriterion(
             nc=self.nc,
             strides=self.stride.tolist(),
@@ -216,16 +177,3 @@ class DetectionModel(Detector):
         """Prepare for inference: fold normalisations into convolutions and drop the unused branch. Returns itself."""
         self.head.drop_unused_branch()
         return super().fuse()
-
-
-def _scale(table: Mapping[str, Any]) -> Scale:
-    scales = table.get("scales")
-    if not scales:
-        return Scale(float(table.get("depth_multiple", 1.0)), float(table.get("width_multiple", 1.0)))
-    letter = table["scale"]
-    depth, width, most = scales[letter]
-    return Scale(float(depth), float(width), most, c3k_everywhere=letter in C3K_EVERYWHERE)
-
-
-def _prefixes(layers: Any) -> tuple[str, ...]:
-    return tuple(f"model.{i}." for i in layers)

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from eyas.models.catalog import model_table
+from eyas.models.published import Published, model_of
+from eyas.models.table import Table, Tables, read_table
 from eyas.models.weights import as_source, class_rows, copy_state
 from eyas.nn import Fusable
 from eyas.nn.conv_norm import is_norm
@@ -25,7 +26,8 @@ HEAD_SETTINGS = ("max_det", "agnostic_nms", "end2end")
 class Detector(nn.Module):
     """A detector: images in, boxes out, and a loss on request. Base of all models.
 
-    A family implements `build`, `predict`, `init_criterion`, `sections`, `class_keys` and ``head``.
+    A family implements `builds`, `checked`, `build`, `predict`, `init_criterion`, `sections`, `class_keys`, ``head``
+    and ``end2end``, and says with the attributes of its classes what there is to know before any model is built.
 
     Args:
         cfg: name of a model, path of a YAML table, or the table as a mapping.
@@ -34,13 +36,23 @@ class Detector(nn.Module):
         names: names of the classes, a list or {index: name}; None gives placeholders "0", "1", ...
         verbose: log a one-line summary.
 
-    Attributes:
+    Attributes of the class:
+        family: name of the family of models it belongs to, see ``eyas.families``; "" for none.
+        trained_by, opened_by: what people train and open its models with; for messages.
         stretch: whether images are stretched to the square input; otherwise they keep their aspect.
+        tables: name -> function that returns a fresh table, for the models of this class that have a name.
+        arch: ``arch`` of the tables that it builds; "" if those are tables of rows.
+        published: name -> weights that its models read by name or from a file; empty if they read none.
+        usual: name of the model that files of weights unknown to ``published`` are taken to fit.
+        weighted_loss: how an override of `init_criterion` gets a loss with ``class_weights``; for messages.
+
+    Attributes:
         yaml: the table it was built from, plain values, with ``nc`` and ``channels`` filled in.
         nc: classes.
         names: their names by index.
         stride: pixels per cell, a CPU tensor; input sizes are multiples of the largest.
-        args: options of the run it is trained in (``box``, ``cls``, ``dfl`` are read); None means the defaults.
+        gains: weights of the losses by name (``box``, ``cls``, ``dfl``); None means those of the criterion.
+        args: options of the run it is trained in, for overrides of `init_criterion`; None outside of one.
         class_weights: factors of the classes in the class loss, or None.
         criterion: the loss, made at its first use.
 
@@ -48,7 +60,15 @@ class Detector(nn.Module):
         UnknownModelError, ModelTableError: the table cannot be found or built.
     """
 
+    family: ClassVar[str] = ""
+    trained_by: ClassVar[str] = "DetectionTrainer"
+    opened_by: ClassVar[str] = "YOLO"
     stretch: ClassVar[bool] = False
+    tables: ClassVar[Tables] = {}
+    arch: ClassVar[str] = ""
+    published: ClassVar[Mapping[str, Published]] = {}
+    usual: ClassVar[str] = ""
+    weighted_loss: ClassVar[str] = "super().init_criterion()"
     stride: Tensor
 
     def __init__(
@@ -60,13 +80,14 @@ class Detector(nn.Module):
         verbose: bool = True,
     ) -> None:
         super().__init__()
-        table = model_table(cfg)
+        table = self.checked(*read_table(cfg, self.tables, type(self).__name__))
         table["channels"] = ch
         if nc is not None:
             table["nc"] = int(nc)
         self.yaml = table
         self.nc: int = table["nc"]
         self.names = class_names(names, self.nc)
+        self.gains: dict[str, float] | None = None
         self.args: Any = None
         self.class_weights: Any = None
         self.criterion: Any = None
@@ -76,6 +97,20 @@ class Detector(nn.Module):
             self.info()
 
     # --- what a family says -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def builds(cls, table: Mapping[str, Any]) -> bool:
+        """Whether this class builds a table, which need not be a sound one; others are asked if not."""
+        return bool(cls.arch) and table.get("arch") == cls.arch
+
+    @classmethod
+    def checked(cls, table: Table, where: str) -> Table:
+        """Return a table with what every table has: ``nc``, ``yaml_file`` and the defaults of this class filled in.
+
+        Raises:
+            ModelTableError: it is none of this class; the message begins with ``where`` the table is from.
+        """
+        raise NotImplementedError
 
     def build(self, table: Mapping[str, Any]) -> None:
         """Make the layers, with random weights, and set ``stride``."""
@@ -89,7 +124,7 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     def init_criterion(self) -> Any:
-        """Return the loss of this model; override to change it. Gains come from ``args``."""
+        """Return the loss of this model, with its ``gains`` and ``class_weights``; override to change it."""
         raise NotImplementedError
 
     def sections(self) -> dict[str, tuple[str, ...]]:
@@ -104,9 +139,16 @@ class Detector(nn.Module):
         """Return keys of the state dict whose tensors have one row for each class."""
         raise NotImplementedError
 
+    def start_outputs(self, imgsz: int) -> None:
+        """Start fresh outputs for images of ``imgsz`` px, where their size makes a difference to this model."""
+
+    def faster_parts(self) -> tuple[str, ...]:
+        """Return prefixes of parameters that MuSGD lets learn faster."""
+        return ()
+
     @property
     def head(self) -> Any:
-        """The part that turns maps into predictions; it has ``max_det``, ``agnostic_nms`` and ``init_biases()``."""
+        """The part that turns maps into predictions; it has ``max_det`` and ``agnostic_nms``."""
         raise NotImplementedError
 
     @property
@@ -158,14 +200,7 @@ class Detector(nn.Module):
             ValueError: ``weights`` holds no tensors, or is the name or path of weights for another layout.
         """
         if isinstance(weights, str | Path):
-            from eyas.models.rtdetr.published import model_of  # brings the machinery of downloads, which few need
-
-            name = Path(self.yaml["yaml_file"]).stem or "this model"
-            raise ValueError(
-                f"{weights} does not fit {name}: published weights and .pth files are for the official models; write "
-                f"RTDETR({model_of(weights)!r}).load({str(weights)!r}). A checkpoint (.pt) goes "
-                "to load() of YOLO or RTDETR, or to pretrained=."
-            )
+            raise does_not_fit(weights, self.yaml)
         source = as_source(weights)
         state = self.adapt(source.state)
         target = self.state_dict()
@@ -175,6 +210,16 @@ class Detector(nn.Module):
         if verbose:
             LOGGER.info("Loaded %d of %d tensors from the given weights", len(copied), len(target))
         return len(copied)
+
+    @classmethod
+    def model_for(cls, weights: str | Path) -> str:
+        """Return the name of the model that published weights fit, known by their name or file; else the usual one."""
+        return model_of(weights, cls.published) or cls.usual
+
+    @classmethod
+    def call_to_load(cls, weights: str | Path) -> str:
+        """Return what to write to load published weights of this class, by name or from a file."""
+        return f"{cls.opened_by}({cls.model_for(weights)!r}).load({str(weights)!r})"
 
     # --- inference --------------------------------------------------------------------------------------------------
 
@@ -244,3 +289,13 @@ def class_names(names: Mapping[int, str] | list[str] | None, nc: int) -> dict[in
     if sorted(named) != list(range(nc)):
         raise ValueError(f"names has {len(named)} entries for {nc} classes: number them from 0 to {nc - 1}")
     return {i: str(named[i]) for i in range(nc)}
+
+
+def does_not_fit(weights: str | Path, table: Table, reader: type[Detector] | None = None) -> ValueError:
+    """Return the error that the model of a table reads no weights of this name or file; ``reader`` is who does."""
+    name = Path(table["yaml_file"]).stem or "this model"
+    way = f"; write {reader.call_to_load(weights)}" if reader else ""
+    return ValueError(
+        f"{weights} does not fit {name}: published weights and .pth files are for the official models{way}. "
+        "A checkpoint (.pt) goes to load() of YOLO or RTDETR, or to pretrained=."
+    )

@@ -1,8 +1,8 @@
 """Building a model from a table of rows ``[from, repeats, layer, args]`` (spec core C.0, C.1, C.7).
 
 ``from`` is the index of the row that feeds this one (-1: the row before) or a list of them. ``layer`` is a name of
-the closed dictionary `LAYERS`; nothing in a table is ever evaluated. ``repeats`` is scaled by depth, output channels
-of scaled layers by width.
+`LAYERS`, or of the layers that the class which builds the table brings, such as its head; nothing in a table is ever
+evaluated. ``repeats`` is scaled by depth, output channels of scaled layers by width.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from eyas.models.heads import Detect
-from eyas.models.rtdetr.decoder import RTDETRDecoder
+from eyas.models.table import ModelTableError
 from eyas.nn import (
     AIFI,
     C2PSA,
@@ -34,10 +33,9 @@ from eyas.nn import (
 )
 
 Row = Sequence[Any]
-
-
-class ModelTableError(ValueError):
-    """A table of layers cannot be built; the message names the row and what to do."""
+# In these scales every C3k2 is built from C3k blocks, whatever its row says.
+C3K_EVERYWHERE = frozenset("mlx")
+BN_EPS, BN_MOMENTUM = 1e-3, 0.03  # of every batch normalisation in a numbered layer
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,16 @@ class Scale:
     width: float = 1.0
     max_channels: float = math.inf
     c3k_everywhere: bool = False
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Scale:
+        """Return the scale that a checked table chooses."""
+        scales = table.get("scales")
+        if not scales:
+            return cls(float(table.get("depth_multiple", 1.0)), float(table.get("width_multiple", 1.0)))
+        letter = table["scale"]
+        depth, width, most = scales[letter]
+        return cls(float(depth), float(width), most, c3k_everywhere=letter in C3K_EVERYWHERE)
 
     def channels(self, c: int) -> int:
         """Return the scaled number of channels, a multiple of 8."""
@@ -60,18 +68,36 @@ class Scale:
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What one row's builder may know: channels coming in, scaled repeats, the model's scale and its head settings."""
+    """What one row's builder may know: channels coming in, scaled repeats, the model's scale, classes and table."""
 
     inputs: tuple[int, ...]
     repeats: int
     scale: Scale
     nc: int
-    reg_max: int
-    end2end: bool
+    table: Mapping[str, Any]
+
+    def classes(self, layer: str, nc: int | str) -> int:
+        """Return the model's classes, which a row of ``layer`` may only repeat.
+
+        Raises:
+            ValueError: the row has another number.
+        """
+        if nc not in ("nc", self.nc):
+            raise ValueError(
+                f"{layer} is asked for {nc} classes and the model for {self.nc}: write nc instead of a number"
+            )
+        return self.nc
 
 
 Built = tuple[nn.Module, int]
-Builder = Callable[..., Built]
+"""A layer, and its output channels; 0 for a head."""
+
+
+class Layer(NamedTuple):
+    """A kind of row: what builds it from a `LayerContext` and the row's arguments, and whether several rows feed it."""
+
+    build: Callable[..., Built]
+    many: bool = False
 
 
 def _conv(ctx: LayerContext, c2: int, *args: Any) -> Built:
@@ -140,64 +166,9 @@ def _rep_c3(ctx: LayerContext, c2: int, e: float = 1.0) -> Built:
     return RepC3(ctx.inputs[0], c2, ctx.repeats, e), c2
 
 
-def _rtdetr_decoder(
-    ctx: LayerContext,
-    nc: int | str = "nc",
-    hidden: int = 256,
-    queries: int = 300,
-    points: int | Sequence[int] = 4,
-    heads: int = 8,
-    layers: int = 6,
-    ffn: int = 1024,
-    dropout: float = 0.0,
-    act: str = "relu",
-    eval_layer: int = -1,
-    num_denoising: int = 100,
-    label_noise: float = 0.5,
-    box_noise: float = 1.0,
-    learned_queries: bool = False,
-) -> Built:
-    """Every setting by position; those we have no other value for may only be repeated."""
-    if dropout or learned_queries or act not in ("relu", "nn.ReLU", "nn.ReLU()"):
-        raise ValueError("dropout must be 0, the activation relu and learned queries off: there are no others here")
-    head = RTDETRDecoder(
-        ctx.inputs,
-        nc=_classes(ctx, "RTDETRDecoder", nc),
-        hidden=hidden,
-        queries=queries,
-        points=points,
-        heads=heads,
-        layers=layers,
-        ffn=ffn,
-        num_denoising=num_denoising,
-        label_noise=label_noise,
-        box_noise=box_noise,
-        eval_layer=eval_layer,
-    )
-    return head, 0
-
-
 def _once(ctx: LayerContext) -> None:
     if ctx.repeats != 1:
         raise ValueError(f"it cannot be repeated {ctx.repeats} times: write 1")
-
-
-def _classes(ctx: LayerContext, layer: str, nc: int | str) -> int:
-    """Return the model's classes, which a row may only repeat."""
-    if nc not in ("nc", ctx.nc):
-        raise ValueError(f"{layer} is asked for {nc} classes and the model for {ctx.nc}: write nc instead of a number")
-    return ctx.nc
-
-
-def _detect(ctx: LayerContext, nc: int | str = "nc", reg_max: int | None = None, end2end: bool | None = None) -> Built:
-    """The head's settings live in the table's header; a row may only repeat them."""
-    head = Detect(
-        ctx.inputs,
-        nc=_classes(ctx, "Detect", nc),
-        reg_max=ctx.reg_max if reg_max in (None, "reg_max") else reg_max,
-        end2end=ctx.end2end if end2end in (None, "end2end") else end2end,
-    )
-    return head, 0
 
 
 def _chain(ctx: LayerContext, c2: int, make: Callable[[int], nn.Module]) -> Built:
@@ -207,26 +178,24 @@ def _chain(ctx: LayerContext, c2: int, make: Callable[[int], nn.Module]) -> Buil
     return nn.Sequential(make(ctx.inputs[0]), *(make(c2) for _ in range(ctx.repeats - 1))), c2
 
 
-LAYERS: Mapping[str, Builder] = MappingProxyType(
+LAYERS: Mapping[str, Layer] = MappingProxyType(
     {
-        "Conv": _conv,
-        "DWConv": _dwconv,
-        "C3k2": _c3k2,
-        "C2PSA": _c2psa,
-        "SPPF": _sppf,
-        "Upsample": _upsample,
-        "nn.Upsample": _upsample,
-        "Concat": _concat,
-        "Detect": _detect,
-        "HGStem": _hg_stem,
-        "HGBlock": _hg_block,
-        "ResNetLayer": _resnet_layer,
-        "AIFI": _aifi,
-        "RepC3": _rep_c3,
-        "RTDETRDecoder": _rtdetr_decoder,
+        "Conv": Layer(_conv),
+        "DWConv": Layer(_dwconv),
+        "C3k2": Layer(_c3k2),
+        "C2PSA": Layer(_c2psa),
+        "SPPF": Layer(_sppf),
+        "Upsample": Layer(_upsample),
+        "nn.Upsample": Layer(_upsample),
+        "Concat": Layer(_concat, many=True),
+        "HGStem": Layer(_hg_stem),
+        "HGBlock": Layer(_hg_block),
+        "ResNetLayer": Layer(_resnet_layer),
+        "AIFI": Layer(_aifi),
+        "RepC3": Layer(_rep_c3),
     }
 )
-SEVERAL_INPUTS = frozenset({"Concat", "Detect", "RTDETRDecoder"})
+"""Layers that any table may use."""
 
 
 @dataclass(frozen=True)
@@ -238,50 +207,54 @@ class Graph:
     save: tuple[int, ...]
 
 
-def build_graph(
-    rows: Sequence[Row], *, ch: int, nc: int, scale: Scale, reg_max: int = 1, end2end: bool = True
-) -> Graph:
-    """Build the layers of a table.
+def build_graph(table: Mapping[str, Any], *, ch: int, nc: int, layers: Mapping[str, Layer] = LAYERS) -> Graph:
+    """Build the layers of a checked table.
+
+    Args:
+        table: its ``backbone`` and ``head`` are built; builders may read the rest.
+        ch: channels of the images.
+        nc: classes.
+        layers: the kinds of rows there are.
 
     Raises:
         ModelTableError: a row is malformed, names an unknown layer or row, or its arguments do not fit the layer.
     """
-    layers: list[nn.Module] = []
+    built: list[nn.Module] = []
     widths: list[int] = []
     sources: list[tuple[int, ...]] = []
     save: set[int] = set()
-    context = LayerContext(inputs=(), repeats=1, scale=scale, nc=nc, reg_max=reg_max, end2end=end2end)
-    for i, row in enumerate(rows):
+    context = LayerContext(inputs=(), repeats=1, scale=Scale.of(table), nc=nc, table=table)
+    for i, row in enumerate([*table["backbone"], *table["head"]]):
         where = f"row {i} of the model table, {list(row) if isinstance(row, Sequence) else row!r}"
-        origin, repeats, name, args = _split_row(row, where)
+        origin, repeats, name, args = _split_row(row, where, layers)
         absolute = _absolute_sources(origin, i, where)
-        if len(absolute) > 1 and name not in SEVERAL_INPUTS:
+        if len(absolute) > 1 and not layers[name].many:
             raise ModelTableError(f"{where}: {name} takes one input, not {len(absolute)}")
         inputs = tuple(ch if j < 0 else widths[j] for j in absolute)
-        ctx = replace(context, inputs=inputs, repeats=scale.repeats(repeats))
+        ctx = replace(context, inputs=inputs, repeats=context.scale.repeats(repeats))
         try:
-            layer, width = LAYERS[name](ctx, *args)
+            layer, width = layers[name].build(ctx, *args)
         except (TypeError, ValueError) as error:
             raise ModelTableError(f"{where}: {name} cannot be built: {error}") from error
-        layers.append(layer)
+        built.append(layer)
         widths.append(width)
         sources.append(absolute)
         listed = origin if isinstance(origin, (list, tuple)) else [origin]
         save.update(j for j, written in zip(absolute, listed, strict=True) if written != -1)
-    return Graph(tuple(layers), tuple(sources), tuple(sorted(save)))
+    return Graph(tuple(built), tuple(sources), tuple(sorted(save)))
 
 
-def _split_row(row: Row, where: str) -> tuple[int | list[int], int, str, list[Any]]:
+def _split_row(row: Row, where: str, layers: Mapping[str, Layer]) -> tuple[int | list[int], int, str, list[Any]]:
     """Return the four checked cells of a row."""
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 4:
         raise ModelTableError(f"{where}: a row has four cells, [from, repeats, layer, args]")
     origin, repeats, name, args = row
     if not _is_int(repeats) or repeats < 1:
         raise ModelTableError(f"{where}: repeats is {repeats!r}, and must be a whole number of at least 1")
-    if name not in LAYERS:
-        near = difflib.get_close_matches(str(name), LAYERS, n=1, cutoff=0.5)
+    if name not in layers:
+        near = difflib.get_close_matches(str(name), layers, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ModelTableError(f"{where}: no layer is called {name!r}{hint} Known layers: {', '.join(sorted(LAYERS))}")
+        raise ModelTableError(f"{where}: no layer is called {name!r}{hint} Known layers: {', '.join(sorted(layers))}")
     if not isinstance(args, (list, tuple)):
         raise ModelTableError(f"{where}: args is {args!r}, and must be a list")
     return origin, repeats, name, [None if a == "None" else a for a in args]  # YAML reads None as a text

@@ -14,6 +14,7 @@ from torch import nn
 
 from eyas.boxes import distances_to_boxes, xyxy_to_cxcywh
 from eyas.losses.points import anchor_points
+from eyas.models.graph import BN_EPS, BN_MOMENTUM
 from eyas.models.postprocess import topk_detections
 from eyas.nn import Conv, DWConv
 
@@ -157,10 +158,6 @@ class Detect(nn.Module):
             self.cv2 = self.cv3 = None
         else:
             self.one2one_cv2 = self.one2one_cv3 = None
-
-
-BN_EPS = 1e-3
-BN_MOMENTUM = 0.03
 
 
 def box_branch(c: int, width: int, outputs: int) -> nn.Sequential:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 # scale: (depth, width, most channels)
@@ -45,9 +47,6 @@ HEAD: list[list[Any]] = [
     [[16, 19, 22], 1, "Detect", ["nc"]],
 ]
 
-# In these scales every C3k2 is built from C3k blocks, whatever its row says.
-C3K_EVERYWHERE = frozenset("mlx")
-
 
 def yolo26_table(scale: str = "n") -> dict[str, Any]:
     """Return a fresh table of YOLO26 at ``scale`` (one of n, s, m, l, x), in the form of a model YAML."""
@@ -61,3 +60,11 @@ def yolo26_table(scale: str = "n") -> dict[str, Any]:
         "head": copy.deepcopy(HEAD),
         "yaml_file": f"yolo26{scale}.yaml",
     }
+
+
+def _named(scale: str) -> Callable[[], dict[str, Any]]:
+    return lambda: yolo26_table(scale)
+
+
+TABLES: Mapping[str, Callable[[], dict[str, Any]]] = MappingProxyType({f"yolo26{s}": _named(s) for s in SCALES})
+"""Name -> function that returns a fresh table."""

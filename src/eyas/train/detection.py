@@ -18,20 +18,24 @@ from eyas.data.loader import EpochLoader, build_train_loader, default_workers
 from eyas.data.store import ImageStore
 from eyas.evaluate import assemble
 from eyas.evaluate.validator import DetectionValidator
-from eyas.models import DetectionModel, Detector, detector_class, model_table
+from eyas.models import Detector, detector_class, load_weights, model_table
 from eyas.nn.unwrap import unwrap_model
 from eyas.run.plan import Plan
 from eyas.train.trainer import BaseTrainer
 from eyas.types import Batch
+
+GAINS = ("box", "cls", "dfl")  # options that weigh the losses; every family says what they mean to it
 
 
 class DetectionTrainer(BaseTrainer):
     """Trains YOLO-style detectors. Override any method; each is short and may be built on with ``super()``.
 
     Attributes:
-        stretch: whether images are stretched to the square input; models of that kind, and only those, are trained.
+        family: name of the family whose models are trained, and no others (``eyas.families``).
+        stretch: whether images are stretched to the square input.
     """
 
+    family: str = "yolo26"
     stretch: bool = False
 
     def get_dataset(self) -> dict[str, Any]:
@@ -41,15 +45,19 @@ class DetectionTrainer(BaseTrainer):
         return assemble.described_data(self.args.data, ("train", "val"), single_cls=self.args.single_cls)
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
-        """Return a ``DetectionModel`` for the data's classes, with ``weights`` loaded if given."""
-        check_family(self, detector_class(model_table(cfg)))
-        model = DetectionModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=verbose)
-        # Fresh class outputs start at the density of objects at this size. The usual start, made for 640 px, is off by
-        # 3.2 in the logit at 128 px, which AdamW at 0.002 needs over a thousand steps to make up for.
-        model.head.init_biases(self.imgsz())
+        """Return the family's model for the data's classes, with ``weights`` loaded if given."""
+        table = self.table_to_train(cfg, from_scratch=not weights)
+        cls = detector_class(table)
+        check_family(self, cls)
+        model = cls(table, nc=self.data["nc"], names=self.data["names"], verbose=verbose)
+        model.start_outputs(self.imgsz())
         if weights:
-            model.load(weights, remap=self.args.cls_remap)
+            load_weights(model, weights, remap=self.args.cls_remap)
         return model
+
+    def table_to_train(self, cfg: Any, from_scratch: bool) -> dict[str, Any]:
+        """Return the table of the model to train, which may depend on whether its weights are random."""
+        return model_table(cfg)
 
     def setup_model(self, cfg: Any, weights: Any) -> None:
         """Turn ``self.model`` into a module, and refuse one of the other family, whoever made it."""
@@ -65,14 +73,26 @@ class DetectionTrainer(BaseTrainer):
         return super().make_plan()
 
     def set_model_attributes(self) -> None:
-        """Give the model its classes, the options and its head's settings."""
+        """Give the model its classes, the gains of its losses, the options and its head's settings."""
         model: Any = unwrap_model(self.model)
         model.nc = self.data["nc"]
         model.names = self.data["names"]
-        model.args = self.args
+        model.gains = self.gains()
+        model.args = self.args  # for the user's own init_criterion()
         model.set_head_attr(max_det=self.args.max_det, agnostic_nms=self.args.agnostic_nms)
         if self.args.nms is not None:  # unset, the layer table decides
             model.set_head_attr(end2end=not self.args.nms)
+
+    def setup_criterion(self) -> None:
+        """Build the criterion, with the gains of the options also where an override has left them out."""
+        model: Any = unwrap_model(self.model)
+        if isinstance(model, Detector) and model.gains is None:
+            model.gains = self.gains()
+        super().setup_criterion()
+
+    def gains(self) -> dict[str, float]:
+        """Return the weights of the losses by name."""
+        return {name: getattr(self.args, name) for name in GAINS}
 
     def imgsz(self) -> int:
         """Network input side in pixels: ``imgsz`` rounded up to a multiple of 32."""
@@ -181,13 +201,13 @@ class DetectionTrainer(BaseTrainer):
 
 
 def check_family(trainer: DetectionTrainer, cls: type[nn.Module]) -> None:
-    """Refuse a model of the other family: its images would be trained in another shape than it predicts them.
+    """Refuse a model of another family: its images would be trained in another shape than it predicts them, or worse.
 
     Raises:
         ValueError: names both, and the trainer to use.
     """
-    if issubclass(cls, Detector) and cls.stretch != trainer.stretch:
-        right = "RTDETRTrainer, or RTDETR(...)" if cls.stretch else "DetectionTrainer, or YOLO(...)"
+    if issubclass(cls, Detector) and cls.family not in ("", trainer.family):
+        right = f"{cls.trained_by}, or {cls.opened_by}(...)"
         raise ValueError(f"{type(trainer).__name__} does not train a {cls.__name__}; use {right}.")
 
 

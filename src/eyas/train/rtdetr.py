@@ -12,11 +12,11 @@ from torch import nn
 from eyas.callbacks import Callback, CallbackList
 from eyas.callbacks.rates import LayerRates, layer_rates
 from eyas.config import TrainOptions
-from eyas.models import build_detector, model_table
+from eyas.models import model_table
 from eyas.nn.unwrap import unwrap_model
 from eyas.recipes import RTDETR, Recipe
 from eyas.run.plan import Plan
-from eyas.train.detection import DetectionTrainer, check_family
+from eyas.train.detection import DetectionTrainer
 
 
 class RTDETRTrainer(DetectionTrainer):
@@ -27,6 +27,7 @@ class RTDETRTrainer(DetectionTrainer):
     """
 
     recipe: Recipe = RTDETR
+    family: str = "rtdetr"
     stretch: bool = True
 
     def __init__(
@@ -40,18 +41,9 @@ class RTDETRTrainer(DetectionTrainer):
         if self.args.nms:
             raise ValueError("nms=True has no effect on RT-DETR, whose queries do not repeat each other; leave it out.")
 
-    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
-        """Return the family's model for the data's classes, with ``weights`` loaded if given."""
-        model = build_detector(
-            table_to_train(cfg, from_scratch=not weights),
-            nc=self.data["nc"],
-            names=self.data["names"],
-            verbose=verbose,
-        )
-        check_family(self, type(model))
-        if weights:
-            model.load(weights, remap=self.args.cls_remap)
-        return model
+    def table_to_train(self, cfg: Any, from_scratch: bool) -> dict[str, Any]:
+        """Return the model's table; random weights are all trained, where given ones keep stem and statistics still."""
+        return table_to_train(cfg, from_scratch)
 
     def closing_augmentation(self) -> list[str]:
         """Return which of mosaic, mixing and multi-scale are on, and end before the run does."""

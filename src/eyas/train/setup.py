@@ -10,9 +10,9 @@ from torch import nn
 
 from eyas.checkpoint import load_checkpoint
 from eyas.config import TrainOptions
-from eyas.models import DetectionModel
-from eyas.models.catalog import model_table
-from eyas.models.rtdetr.published import PUBLISHED, is_name, published
+from eyas.models import Detector, model_table
+from eyas.models.catalog import published_weights
+from eyas.models.published import find_published, is_name
 from eyas.optim import parameter_groups
 from eyas.optim.optimizers import optimizer_class
 
@@ -49,9 +49,10 @@ def given_weights(source: str | Path) -> Any:
         CheckpointError: it holds no checkpoint.
         UnknownWeightsError: neither published weights nor a file have this name; offers the nearest.
     """
-    if str(source) in PUBLISHED or Path(source).suffix == ".pth":
+    entries = published_weights()
+    if str(source) in entries or Path(source).suffix == ".pth":
         return source
-    return published(str(source)).name if is_name(source) else load_checkpoint(source)
+    return find_published(str(source), entries).name if is_name(source) else load_checkpoint(source)
 
 
 def place_model(model: nn.Module, device: torch.device, channels_last: bool | None) -> nn.Module:
@@ -63,8 +64,8 @@ def place_model(model: nn.Module, device: torch.device, channels_last: bool | No
 
 
 def default_groups(model: nn.Module, name: str, lr: float, decay: float) -> list[dict[str, Any]]:
-    """Return the stock parameter groups; MuSGD orthogonalises matrices and speeds up the class branches (spec B.5)."""
+    """Return the stock parameter groups; MuSGD orthogonalises matrices and speeds up what the model names."""
     if optimizer_class(name).__name__ == "MuSGD":
-        boost = model.sections()["head.cls"] if isinstance(model, DetectionModel) and not model.stretch else ()
+        boost = model.faster_parts() if isinstance(model, Detector) else ()
         return parameter_groups(model, lr=lr, decay=decay, muon=True, boost=boost)
     return parameter_groups(model, lr=lr, decay=decay)

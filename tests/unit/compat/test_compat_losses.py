@@ -23,6 +23,7 @@ def model(tiny_model: Path) -> DetectionModel:
     torch.manual_seed(0)
     model = DetectionModel(str(tiny_model), nc=3, verbose=False)
     model.args = SimpleNamespace(box=5.0, cls=0.7, dfl=2.0, epochs=5)
+    model.gains = {"box": 5.0, "cls": 0.7, "dfl": 2.0}
     return model
 
 

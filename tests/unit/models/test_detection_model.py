@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,9 +89,9 @@ def test_validation_loss_equals_that_of_its_own_predictions(small: DetectionMode
     assert torch.equal(a, b)
 
 
-def test_criterion_takes_gains_from_the_options() -> None:
+def test_criterion_takes_the_models_gains() -> None:
     model = DetectionModel("yolo26n", nc=3, verbose=False)
-    model.args = SimpleNamespace(box=1.0, cls=2.0, dfl=3.0)
+    model.gains = {"box": 1.0, "cls": 2.0, "dfl": 3.0}
     model.class_weights = [1.0, 2.0, 3.0]
     criterion = model.init_criterion()
     assert isinstance(criterion, EndToEndCriterion)

@@ -16,17 +16,9 @@ import pytest
 import torch
 
 from eyas.data.download import download_file
-from eyas.models.rtdetr.published import (
-    PUBLISHED,
-    Published,
-    UnknownWeightsError,
-    fetch_published,
-    is_name,
-    model_of,
-    plain_state,
-    published,
-    read_published,
-)
+from eyas.models.published import Published, UnknownWeightsError, fetch, find_published, is_name, model_of
+from eyas.models.rtdetr.official import RTDETRNet
+from eyas.models.rtdetr.published import PUBLISHED, plain_state, read_published
 from eyas.models.rtdetr.variants import OFFICIAL
 
 
@@ -62,7 +54,7 @@ STATE = {"encoder.input_proj.0.0.weight": torch.ones(2, 2, 1, 1), "decoder.enc_o
 
 
 def entry(url: str) -> Published:
-    return Published("mine", url, "rtdetr-r18")
+    return Published("mine", url, "rtdetr-r18", "somebody")
 
 
 # -- registry ---------------------------------------------------------------------------------------------------------
@@ -80,9 +72,9 @@ def test_every_entry_says_where_for_what_and_under_which_licence() -> None:
 
 
 def test_names_are_found_in_any_case_and_near_ones_offered() -> None:
-    assert published(" RTDETR-R50 ").file == "rtdetr_r50vd_6x_coco_from_paddle.pth"
+    assert find_published(" RTDETR-R50 ", PUBLISHED).file == "rtdetr_r50vd_6x_coco_from_paddle.pth"
     with pytest.raises(UnknownWeightsError, match="did you mean 'rtdetrv2-r34'"):
-        published("rtdetrv2-r33")
+        find_published("rtdetrv2-r33", PUBLISHED)
 
 
 def test_a_name_is_no_path_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,17 +82,18 @@ def test_a_name_is_no_path_and_no_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert is_name("rtdetr-r180")
     assert not is_name("x.pth") and not is_name("folder/x") and not is_name(Path("rtdetr-r50"))
     with pytest.raises(UnknownWeightsError, match="'rtdetr-r180', and no file is: did you mean 'rtdetr-r18'"):
-        published("rtdetr-r180")
+        find_published("rtdetr-r180", PUBLISHED)
     Path("rtdetr-r180").write_bytes(b"x")
     assert not is_name("rtdetr-r180")
     with pytest.raises(UnknownWeightsError, match="'rtdetr-r180': did you mean"):
-        published("rtdetr-r180")
+        find_published("rtdetr-r180", PUBLISHED)
 
 
 def test_the_model_of_a_name_or_file() -> None:
     for item in PUBLISHED.values():
-        assert model_of(item.name) == model_of(f"there/{item.file}") == item.model
-    assert model_of("mine.pth") in OFFICIAL
+        assert model_of(item.name, PUBLISHED) == model_of(f"there/{item.file}", PUBLISHED) == item.model
+    assert model_of("mine.pth", PUBLISHED) == ""
+    assert RTDETRNet.model_for("mine.pth") in OFFICIAL
 
 
 # -- fetching ---------------------------------------------------------------------------------------------------------
@@ -112,12 +105,12 @@ def test_a_file_is_fetched_once_and_its_licence_told(
     digest = hashlib.sha256((folder / "w.pth").read_bytes()).hexdigest()
     item = replace(entry(f"{address}/w.pth"), sha256=digest.upper())
     with caplog.at_level(logging.INFO, logger="eyas"):
-        path = fetch_published(item, tmp_path / "cache")
+        path = fetch(item, tmp_path / "cache")
     assert path == tmp_path / "cache/weights/w.pth"
     assert "Apache-2.0" in caplog.text and item.source in caplog.text
     (folder / "w.pth").unlink()
     caplog.clear()
-    assert fetch_published(item, tmp_path / "cache") == path
+    assert fetch(item, tmp_path / "cache") == path
     assert "Apache-2.0" not in caplog.text
     assert [p.name for p in path.parent.iterdir()] == ["w.pth"]  # no lock, no temporary folder
     assert set(read_published(path)) == {"encoder.input_proj.0.conv.weight", "decoder.enc_output.norm.bias"}
@@ -134,7 +127,7 @@ def test_failures_are_told_with_what_to_do_and_leave_nothing(served: tuple[Path,
         (replace(entry(f"{address}/w.pth"), sha256="0" * 64), "has the SHA-256 .* not 0000"),
     ]:
         with pytest.raises(ValueError, match=message) as error:
-            fetch_published(item, cache)
+            fetch(item, cache)
         assert str(cache / "weights" / item.file) in str(error.value)  # where to put it by hand
         assert list((cache / "weights").iterdir()) == []
 
@@ -143,7 +136,7 @@ def test_a_file_put_there_by_hand_is_used(tmp_path: Path) -> None:
     item = entry("http://127.0.0.1:9/w.pth")
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/w.pth").write_bytes(b"by hand")
-    assert fetch_published(item, tmp_path).read_bytes() == b"by hand"
+    assert fetch(item, tmp_path).read_bytes() == b"by hand"
 
 
 def test_two_at_once_fetch_it_once(served: tuple[Path, str], tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +16,10 @@ from eyas.models import (
     DetectionModel,
     ModelTableError,
     RTDETRDetectionModel,
+    UnknownModelError,
     build_detector,
     detector_class,
+    load_weights,
     model_table,
 )
 from eyas.optim.select import depths, select
@@ -119,7 +120,7 @@ def test_tiny_is_tiny(tiny: RTDETRDetectionModel) -> None:
     with torch.device("meta"):
         large = RTDETRDetectionModel("rtdetr-l", verbose=False)
     assert kinds == {type(layer).__name__ for layer in large.model}
-    heights = [m.shape[-1] for m in tiny.eval()._head_inputs(torch.zeros(1, 3, 128, 128))]
+    heights = [m.shape[-1] for m in tiny.eval().head_inputs(torch.zeros(1, 3, 128, 128))]
     assert heights == [16, 8, 4]
 
 
@@ -149,13 +150,13 @@ def test_boxes_in_pixels(tiny: RTDETRDetectionModel) -> None:
     assert yolo.in_pixels(y, 200, 100) is y
 
 
-def test_criterion_takes_gains_from_the_options() -> None:
+def test_criterion_takes_the_models_gains() -> None:
     model = RTDETRDetectionModel("rtdetr-tiny", nc=3, verbose=False)
     criterion = model.init_criterion()
     assert isinstance(criterion, SetCriterion)
     assert criterion.gains == {"giou": 2.0, "cls": 1.0, "l1": 5.0}
     assert (criterion.alpha, criterion.gamma) == (0.25, 1.5)
-    model.args = SimpleNamespace(box=1.0, cls=2.0, dfl=3.0)
+    model.gains = {"box": 1.0, "cls": 2.0, "dfl": 3.0}
     model.class_weights = [1.0, 2.0, 3.0]
     criterion = model.init_criterion()
     assert criterion.gains == {"giou": 1.0, "cls": 2.0, "l1": 3.0}
@@ -251,6 +252,8 @@ def test_load_follows_class_names(tiny: RTDETRDetectionModel) -> None:
 )
 def test_weights_of_the_other_layout_are_sent_there(tiny: RTDETRDetectionModel, weights: str, way: str) -> None:
     with pytest.raises(ValueError, match=way):
+        load_weights(tiny, weights)
+    with pytest.raises(ValueError, match=f"{weights} does not fit rtdetr-tiny: published weights"):
         tiny.load(weights)
 
 
@@ -318,9 +321,12 @@ def test_wrong_rows_are_told(tmp_path: Path, old: str, new: str, message: str) -
 
 def test_the_class_must_fit_the_table() -> None:
     with pytest.raises(ModelTableError, match="must be Detect, not RTDETRDecoder: build_detector"):
-        DetectionModel("rtdetr-tiny", verbose=False)
+        DetectionModel(model_table("rtdetr-tiny"), verbose=False)
     with pytest.raises(ModelTableError, match="must be RTDETRDecoder, not Detect: build_detector"):
-        RTDETRDetectionModel("yolo26n", verbose=False)
+        RTDETRDetectionModel(model_table("yolo26n"), verbose=False)
+    named = "no DetectionModel is called 'rtdetr-tiny': .*known models are yolo26n"
+    with pytest.raises(UnknownModelError, match=named):
+        DetectionModel("rtdetr-tiny", verbose=False)
     with pytest.raises(ModelTableError, match="no table of layers: build it with build_detector"):
         RTDETRDetectionModel("rtdetr-r18", verbose=False)
     assert detector_class(model_table("yolo26s")) is DetectionModel

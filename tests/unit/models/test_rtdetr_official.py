@@ -6,19 +6,17 @@ import ast
 import logging
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from eyas.models.build import detector_class
-from eyas.models.catalog import MODELS, model_table
-from eyas.models.graph import ModelTableError
+from eyas.models.catalog import MODELS, detector_class, model_table
 from eyas.models.rtdetr.keys import IGNORED, is_ignored, our_name, rename
 from eyas.models.rtdetr.official import RTDETRNet
 from eyas.models.rtdetr.variants import OFFICIAL, VARIANTS, build_backbone, official_table
+from eyas.models.table import ModelTableError
 from eyas.nn.frozen_norm import FrozenBatchNorm2d
 from eyas.optim.select import depths, select
 
@@ -320,9 +318,9 @@ def test_the_loss_is_the_papers_and_reaches_every_parameter() -> None:
     assert criterion.gains == {"giou": 2.0, "cls": 1.0, "l1": 5.0}
 
 
-def test_gains_come_from_the_options() -> None:
+def test_gains_are_those_of_the_model() -> None:
     model = on_meta("r18")
-    model.args = SimpleNamespace(box=3.0, cls=0.5, dfl=7.0)
+    model.gains = {"box": 3.0, "cls": 0.5, "dfl": 7.0}
     assert model.init_criterion().gains == {"giou": 3.0, "cls": 0.5, "l1": 7.0}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eyas.models.rtdetr.published import UnknownWeightsError
+from eyas.models.published import UnknownWeightsError
 from eyas.train.setup import given_weights
 
 

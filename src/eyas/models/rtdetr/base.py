@@ -6,6 +6,7 @@ Legend: ``B`` images, ``k`` detections of an image.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -14,9 +15,12 @@ from torch import Tensor
 from eyas.boxes import cxcywh_to_xyxy
 from eyas.losses import SetCriterion
 from eyas.models.detector import Detector
+from eyas.models.rtdetr.tables import TABLES
+from eyas.models.rtdetr.variants import OFFICIAL
+from eyas.models.table import Tables
 
 STRIDE = 32.0  # what an input size is a multiple of, for all levels: spec core C.3
-GAINS = {"giou_gain": "box", "cls_gain": "cls", "l1_gain": "dfl"}  # of the criterion, and the options that set them
+GAINS = {"box": "giou_gain", "cls": "cls_gain", "dfl": "l1_gain"}  # name of a gain here, and in the criterion
 
 
 class SetDetector(Detector):
@@ -26,7 +30,12 @@ class SetDetector(Detector):
         varifocal: alpha and gamma of the class loss.
     """
 
+    family: ClassVar[str] = "rtdetr"
+    trained_by: ClassVar[str] = "RTDETRTrainer"
+    opened_by: ClassVar[str] = "RTDETR"
     stretch: ClassVar[bool] = True
+    tables: ClassVar[Tables] = MappingProxyType({**TABLES, **OFFICIAL})
+    weighted_loss: ClassVar[str] = "super().init_criterion() or SetCriterion(..., class_weights=self.class_weights)"
     varifocal: ClassVar[tuple[float, float]] = (0.75, 2.0)  # the paper's
 
     @property
@@ -56,12 +65,9 @@ class SetDetector(Detector):
         return self.predict(batch["img"], batch)
 
     def init_criterion(self) -> SetCriterion:
-        """Return the loss of this model; override to change it.
-
-        Gains come from ``args``: ``box`` for GIoU, ``cls``, ``dfl`` for L1; without args 2, 1 and 5.
-        """
+        """Return the loss of this model; override to change it. Of its gains ``box`` is GIoU's, ``dfl`` that of L1."""
         alpha, gamma = self.varifocal
-        gains = {} if self.args is None else {gain: getattr(self.args, name) for gain, name in GAINS.items()}
+        gains: dict[str, Any] = {GAINS[name]: gain for name, gain in (self.gains or {}).items()}
         return SetCriterion(nc=self.nc, alpha=alpha, gamma=gamma, class_weights=self.class_weights, **gains)
 
     def in_pixels(self, y: Tensor, height: int, width: int) -> Tensor:

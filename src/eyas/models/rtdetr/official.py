@@ -8,17 +8,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from eyas.models.encoders import HybridEncoder
+from eyas.models.published import Published, fetch, find_published, is_name
 from eyas.models.rtdetr.base import STRIDE, SetDetector
 from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
 from eyas.models.rtdetr.keys import rename, without_ignored
-from eyas.models.rtdetr.published import fetch_published, is_name, plain_state, read_published
-from eyas.models.rtdetr.variants import VARIANTS, build_backbone, checked_table
+from eyas.models.rtdetr.published import PUBLISHED, plain_state, read_published
+from eyas.models.rtdetr.variants import ARCH, VARIANTS, build_backbone, checked_table
+from eyas.models.table import ModelTableError, Table
 from eyas.models.weights import as_source, class_rows
 from eyas.nn.frozen_norm import freeze_norms
 
@@ -42,8 +44,12 @@ class RTDETRNet(SetDetector):
 
     Raises:
         UnknownModelError: there is no such name.
-        ValueError: the table has a key that means nothing, or names no variant.
+        ModelTableError: the table has a key that means nothing, or names no variant.
     """
+
+    arch: ClassVar[str] = ARCH
+    published: ClassVar[Mapping[str, Published]] = PUBLISHED
+    usual: ClassVar[str] = "rtdetr-r50"
 
     def __init__(
         self,
@@ -55,14 +61,25 @@ class RTDETRNet(SetDetector):
     ) -> None:
         super().__init__(cfg, ch, nc, names, verbose)
 
+    @classmethod
+    def checked(cls, table: Table, where: str) -> Table:
+        """Return a table of this layout with its defaults filled in.
+
+        Raises:
+            ModelTableError: it names no variant, has a key that means nothing, or an impossible number.
+        """
+        try:
+            return checked_table(table)
+        except ValueError as error:
+            raise ModelTableError(f"{where}: {error}") from error
+
     def build(self, table: Mapping[str, Any]) -> None:
         """Make backbone, encoder and decoder."""
-        self.yaml = checked_table(table)
-        sizes = VARIANTS[self.yaml["variant"]]
-        self.backbone = build_backbone(sizes.backbone, self.yaml["channels"])
-        if self.yaml["frozen_norms"]:
+        sizes = VARIANTS[table["variant"]]
+        self.backbone = build_backbone(sizes.backbone, table["channels"])
+        if table["frozen_norms"]:
             freeze_norms(self.backbone)
-        if self.yaml["freeze_stem"]:
+        if table["freeze_stem"]:
             self.backbone.freeze_stem()
         self.encoder = HybridEncoder(
             [self.backbone.levels[level].channels for level in LEVELS],
@@ -74,10 +91,10 @@ class RTDETRNet(SetDetector):
         self.decoder = RTDETRDecoder(
             self.encoder.channels,
             nc=self.nc,
-            queries=self.yaml["queries"],
+            queries=table["queries"],
             layers=sizes.decoder_layers,
-            num_denoising=self.yaml["num_denoising"],
-            eval_layer=self.yaml["eval_layer"],
+            num_denoising=table["num_denoising"],
+            eval_layer=table["eval_layer"],
             names=OFFICIAL,
         )
         init_feed_forward(self.decoder)
@@ -190,7 +207,7 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
 
 def weights_file(weights: str | Path) -> Path:
     """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
-    return fetch_published(str(weights)) if is_name(weights) else Path(weights)
+    return fetch(find_published(str(weights), PUBLISHED)) if is_name(weights) else Path(weights)
 
 
 def _unwrapped(weights: Any) -> Any:

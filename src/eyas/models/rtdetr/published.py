@@ -1,23 +1,19 @@
-"""Published weights of the RT-DETR family: where they are, under which licence, and how they are read (spec detr 9).
+"""Published weights of the RT-DETR family: where they are, and how they are read (spec detr 9).
 
-Eyas ships none of them. Every file is Apache-2.0, fetched from its authors' release on request, and kept in the cache.
+Every file is Apache-2.0, and fetched from its authors' release on request.
 """
 
 from __future__ import annotations
 
-import difflib
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from eyas.data.cache import cache_root
-from eyas.data.download import download_file
-from eyas.log import LOGGER
+from eyas.models.published import Published
 from eyas.models.rtdetr.keys import rename
 
 _RELEASES = "https://github.com/lyuwenyu/storage/releases/download"
@@ -25,43 +21,13 @@ _RTDETR = "github.com/lyuwenyu/RT-DETR"
 _PADDLECLAS = "github.com/PaddlePaddle/PaddleClas, converted by github.com/lyuwenyu/RT-DETR"
 
 
-@dataclass(frozen=True)
-class Published:
-    """One file of weights.
-
-    Args:
-        name: what it is called here.
-        url: where it is.
-        model: name of the model that it fits, in the catalogue.
-        trained_on: data it was trained with, in order.
-        licence: SPDX name.
-        source: the project that published it.
-        ap: box AP on COCO val2017 at 640 px in that project's table; None if it has none.
-        sha256: of the file; None if not known, then only its length is checked.
-    """
-
-    name: str
-    url: str
-    model: str
-    trained_on: str = "COCO"
-    licence: str = "Apache-2.0"
-    source: str = _RTDETR
-    ap: float | None = None
-    sha256: str | None = None
-
-    @property
-    def file(self) -> str:
-        """Name of the file."""
-        return self.url.rsplit("/", 1)[-1]
-
-
 def _coco(name: str, file: str, ap: float, release: str = "v0.1", model: str = "", data: str = "COCO") -> Published:
-    return Published(name, f"{_RELEASES}/{release}/{file}.pth", model or name, data, ap=ap)
+    return Published(name, f"{_RELEASES}/{release}/{file}.pth", model or name, _RTDETR, data, ap=ap)
 
 
 def _backbone(name: str, file: str, model: str) -> Published:
     url = f"{_RELEASES}/v0.1/{file}_from_paddle.pth"
-    return Published(name, url, model, "ImageNet", source=_PADDLECLAS)
+    return Published(name, url, model, _PADDLECLAS, "ImageNet")
 
 
 _O365 = "Objects365, COCO"
@@ -92,61 +58,6 @@ _ENTRIES = (
 )
 PUBLISHED: Mapping[str, Published] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Name -> file. Those named like a model are whole detectors, those named like a backbone its ImageNet weights."""
-
-
-class UnknownWeightsError(ValueError):
-    """Neither a published file has this name, nor one on the disk."""
-
-
-def published(name: str) -> Published:
-    """Return the entry of a name, in any case.
-
-    Raises:
-        UnknownWeightsError: there is none; offers the nearest.
-    """
-    key = name.strip().lower()
-    if key in PUBLISHED:
-        return PUBLISHED[key]
-    near = difflib.get_close_matches(key, PUBLISHED, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    no_file = "" if Path(name).is_file() else ", and no file is"
-    raise UnknownWeightsError(
-        f"no published weights are called {name!r}{no_file}: {hint}there are {', '.join(PUBLISHED)}."
-    )
-
-
-def is_name(source: str | Path) -> bool:
-    """Whether weights are given by a name: a text without folder and suffix that is no file."""
-    path = Path(source)
-    return isinstance(source, str) and not path.suffix and path.parent == Path() and not path.is_file()
-
-
-def model_of(source: str | Path) -> str:
-    """Return the name of the model that published weights fit, known by their name or file; else a usual one."""
-    key = Path(source).name.lower()
-    return next((entry.model for entry in _ENTRIES if key in (entry.name, entry.file.lower())), "rtdetr-r50")
-
-
-def fetch_published(entry: Published | str, cache_dir: str | Path | None = None) -> Path:
-    """Return the path of a published file, fetched into the cache the first time; its licence is logged then.
-
-    A file of the same name that was put there by hand is used as it is.
-
-    Raises:
-        UnknownWeightsError: no such entry.
-        ValueError: it cannot be fetched, for example without a network, or is not what was published. Nothing is left.
-    """
-    entry = published(entry) if isinstance(entry, str) else entry
-    path = cache_root(cache_dir) / "weights" / entry.file
-    if path.is_file():
-        return path
-    LOGGER.info("%s: weights by %s under %s, trained on %s", entry.name, entry.source, entry.licence, entry.trained_on)
-    try:
-        return download_file(entry.url, path, sha256=entry.sha256)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}\nWithout a network, fetch {entry.url} elsewhere and put it at {path}, or give the path of a file."
-        ) from error
 
 
 def read_published(path: str | Path) -> dict[str, Tensor]:

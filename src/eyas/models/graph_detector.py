@@ -1,0 +1,135 @@
+"""`GraphDetector`: a detector built from a table of numbered layers, whatever its head (spec core A.7, C)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from eyas.models.detector import Detector
+from eyas.models.graph import BN_EPS, BN_MOMENTUM, LAYERS, Layer, build_graph
+from eyas.models.table import ModelTableError, Table, last_layer
+
+PROBE_SIZE = 256  # pixels of the image that is sent through a new model to learn its strides
+
+
+class GraphDetector(Detector):
+    """A detector built from a table of numbered layers, the last of which is its head.
+
+    A subclass sets ``head_layer`` and ``layers``, and implements `start_head` and what else `Detector` asks for; its
+    head has ``SECTIONS``: part ("box", "cls") -> names of the head's modules in it.
+
+    Attributes:
+        head_layer: what the last row of its tables calls the head.
+        layers: kinds of rows that only its tables have, the head among them.
+        model: the layers in order; the last is the head.
+        save: indices of layers whose outputs later layers need.
+    """
+
+    head_layer: ClassVar[str]
+    layers: ClassVar[Mapping[str, Layer]]
+
+    @classmethod
+    def builds(cls, table: Mapping[str, Any]) -> bool:
+        """Whether this class builds a table: one of rows, the last of which is its head."""
+        return "arch" not in table and last_layer(table) == cls.head_layer
+
+    @classmethod
+    def checked(cls, table: Table, where: str) -> Table:
+        """Return a table of rows with its defaults filled in.
+
+        Raises:
+            ModelTableError: it has no rows, no such scale, or another head.
+        """
+        if "arch" in table:
+            raise ModelTableError(f"{table['yaml_file']} is no table of layers: build it with build_detector()")
+        for part in ("backbone", "head"):
+            if not isinstance(table.get(part), list):
+                raise ModelTableError(f"{where}: {part} is missing or no list: write rows [from, repeats, layer, args]")
+        scales = table.get("scales")
+        if scales:
+            chosen = table.setdefault("scale", next(iter(scales)))
+            if chosen not in scales:
+                known = ", ".join(map(str, scales))
+                raise ModelTableError(f"{where}: scale {chosen!r} is not among its scales {known}")
+        table.setdefault("nc", 80)
+        table.setdefault("end2end", False)
+        return table
+
+    def build(self, table: Mapping[str, Any]) -> None:
+        """Make the layers of the table, and learn their strides."""
+        last = last_layer(table)
+        if last != self.head_layer and (last or not table["head"]):  # a malformed row is named below
+            raise ModelTableError(
+                f"the last row of a {type(self).__name__}'s table must be {self.head_layer}, not {last or 'missing'}: "
+                "build_detector() finds the class for a table"
+            )
+        graph = build_graph(table, ch=table["channels"], nc=self.nc, layers={**LAYERS, **self.layers})
+        self.model = nn.Sequential(*graph.layers)
+        self.sources = graph.sources
+        self.save = list(graph.save)
+        for m in self.modules():
+            if type(m) is nn.BatchNorm2d:
+                m.eps, m.momentum = BN_EPS, BN_MOMENTUM
+        self._reductions = self._probe(table["channels"])
+        self.start_head([float(self._reductions[j]) for j in self.sources[-1]])
+
+    def start_head(self, strides: list[float]) -> None:
+        """Set ``stride`` and the head's first values; ``strides`` are pixels per cell of the maps that feed it."""
+        raise NotImplementedError
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Any:
+        """The head, the last layer."""
+        return self.model[-1]
+
+    def sections(self) -> dict[str, tuple[str, ...]]:
+        """Return the model's parts, see `Detector.sections`; the neck is what lies between backbone and last layer."""
+        depth, last = len(self.yaml["backbone"]), len(self.model) - 1
+        parts = {"backbone": _prefixes(range(depth))}
+        for i in range(depth):
+            level = f"backbone.p{max(self._reductions[i].bit_length() - 1, 0)}"
+            parts[level] = (*parts.get(level, ()), f"model.{i}.")
+        parts["neck"] = _prefixes(range(depth, last))
+        parts["head"] = _prefixes([last])
+        for part, branches in self.head.SECTIONS.items():
+            parts[f"head.{part}"] = tuple(f"model.{last}.{branch}." for branch in branches)
+        return parts
+
+    # --- forward ---------------------------------------------------------------------------------------------------
+
+    def head_inputs(self, x: Tensor) -> list[Tensor]:
+        """Return the maps that feed the head, of images (B, ch, H, W)."""
+        outputs: dict[int, Tensor] = {}
+        for i, layer in enumerate(islice(self.model, len(self.model) - 1)):
+            if i > 0 and self.sources[i] != (i - 1,):
+                picked = [x if j == i - 1 else outputs[j] for j in self.sources[i]]
+                x = layer(picked if len(picked) > 1 or self.sources[i][0] == i - 1 else picked[0])
+            else:
+                x = layer(x)
+            if i in self.save or i == len(self.model) - 2:
+                outputs[i] = x
+        return [outputs[j] for j in self.sources[-1]]
+
+    @torch.no_grad()
+    def _probe(self, ch: int) -> tuple[int, ...]:
+        """Return pixels per cell of every layer before the head, found by sending one blank image through."""
+        training = self.training
+        heights: list[int] = []
+        trunk = islice(self.model, len(self.model) - 1)
+        hooks = [m.register_forward_hook(lambda _m, _i, y: heights.append(y.shape[-2])) for m in trunk]
+        self.eval()
+        self.head_inputs(torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE, device=next(self.parameters()).device))
+        self.train(training)
+        for hook in hooks:
+            hook.remove()
+        return tuple(PROBE_SIZE // h for h in heights)
+
+
+def _prefixes(layers: Iterable[int]) -> tuple[str, ...]:
+    return tuple(f"model.{i}." for i in layers)
