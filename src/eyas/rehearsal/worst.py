@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from eyas.device import peak_memory
 from eyas.rehearsal.observe import RehearsalError
 from eyas.train import BaseTrainer
 
@@ -82,7 +82,7 @@ def measure(trainer: BaseTrainer) -> Measured:
         batch = next(iter(trainer.train_loader))
         images = len(batch["img"])
         few = first_images(batch, SMALL)
-        before = peak_memory()
+        before = peak_memory(trainer.device)
         step(
             trainer, without_objects(few), what="a batch without any object"
         )  # builds kernels, so its time says little
@@ -115,7 +115,7 @@ def step(trainer: BaseTrainer, batch: Any, what: str = "the fullest images") -> 
     seconds = time.perf_counter() - began
     if not math.isfinite(float(trainer.loss.detach())):
         raise RehearsalError(f"the loss of {what} is {float(trainer.loss.detach())}: training would stop here.")
-    return Step(len(batch["img"]), seconds, peak_memory())
+    return Step(len(batch["img"]), seconds, peak_memory(trainer.device))
 
 
 def affordable(small: Step, before: float) -> int:
@@ -142,15 +142,6 @@ def without_objects(batch: Any) -> Any:
     """Return a batch whose images show nothing."""
     empty = {key: batch[key][:0] for key in ("batch_idx", *BY_OBJECT)}
     return {**batch, **empty, **({"max_objects": 0} if "max_objects" in batch else {})}
-
-
-def peak_memory() -> float:
-    """Return the most bytes that this process has held; nan on Windows, which counts otherwise."""
-    if sys.platform == "win32":
-        return math.nan
-    import resource  # not on Windows
-
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def free_memory() -> float:
