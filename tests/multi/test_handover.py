@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.interrupt import Interrupted
 from eyas.launch.launcher import WorkerError, launch, raise_cause, raise_interrupted
@@ -158,7 +159,7 @@ def report(folder: Path, rank: int, error: BaseException, *, when: float, attemp
     except BaseException as raised:
         failure = handover.describe_failure(rank, raised)
     object.__setattr__(failure, "time", when)
-    handover.write(handover.failure_file(folder, attempt, rank), pickle.dumps(failure))
+    write_atomic(handover.failure_file(folder, attempt, rank), pickle.dumps(failure))
 
 
 def ended(**codes: int) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eyas.files import write_atomic
 from eyas.log import console
 
 STYLES = {"ok": "green", "FAILED": "bold red", "skipped": "yellow"}
@@ -67,9 +68,7 @@ class Outcome:
 
 def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
     """Write outcomes where the parent process looks for them; whole or not at all, for it may be killed."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps([asdict(outcome) for outcome in outcomes]), encoding="utf-8")
-    part.replace(path)
+    write_atomic(path, json.dumps([asdict(outcome) for outcome in outcomes]).encode())
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
