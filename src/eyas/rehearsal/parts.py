@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from eyas.api import YOLO
-from eyas.callbacks import Callback, Freeze
+from eyas.callbacks import Callback
 from eyas.config import TrainOptions, resolve
 from eyas.models import build_detector
 from eyas.rehearsal import blame
@@ -31,7 +31,7 @@ from eyas.rehearsal.observe import (
 from eyas.rehearsal.report import Outcome, Place, write_outcomes
 from eyas.rehearsal.sample import Sample, choose_sample
 from eyas.rehearsal.script import Finished, Host, run_file
-from eyas.rehearsal.shorten import EPOCHS, short_phases, shortened
+from eyas.rehearsal.shorten import EPOCHS, shortened
 from eyas.rehearsal.worst import Measured, measure
 from eyas.train import BaseTrainer, TrainResult
 
@@ -106,8 +106,8 @@ class Part(Host):
         """Train with observers; an error ends the file, whatever it would do about it."""
         self.started += 1
         for callback in trainer.callbacks.callbacks:
-            if isinstance(callback, Freeze) and callback.origin == "component":  # an option was shortened already
-                callback.phases = short_phases(callback.phases, self.real.epochs)
+            if callback.origin == "component":  # an option was shortened already
+                callback.shorten(self.real.epochs, EPOCHS)
         for observer in self.observers():
             trainer.callbacks.add(observer)
         try:
