@@ -65,7 +65,7 @@ def test_modules_that_a_new_interpreter_lacks_travel_by_value(from_a_file: Any) 
     finally:
         del sys.modules["made_by_hand"]
     code = (
-        "import sys; from pathlib import Path; from eyas.train import handover\n"
+        "import sys; from pathlib import Path; from eyas.launch import handover\n"
         "trainer = handover.unpack(Path(sys.argv[1]).read_bytes())\n"
         "assert (trainer.loss(2), trainer.double(2)) == (6, 4)\n"
     )
