@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from eyas.callbacks import Callback, CallbackList
 from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.config import TrainOptions, resolve
-from eyas.config.folders import run_folder
 from eyas.data.dataset import Transform
 from eyas.device import select_device
 from eyas.evaluate import assemble
@@ -26,6 +25,7 @@ from eyas.run.plan import Plan
 from eyas.train import BaseTrainer, TrainResult
 from eyas.train.options import find_checkpoint
 from eyas.train.setup import given_weights, model_source
+from eyas.train.venue import venue
 
 # What a trained model remembers as defaults for val() and predict().
 REMEMBERED = ("imgsz", "data", "single_cls")
@@ -186,11 +186,12 @@ class YOLO:
 
     def run_val(self, options: TrainOptions) -> DetMetrics:
         """Measure the model under resolved options."""
+        options = venue().val_options(options)
         setup_logging(options.verbose)
         if options.data is None:
             raise ValueError("no data was given, and the model does not remember any; for example data=my.yaml.")
         device = select_device(options.device)
-        save_dir = run_folder(options, default_name="val")
+        save_dir = venue().folder(options, default_name="val")
         data = assemble.described_data(options.data, (options.split,), single_cls=options.single_cls)
         with assemble.split_loader(options, data, device, stretch=self.model.stretch) as loader:
             loader.dataset.index.report.print_table()
@@ -214,7 +215,7 @@ class YOLO:
         if idle and not wants_files:
             raise ValueError(f"{', '.join(idle)} say where pictures go, but none are written; add save=True.")
         results = self.predictor(resolved)(source, stream=True)
-        results = saved(results, run_folder(resolved, default_name="predict")) if wants_files else results
+        results = saved(results, venue().folder(resolved, default_name="predict")) if wants_files else results
         return results if stream else list(results)
 
     __call__ = predict
@@ -360,7 +361,7 @@ def run_predict(cli: Mapping[str, Any]) -> list[Results]:
     yolo = YOLO(resolve(cli=cli, command="predict").model or "yolo26n")
     options = resolve(recipe=yolo.remembered("predict"), cli=cli, command="predict")
     setup_logging(options.verbose)
-    folder = run_folder(options, default_name="predict")
+    folder = venue().folder(options, default_name="predict")
     stream = iter(yolo.predictor(options)(source, stream=True))
     found = []
     for result in saved(stream, folder) if options.save else stream:

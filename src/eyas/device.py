@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -135,18 +136,16 @@ def reproducible(deterministic: bool, device: torch.device) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
-def peak_memory(device: str | torch.device | None) -> int:
-    """Largest memory used so far, in bytes: reserved by torch on a GPU, else resident in this process.
+def peak_memory(device: str | torch.device | None) -> float:
+    """Return the most bytes used so far: reserved by torch on a GPU, else resident in this process.
 
-    Returns 0 where the system does not tell (Windows).
+    nan where the system does not tell (Windows).
     """
     if device is not None and str(device).startswith("cuda"):
-        import torch
-
-        return torch.cuda.max_memory_reserved(device)
+        return float(torch.cuda.max_memory_reserved(device))
     if sys.platform == "win32":
-        return 0
-    import resource
+        return math.nan
+    import resource  # not on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

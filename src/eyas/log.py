@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -75,11 +74,6 @@ def print_table(title: str, header: list[str], rows: list[list[object]]) -> None
         return
     for line in ([title] if title else []) + format_table(header, rows):
         console().print(line, markup=False, soft_wrap=True)
-
-
-def terminal_width(default: int = 120) -> int:
-    """Columns of the terminal, or `default` when the output is no terminal."""
-    return console().width if sys.stdout.isatty() else default
 
 
 def _is_numeric_column(rows: Sequence[Sequence[object]], i: int) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.interrupt import Interrupted
 from eyas.launch.launcher import WorkerError, launch, raise_cause, raise_interrupted
@@ -64,7 +65,7 @@ def test_modules_that_a_new_interpreter_lacks_travel_by_value(from_a_file: Any) 
     finally:
         del sys.modules["made_by_hand"]
     code = (
-        "import sys; from pathlib import Path; from eyas.train import handover\n"
+        "import sys; from pathlib import Path; from eyas.launch import handover\n"
         "trainer = handover.unpack(Path(sys.argv[1]).read_bytes())\n"
         "assert (trainer.loss(2), trainer.double(2)) == (6, 4)\n"
     )
@@ -158,7 +159,7 @@ def report(folder: Path, rank: int, error: BaseException, *, when: float, attemp
     except BaseException as raised:
         failure = handover.describe_failure(rank, raised)
     object.__setattr__(failure, "time", when)
-    handover.write(handover.failure_file(folder, attempt, rank), pickle.dumps(failure))
+    write_atomic(handover.failure_file(folder, attempt, rank), pickle.dumps(failure))
 
 
 def ended(**codes: int) -> Any:

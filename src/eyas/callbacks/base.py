@@ -245,6 +245,13 @@ class Callback:
         """Whether it may add others, which only the first validation can tell: as any adjuster of a user's may."""
         return "adjust_metrics" in overrides(type(self))
 
+    # -- a rehearsal ---------------------------------------------------------------------------------------------------
+    def shorten(self, total: int | None, epochs: int) -> None:
+        """Fit what was given in epochs into a rehearsal of ``epochs``; the user's run has ``total``, None if unknown.
+
+        Called before anything is built, on components that no option asked for.
+        """
+
     # -- state ---------------------------------------------------------------------------------------------------------
     def settings(self) -> dict[str, Any]:
         """Return plain values without which a resumed run would be another training; it is refused if they differ."""

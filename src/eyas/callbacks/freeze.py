@@ -91,6 +91,18 @@ class Phase:
         """Return the first epoch (0-based) after this resolved phase, None if it has no end."""
         return None if self.epochs is None else int(self.start + self.epochs)
 
+    def shortened(self, total: int | None, epochs: int) -> Phase:
+        """Return this phase of a run of ``total`` epochs for one of ``epochs``, at least 2; None: the total is unknown.
+
+        One that ends inside the run ends after the first epoch.
+        """
+        end = self.resolved(total).end() if total is not None else 0
+        ends = self.epochs is not None and (total is None or end is None or end < total)
+        start = 1 if self.start and not ends else 0
+        length = self.epochs if self.epochs is None else 1 if ends else epochs - start
+        ramp = self.ramp * epochs / total if total is not None else min(self.ramp, 0.5)
+        return replace(self, start=start, epochs=length, ramp=min(ramp, 1.0))
+
     def text(self) -> str:
         """Return when, for people: epochs counted from 1."""
         since = f" from epoch {int(self.start) + 1}" if self.start else ""
@@ -190,6 +202,10 @@ class Freeze(StockCallback):
                 f"({', '.join(repr(name.removeprefix('freeze_')) for name in beside)})."
             )
         return cls(phases=phases, norm=options.freeze_norm)
+
+    def shorten(self, total: int | None, epochs: int) -> None:
+        """Keep every switch that lies inside the user's run inside the rehearsal."""
+        self.phases = [phase.shortened(total, epochs) for phase in self.phases]
 
     # -- while everything is built -------------------------------------------------------------------------------------
     def adjust_param_groups(self, trainer: Run, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

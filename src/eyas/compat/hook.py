@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from eyas.compat.ultralytics import MODULES, ROOT, TABLE, lookup
+from eyas.names import nearest
 
 
 class EyasCompatFinder(MetaPathFinder, Loader):
@@ -69,7 +69,7 @@ def missing(fullname: str) -> ImportError:
     if name in TABLE.get(parent, {}):
         return ImportError(f"{name!r} of {parent} is a name, not a module: from {parent} import {name}", name=fullname)
     elsewhere = {key: module for module, names in TABLE.items() for key in names}
-    near = difflib.get_close_matches(name, [*listed(parent), *elsewhere], n=1)
+    near = nearest(name, [*listed(parent), *elsewhere])
     hint = ""
     if near:
         home = parent if near[0] in listed(parent) else elsewhere[near[0]]

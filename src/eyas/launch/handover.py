@@ -54,12 +54,6 @@ def process_file(folder: Path, rank: int) -> Path:
     return folder / f"process-{rank}"
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    path.with_suffix(".part").write_bytes(content)
-    path.with_suffix(".part").replace(path)
-
-
 # -- there -------------------------------------------------------------------------------------------------------------
 def pack(trainer: Any, processes: int) -> bytes:
     """Return a trainer that is not set up yet, what its imports need, and the detectors that are known, as bytes.

@@ -25,6 +25,7 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, Protocol, TextIO, TypeVar
 
 from eyas.config import TrainOptions
+from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.handover import Failure
 from eyas.launch.interrupt import Interrupted
@@ -92,7 +93,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
     payload = handover.pack(trainer, processes)
     with TemporaryDirectory(prefix="eyas-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        handover.write(handover.payload_file(folder), payload)
+        write_atomic(handover.payload_file(folder), payload)
         config = launch_config(folder, processes, trainer.args.restarts, shown=writes_to_terminal())
         command = ("-P", "-m", "eyas.launch.worker", str(folder), str(os.getpid()))
         try:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from eyas import dist
+from eyas.files import write_atomic
 
 GRACE = 30.0  # seconds for saving when the parent is gone, or for a clean end after an error
 
@@ -32,10 +33,10 @@ def main(folder: Path, parent: int) -> int:
             trainer.resume_here()
         result = trainer.run_here()
         if dist.is_main():
-            handover.write(handover.result_file(folder), handover.dumps(result))
+            write_atomic(handover.result_file(folder), handover.dumps(result))
     except BaseException as error:
         failure = handover.describe_failure(dist.rank(), error)
-        handover.write(handover.failure_file(folder, dist.restarts(), dist.rank()), pickle.dumps(failure))
+        write_atomic(handover.failure_file(folder, dist.restarts(), dist.rank()), pickle.dumps(failure))
         end_within(GRACE)
         # All processes were asked to stop, and did: no failure, after which the launcher would start them again.
         return 0 if isinstance(error, Interrupted) else 1

@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from eyas.metrics.average_precision import average_precision
 from eyas.metrics.detection import METRIC_KEYS, DetMetrics
 from eyas.metrics.matching import IOU_THRESHOLDS, match_detections
+from eyas.names import did_you_mean
 
 Names = Mapping[int, str]
 
@@ -204,8 +204,7 @@ def metric_named(name: str) -> Metric:
     if found is not None:
         return PATTERNS[found[0]](found[1])
     known = [*METRICS, "recall_at_p90", "f1_at_conf25"]
-    near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name.lower(), known, cutoff=0.5)
     raise ValueError(f"there is no metric {name!r}.{hint} Metrics: {', '.join(METRIC_NAMES)}.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from eyas.names import nearest
 from eyas.optim.musgd import MuSGD
 
 # One pass over memory instead of a dozen: 6 ms, not 15 (foreach) or 20 (loop), per AdamW step of YOLO26n on a core.
@@ -39,7 +39,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
     names = {key.lower(): cls for key, cls in optimizer_names().items()}
     if name.lower() in names:
         return names[name.lower()]
-    near = difflib.get_close_matches(name.lower(), names, n=1)
+    near = nearest(name.lower(), names)
     hint = f" Did you mean {names[near[0]].__name__!r}?" if near else ""
     known = ", ".join(sorted(cls.__name__ for cls in names.values()))
     raise ValueError(f"optimizer={name!r} is not an optimizer.{hint} Known: auto, {known}.")

@@ -15,7 +15,6 @@ Every model has names; sections and numbers need a model that has sections, and 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -23,6 +22,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from eyas.names import did_you_mean
 from eyas.nn.unwrap import unwrap_model
 
 Selector = int | str | Sequence[int | str]
@@ -178,6 +178,5 @@ def _by_prefix(names: list[str], text: str) -> set[str]:
 
 def _hint(text: str, names: list[str], sections: dict[str, tuple[str, ...]]) -> str:
     prefixes = dict.fromkeys(name.rsplit(".", depth)[0] for name in names for depth in range(name.count(".") + 1))
-    near = difflib.get_close_matches(text.strip("/"), [*sections, *prefixes], n=2, cutoff=0.5)
     known = f" Sections: {', '.join(sections)}." if sections else ""
-    return (f" Did you mean {' or '.join(map(repr, near))}?" if near else "") + known
+    return did_you_mean(text.strip("/"), [*sections, *prefixes], n=2, cutoff=0.5) + known

@@ -126,7 +126,7 @@ def run_interpreter(part: str, folder: Path, log: Path, limit: float) -> int | N
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "eyas.rehearsal", part, str(folder)],
             cwd=elsewhere(folder) if part == "load" else None,
-            env=environment(part, folder),
+            env=environment(part),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -152,13 +152,12 @@ def end(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def environment(part: str, folder: Path) -> dict[str, str]:
+def environment(part: str) -> dict[str, str]:
     """Return the variables of a part: this library can be found, and small networks get one thread."""
     values = dict(os.environ)
     root = str(Path(__file__).parents[2])
     before = "" if part == "load" else values.get("PYTHONPATH", "")  # the user's own folders may be in it
     values["PYTHONPATH"] = os.pathsep.join(filter(None, (root, before)))
-    values["EYAS_REHEARSAL"] = str(folder)
     if part != "worst":
         values.setdefault("OMP_NUM_THREADS", "1")
     return values

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from eyas.files import digest
 from eyas.nn.unwrap import unwrap_model
 from eyas.rehearsal import blame
 from eyas.rehearsal.difference import Snapshot, Value
+from eyas.run.protocol import Run
 
 OWN_FORWARD = ("forward", "predict", "fuse")  # methods that decide what a model says
 MOST_ITEMS = 1000  # of a container that is compared
@@ -44,7 +44,7 @@ class CompareRanks(Callback):
         RehearsalError: names what differs.
     """
 
-    def on_fit_epoch_end(self, trainer: Any) -> None:
+    def on_fit_epoch_end(self, trainer: Run) -> None:
         """Compare."""
         main, *others = dist.gather_all(facts(trainer))
         for rank, other in enumerate(others, 1):
@@ -57,7 +57,7 @@ class CompareRanks(Callback):
                     )
 
 
-def facts(trainer: Any) -> dict[str, object]:
+def facts(trainer: Run) -> dict[str, object]:
     """Return what must be the same in all processes: decisions, then the hash of every tensor of the model."""
     decided = {
         "the choice of the best epoch": dict(trainer.best_files),
@@ -77,7 +77,7 @@ def hashes(model: nn.Module) -> dict[str, object]:
 class KillInSecondEpoch(Callback):
     """Ends this process as the kernel does when memory is out: without a word, after the second epoch's first batch."""
 
-    def on_train_batch_end(self, trainer: Any) -> None:
+    def on_train_batch_end(self, trainer: Run) -> None:
         """Die when it is time."""
         if trainer.epoch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -90,11 +90,11 @@ class TakeSnapshot(Callback):
         self.path, self.script = path, script
         self.at_start: dict[str, str] = {}
 
-    def on_train_start(self, trainer: Any) -> None:
+    def on_train_start(self, trainer: Run) -> None:
         """Remember the state of the global random numbers."""
         self.at_start = global_random_numbers()
 
-    def on_train_epoch_start(self, trainer: Any) -> None:
+    def on_train_epoch_start(self, trainer: Run) -> None:
         """Write."""
         if trainer.epoch == 1:
             now = global_random_numbers()
@@ -112,7 +112,7 @@ class KeepAnswer(Callback):
     def __init__(self, path: Path, imgsz: int) -> None:
         self.path, self.imgsz = path, imgsz
 
-    def on_train_end(self, trainer: Any) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         """Write; the averaged weights are the best ones by now."""
         model = unwrap_model(trainer.ema.ema if trainer.ema else trainer.model)
         cls = type(model)
@@ -157,7 +157,7 @@ class WatchForHang(Callback):
     def __init__(self, folder: Path, name: str, deadline: float) -> None:
         self.folder, self.name, self.deadline = folder, name, deadline
 
-    def on_pretrain_routine_start(self, trainer: Any) -> None:
+    def on_pretrain_routine_start(self, trainer: Run) -> None:
         """Set the alarm."""
         watch_for_hang(self.folder / f"hang-{self.name}-rank{dist.rank()}.txt", self.deadline)
 
@@ -168,7 +168,7 @@ def watch_for_hang(path: Path, deadline: float) -> None:
 
 
 # -- what the user's objects hold --------------------------------------------------------------------------------------
-def own_values(trainer: Any, script: Path) -> dict[str, Value]:
+def own_values(trainer: Run, script: Path) -> dict[str, Value]:
     """Return attributes that the user's classes set, and globals of their file, as texts with the line behind each."""
     found: dict[str, Value] = {}
     for owner in (trainer, *trainer.callbacks.callbacks, unwrap_model(trainer.model)):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from eyas.api import YOLO
-from eyas.callbacks import Callback, Freeze
+from eyas.callbacks import Callback
 from eyas.config import TrainOptions, resolve
 from eyas.models import build_detector
 from eyas.rehearsal import blame
@@ -30,8 +30,8 @@ from eyas.rehearsal.observe import (
 )
 from eyas.rehearsal.report import Outcome, Place, write_outcomes
 from eyas.rehearsal.sample import Sample, choose_sample
-from eyas.rehearsal.script import Finished, run_file
-from eyas.rehearsal.shorten import EPOCHS, short_phases, shortened
+from eyas.rehearsal.script import Finished, Host, run_file
+from eyas.rehearsal.shorten import EPOCHS, shortened
 from eyas.rehearsal.worst import Measured, measure
 from eyas.train import BaseTrainer, TrainResult
 
@@ -79,12 +79,11 @@ class Task:
         return Sample(**json.loads((self.folder / "sample.json").read_text(encoding="utf-8")))
 
 
-class Part:
+class Part(Host):
     """One interpreter's share: what becomes of the trainings that the user's file starts.
 
     Attributes:
         stage: name of its row in the table.
-        started: trainings so far.
         real: options of the latest, as the user wants them.
     """
 
@@ -92,23 +91,23 @@ class Part:
     processes = 1
 
     def __init__(self, task: Task) -> None:
+        super().__init__()
         self.task = task
-        self.started = 0
         self.real = TrainOptions()
         self.error: BaseException | None = None
 
     # -- called by the user's file -------------------------------------------------------------------------------------
-    def options(self, real: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
+    def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
         """Return the options to train with instead of the user's."""
-        self.real = with_typed(real, self.task.options)
+        self.real = with_typed(given, self.task.options)
         return self.shortened(self.task.sample())
 
     def train(self, trainer: BaseTrainer, go: Go) -> TrainResult:
         """Train with observers; an error ends the file, whatever it would do about it."""
         self.started += 1
         for callback in trainer.callbacks.callbacks:
-            if isinstance(callback, Freeze) and callback.origin == "component":  # an option was shortened already
-                callback.phases = short_phases(callback.phases, self.real.epochs)
+            if callback.origin == "component":  # an option was shortened already
+                callback.shorten(self.real.epochs, EPOCHS)
         for observer in self.observers():
             trainer.callbacks.add(observer)
         try:
@@ -120,9 +119,15 @@ class Part:
             raise Finished from None
         return self.after(result)
 
-    def validation_data(self) -> str | None:
-        """Return the data that ``val()`` measures on."""
-        return self.task.sample().few if self.started else None
+    def val_options(self, given: TrainOptions) -> TrainOptions:
+        """Return options that measure on the few images, once those are chosen."""
+        if self.started:
+            given.data, given.plots, given.workers = self.task.sample().few, False, 0
+        return given
+
+    def folder(self, options: TrainOptions, default_name: str) -> Path:
+        """Return a folder away from the user's."""
+        return self.task.folder / "written"
 
     # -- what parts do differently -------------------------------------------------------------------------------------
     def shortened(self, sample: Sample) -> TrainOptions:
@@ -173,8 +178,8 @@ class Straight(Part):
         self.seen = ""
         self.result: TrainResult | None = None
 
-    def options(self, real: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
-        self.real = with_typed(real, self.task.options)
+    def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
+        self.real = with_typed(given, self.task.options)
         folder = self.task.folder / f"data{self.started}"
         folder.mkdir(exist_ok=True)
         sample = choose_sample(self.real, folder, batch=real_batch(self.real, trainer))
@@ -288,8 +293,8 @@ class Worst(Part):
         super().__init__(task)
         self.measured: Measured | None = None
 
-    def options(self, real: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
-        options = super().options(real, trainer)
+    def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
+        options = super().train_options(given, trainer)
         options.batch = real_batch(self.real, trainer)
         return options
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eyas.files import replacing
+from eyas.files import write_atomic
 from eyas.log import console
 
 STYLES = {"ok": "green", "FAILED": "bold red", "skipped": "yellow"}
@@ -68,8 +68,7 @@ class Outcome:
 
 def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> None:
     """Write outcomes where the parent process looks for them; whole or not at all, for it may be killed."""
-    with replacing(path) as file:
-        file.write(json.dumps([asdict(outcome) for outcome in outcomes]).encode())
+    write_atomic(path, json.dumps([asdict(outcome) for outcome in outcomes]).encode())
 
 
 def read_outcomes(path: Path) -> list[Outcome]:

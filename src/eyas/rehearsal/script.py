@@ -1,45 +1,40 @@
-"""Run the user's file as Python would, and take over the trainings that it starts."""
+"""Run the user's file as Python would, with a host for the trainings that it starts."""
 
 from __future__ import annotations
 
 import ast
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from eyas import api
 from eyas.callbacks import Callback
 from eyas.compat import hook
-from eyas.config import TrainOptions, resolve
-from eyas.train import BaseTrainer, TrainResult
-from eyas.train import options as train_options
+from eyas.config import resolve
+from eyas.train import BaseTrainer
+from eyas.train.venue import Venue, hosted_by
 
 
 class Finished(BaseException):
     """What was to be seen has been seen; the rest of the user's file is not run."""
 
 
-class Part(Protocol):
-    """What becomes of a training that the user's file starts."""
+class Host(Venue[BaseTrainer]):
+    """Has the trainings that a file starts.
 
-    started: int  # trainings so far
+    Attributes:
+        started: how many there were so far.
+    """
 
-    def options(self, real: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
-        """Return the options to train with instead of the user's."""
-
-    def train(self, trainer: BaseTrainer, go: Any) -> TrainResult:
-        """Train by calling ``go()``, or do something else."""
-
-    def validation_data(self) -> str | None:
-        """Return the data that ``val()`` measures on, None before any training."""
+    def __init__(self) -> None:
+        self.started = 0
 
 
 def run_file(
-    script: Path, arguments: Sequence[str], options: Mapping[str, Any], trainer: str | None, part: Part
+    script: Path, arguments: Sequence[str], options: Mapping[str, Any], trainer: str | None, host: Host
 ) -> None:
     """Run a file as ``__main__``; if it never trains, train with the classes that it defines.
 
@@ -48,7 +43,7 @@ def run_file(
         arguments: its command line.
         options: typed beside it; needed for a file that only defines classes.
         trainer: name of the class to train with, where the file defines several.
-        part: what becomes of each training.
+        host: has every training.
 
     Raises:
         BaseException: whatever the file raises.
@@ -60,10 +55,10 @@ def run_file(
     sys.path.insert(0, os.fspath(script.parent))
     if imports(script, hook.ROOT):
         hook.install()
-    with taken_over(part):
+    with hosted_by(host):
         try:
             exec(compile(script.read_bytes(), str(script), "exec"), vars(module))
-            if part.started == 0:
+            if host.started == 0:
                 train_with_classes(script, module, options, trainer)
         except Finished:
             return
@@ -78,41 +73,6 @@ def imports(script: Path, package: str) -> bool:
         elif isinstance(node, ast.ImportFrom):
             names.append(node.module or "")
     return any(name.partition(".")[0] == package for name in names)
-
-
-@contextmanager
-def taken_over(part: Part) -> Iterator[None]:
-    """Let every trainer that is made inside the block be made and run as ``part`` wants, away from the user's runs."""
-    init, train, folder, val = BaseTrainer.__init__, BaseTrainer.train, api.run_folder, api.YOLO.run_val
-
-    def short_init(self: BaseTrainer, cfg: Any = None, overrides: Any = None, _callbacks: Any = None) -> None:
-        real = train_options.merge_options(cfg, overrides, self.recipe)
-        init(self, overrides=part.options(real, type(self)), _callbacks=_callbacks)
-
-    def short_train(self: BaseTrainer) -> TrainResult:
-        return part.train(self, lambda: train(self))
-
-    def elsewhere(options: TrainOptions, **kwargs: Any) -> Path:
-        return Path(os.environ["EYAS_REHEARSAL"]) / "written"
-
-    def short_val(self: api.YOLO, options: TrainOptions) -> Any:
-        if data := part.validation_data():
-            options.data, options.plots, options.workers = data, False, 0
-        return val(self, options)
-
-    replaced: list[tuple[Any, str, Any, Any]] = [
-        (BaseTrainer, "__init__", init, short_init),
-        (BaseTrainer, "train", train, short_train),
-        (api, "run_folder", folder, elsewhere),
-        (api.YOLO, "run_val", val, short_val),
-    ]
-    for owner, name, _, new in replaced:
-        setattr(owner, name, new)
-    try:
-        yield
-    finally:
-        for owner, name, old, _ in replaced:
-            setattr(owner, name, old)
 
 
 # -- a file without a call ---------------------------------------------------------------------------------------------

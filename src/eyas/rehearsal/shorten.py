@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,27 +79,10 @@ def short_freeze(value: Any, total: int | None) -> Any:
 
 
 def short_phase_values(phase: dict[str, Any], total: int | None) -> dict[str, Any]:
-    """Return the lengths of one phase: one that ends inside the run ends after our first epoch."""
-    start, length = phase.get("start", 0), phase.get("epochs")
-    end = Phase("all", length, start).resolved(total).end() if total is not None else 0
-    ends = length is not None and (total is None or end is None or end < total)
-    values: dict[str, Any] = {}
-    if start:
-        values["start"] = 0 if ends else 1
-    if length is not None:
-        values["epochs"] = 1 if ends else EPOCHS - values.get("start", 0)
-    if phase.get("ramp"):
-        values["ramp"] = min(short_length(phase["ramp"], total), 1.0)
-    return values
-
-
-def short_phases(phases: Sequence[Phase], total: int | None) -> list[Phase]:
-    """Return the phases of a ``Freeze`` that the user made."""
-    found = []
-    for phase in phases:
-        values = short_phase_values({"start": phase.start, "epochs": phase.epochs, "ramp": phase.ramp}, total)
-        found.append(replace(phase, **values))
-    return found
+    """Return the lengths of one phase, as far as they were given."""
+    given = {name: phase[name] for name in ("start", "epochs", "ramp") if phase.get(name) is not None}
+    short = Phase("all", **given).shortened(total, EPOCHS)
+    return {name: getattr(short, name) for name in given}
 
 
 def short_stop(value: dict[str, Any], total: int | None) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def measure(trainer: BaseTrainer) -> Measured:
         batch = next(iter(trainer.train_loader))
         images = len(batch["img"])
         few = first_images(batch, SMALL)
-        before = peak_memory("cpu")
+        before = peak_memory(trainer.device)
         step(
             trainer, without_objects(few), what="a batch without any object"
         )  # builds kernels, so its time says little
@@ -100,7 +100,7 @@ def step(trainer: BaseTrainer, batch: Any, what: str = "the fullest images") -> 
     seconds = time.perf_counter() - began
     if not math.isfinite(float(trainer.loss.detach())):
         raise RehearsalError(f"the loss of {what} is {float(trainer.loss.detach())}: training would stop here.")
-    return Step(len(batch["img"]), seconds, peak_memory("cpu"))
+    return Step(len(batch["img"]), seconds, peak_memory(trainer.device))
 
 
 def affordable(small: Step, before: float) -> int:

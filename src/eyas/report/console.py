@@ -7,6 +7,7 @@ redrawn from `batch()`, because a drawing thread that holds a lock while worker 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -147,7 +148,7 @@ class RunConsole:
             *(f"{_short(name)} {value:.4g}" for name, value in losses.items()),
             f"boxes {boxes}",
             f"{self._images / elapsed:.1f} img/s",
-            f"{peak_memory(self.device) / 2**30:.1f} GB",
+            *([f"{memory / 2**30:.1f} GB"] if math.isfinite(memory := peak_memory(self.device)) else []),
             f"ETA {duration(left)}, run {duration(run_left)}",
         ]
         return "  ".join(parts)

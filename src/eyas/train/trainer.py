@@ -35,6 +35,7 @@ from eyas.run.tracking import History, LossMeter
 from eyas.train import checks, components, messages, options, parallel, plan, setup, state
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
+from eyas.train.venue import venue
 from eyas.types import Batch, Progress
 
 
@@ -75,7 +76,7 @@ class BaseTrainer:
         overrides: TrainOptions | Mapping[str, Any] | None = None,
         _callbacks: components.Given = None,
     ) -> None:
-        self.args = options.merge_options(cfg, overrides, self.recipe)
+        self.args = venue().train_options(options.merge_options(cfg, overrides, self.recipe), type(self))
         self.resume_from: dict[str, Any] | None = None
         if self.args.resume:
             self.args, self.resume_from = options.resume_options(self.args)
@@ -116,7 +117,11 @@ class BaseTrainer:
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def train(self) -> TrainResult:
-        """Run the training, in as many processes as it asks for, and return its outcome."""
+        """Run the training and return its outcome."""
+        return venue().train(self, self.run_everywhere)
+
+    def run_everywhere(self) -> TrainResult:
+        """Be the training, in as many processes as it asks for."""
         if len(self.devices) > 1 and dist.world_size() == 1:
             from eyas.launch.launcher import launch  # torch's launcher takes a while to import, and few runs need it
 

@@ -1,18 +1,20 @@
-"""The user's file is run as Python would, its trainings are taken over, and everything is put back behind it."""
+"""The user's file is run as Python would, a host has its trainings, and is gone behind it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
-from eyas import api
 from eyas.config import TrainOptions
-from eyas.rehearsal.script import Finished, imports, run_file
-from eyas.train import BaseTrainer
+from eyas.rehearsal.script import Finished, Host, imports, run_file
+from eyas.train import BaseTrainer, TrainResult
+from eyas.train.venue import venue
 
 CLASSES = """
 from eyas import Callback, DetectionTrainer
@@ -31,25 +33,26 @@ class Watch(Callback):
 """
 
 
-class Recorder:
-    """A part that takes trainings over and ends the file at the first."""
+class Recorder(Host):
+    """Has the trainings of a file, and ends it at the first."""
 
-    def __init__(self) -> None:
-        self.started = 0
+    def __init__(self, away: Path) -> None:
+        super().__init__()
+        self.away = away
         self.trainers: list[BaseTrainer] = []
         self.real: TrainOptions | None = None
 
-    def options(self, real: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
-        self.real = real
-        return TrainOptions.from_dict({**real.to_dict(), "epochs": 2}, real.sources())
+    def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
+        self.real = given
+        return TrainOptions.from_dict({**given.to_dict(), "epochs": 2}, given.sources())
 
-    def train(self, trainer: BaseTrainer, go: Any) -> Any:
+    def train(self, trainer: BaseTrainer, go: Callable[[], TrainResult]) -> TrainResult:
         self.started += 1
         self.trainers.append(trainer)
         raise Finished
 
-    def validation_data(self) -> str | None:
-        return None
+    def folder(self, options: TrainOptions, default_name: str) -> Path:
+        return self.away
 
 
 @pytest.fixture
@@ -58,13 +61,13 @@ def main_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     monkeypatch.setattr(sys, "argv", sys.argv[:])
     monkeypatch.setattr(sys, "path", sys.path[:])
-    before = BaseTrainer.__init__, BaseTrainer.train, api.run_folder, api.YOLO.run_val
+    before = venue()
     yield
-    assert (BaseTrainer.__init__, BaseTrainer.train, api.run_folder, api.YOLO.run_val) == before
+    assert venue() is before
 
 
 def run(tmp_path: Path, text: str, trainer: str | None = None, **options: str) -> Recorder:
-    path, part = tmp_path / "mine.py", Recorder()
+    path, part = tmp_path / "mine.py", Recorder(tmp_path / "away")
     path.write_text(text)
     run_file(path, ["--n", "3"], options, trainer, part)
     return part
@@ -100,6 +103,48 @@ DetectionTrainer(overrides={{"model": {str(tiny_model)!r}, "data": "digits-tiny"
 """
     part = run(tmp_path, text)
     assert part.trainers[0].args.epochs == 2
+
+
+@pytest.mark.usefixtures("main_module")
+def test_an_overridden_train_is_run_up_to_the_training_itself(tmp_path: Path, tiny_model: Path) -> None:
+    text = f"""
+from eyas import DetectionTrainer
+class Mine(DetectionTrainer):
+    def train(self):
+        self.mine = True
+        return super().train()
+Mine(overrides={{"model": {str(tiny_model)!r}, "data": "digits-tiny", "epochs": 9}}).train()
+"""
+    part = run(tmp_path, text)
+    assert vars(part.trainers[0])["mine"] is True
+
+
+@pytest.mark.usefixtures("main_module")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the end of the file, in a thread
+def test_a_training_in_a_thread_is_taken_over_too(tmp_path: Path, tiny_model: Path) -> None:
+    text = f"""
+import threading
+from eyas import YOLO
+thread = threading.Thread(target=lambda: YOLO({str(tiny_model)!r}).train(data="digits-tiny", epochs=9))
+thread.start()
+thread.join()
+"""
+    part = run(tmp_path, text)
+    assert (part.started, part.trainers[0].args.epochs) == (1, 2)
+
+
+@pytest.mark.usefixtures("main_module")
+def test_what_is_predicted_is_written_where_the_host_wants_it(tmp_path: Path, tiny_model: Path) -> None:
+    cv2.imwrite(str(tmp_path / "black.jpg"), np.zeros((64, 64, 3), np.uint8))
+    text = f"""
+from eyas import YOLO
+model = YOLO({str(tiny_model)!r})
+model.predict({str(tmp_path / "black.jpg")!r}, imgsz=64, device="cpu", save=True, save_dir={str(tmp_path / "mine")!r})
+model.train(data="digits-tiny", epochs=9)
+"""
+    part = run(tmp_path, text)
+    assert [file.name for file in part.away.iterdir()] == ["black.jpg"]
+    assert not (tmp_path / "mine").exists()
 
 
 @pytest.mark.usefixtures("main_module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from eyas.callbacks import Freeze
 from eyas.callbacks.freeze import Phase
 from eyas.config import TrainOptions, resolve
 from eyas.config.resolve import check_effective
-from eyas.rehearsal.shorten import EPOCHS, short_phases, shortened
+from eyas.rehearsal.shorten import EPOCHS, shortened
 
 
 def short(**call: Any) -> TrainOptions:
@@ -64,8 +65,9 @@ def test_phases_that_fit_a_run_fit_its_rehearsal(total: int, start: float, lengt
     end = whole.end()
     if whole.start >= total or (end is not None and (end > total or (end == total and ramp))):
         return  # refused in the user's run, and so may be refused here
-    (ours,) = short_phases([phase], total)
-    ours = ours.resolved(EPOCHS)
+    freeze = Freeze(phases=[asdict(phase)])
+    freeze.shorten(total, EPOCHS)
+    ours = freeze.phases[0].resolved(EPOCHS)
     assert ours.start < EPOCHS
     if ours.end() is not None:
         assert ours.end() <= EPOCHS - (1 if ramp else 0)

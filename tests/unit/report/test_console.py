@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import sys
 import threading
 
 import pytest
@@ -153,6 +154,11 @@ def test_peak_memory_of_a_process_is_the_one_the_system_tells():
         told = next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
     assert peak_memory("cpu") == pytest.approx(told, rel=0.05)
     assert peak_memory(None) > 2**20
+
+
+def test_peak_memory_is_unknown_where_the_system_does_not_tell(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert math.isnan(peak_memory("cpu"))
 
 
 def _without_codes(raw):
