@@ -99,11 +99,13 @@ def test_empty_boxes_match_nothing():
 
 def test_order_of_thresholds_and_of_equal_scores():
     """Thresholds may come in any order; of equal scores the one given first goes first."""
-    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 6]])
-    same, zero = np.full(3, 0.5), np.zeros(3)
-    rising = match_detections(boxes, same, zero, zero, boxes[:1], zero[:1], zero[:1], thresholds=np.array([0.5, 0.95]))
-    falling = match_detections(boxes, same, zero, zero, boxes[:1], zero[:1], zero[:1], thresholds=np.array([0.95, 0.5]))
-    assert rising.tolist() == [[0, 0], [-1, -1], [-1, -1]] and np.array_equal(rising[:, ::-1], falling)
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 6]])  # overlaps with the first: 1, 0.9, 0.6
+    same, zero = np.full(2, 0.5), np.zeros(2)
+    for order in ([0.5, 0.95, 0.8], [0.95, 0.5, 0.8], [0.95, 0.8, 0.5]):
+        args = boxes[[2, 1]], same, zero, zero, boxes[:1], zero[:1], zero[:1]
+        found = match_detections(*args, thresholds=np.array(order))
+        claimed = {0.5: [0, -1], 0.8: [-1, 0], 0.95: [-1, -1]}
+        assert found.T.tolist() == [claimed[threshold] for threshold in order]
     many = np.repeat(boxes[1:2], 200, axis=0)  # more than a sort keeps in order by chance
     scores = np.tile([0.5, 0.75], 100)
     found = match_detections(many, scores, *[np.zeros(200)] * 2, boxes[:1], zero[:1], zero[:1])

@@ -103,6 +103,8 @@ def test_scores_and_overlaps_must_exceed_their_limits() -> None:
     assert scores(postprocess(y, end2end=False, conf=0.25, iou=third)) == [(0.75, 0), (0.5, 0)]
     assert scores(postprocess(y, end2end=False, conf=0.25, iou=third - 1e-6)) == [(0.75, 0)]
     assert scores(postprocess(y, end2end=False, conf=0.2, iou=0.1)) == [(0.75, 0), (0.25, 0)]
+    rows = torch.tensor([[[0.0, 0, 9, 9, 0.75, 1], [0, 0, 9, 9, 0.25, 1]]])
+    assert scores(postprocess(rows, end2end=True, conf=0.25)) == [(0.75, 1)]
 
 
 def test_classes_of_the_agnostic_choice_are_those_of_the_chosen_anchors() -> None:
