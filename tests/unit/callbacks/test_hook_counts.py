@@ -129,7 +129,7 @@ def test_what_only_the_main_process_has_is_not_missed_by_the_others() -> None:
     saved = CallbackList([speaks]).state_dict()
     other = CallbackList([speaks, Double()])
     other.leave_to_main()
-    other.fire("on_train_start", SimpleNamespace())
+    other.fire("on_train_start", SmallRun())
     assert speaks.heard == 0 and list(other.by_key()) == ["Double.0"]
     other.load_state_dict(saved)
     with pytest.raises(ValueError, match=r"lacks: Speaks\.0"):
