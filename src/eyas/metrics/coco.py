@@ -1,4 +1,4 @@
-"""COCO's twelve numbers from flat arrays, through faster-coco-eval (the extra `coco`; imported only when asked for).
+"""COCO's twelve numbers from flat arrays, through faster-coco-eval, which is imported only when they are asked for.
 
 The matching is that of `eyas.metrics.matching`; three definitions differ from the built-in metrics: COCO's AP is the
 plain mean of precision at 101 recalls, it looks at no more than 100 detections per image and class, and it also counts
