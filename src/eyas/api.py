@@ -328,8 +328,8 @@ def trainer_from(cli: Mapping[str, Any]) -> BaseTrainer:
     asked = resolve(cli=cli, command="train")
     setup_logging(asked.verbose)
     cfg = load_checkpoint(find_checkpoint(asked))["yaml"] if asked.resume else model_source(asked, None)[0]
-    cls = family_of(model_table(cfg)).trainer
-    return cls(overrides=resolve(recipe=cls.recipe.options, cli=cli, command="train"))
+    family = family_of(model_table(cfg))
+    return family.trainer(overrides=resolve(recipe=family.recipe.options, cli=cli, command="train"))
 
 
 def run_plan(cli: Mapping[str, Any]) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from eyas.checkpoint import load_checkpoint
 from eyas.config import TrainOptions, resolve
 from eyas.models import RTDETRDetectionModel
 from eyas.report.overview import stage_rows
-from eyas.train import DetectionTrainer, RTDETRTrainer
+from eyas.train import DetectionTrainer, RTDETRTrainer, setup
 
 Options = Callable[..., dict[str, Any]]
 
@@ -54,13 +55,17 @@ def test_the_command_line_trains_validates_and_predicts(set_options: Options, di
     assert float(boxes[:, [0, 2]].max()) <= width and float(boxes[:, [1, 3]].max()) <= height
 
 
-def test_the_facade_finds_the_family(set_options: Options) -> None:
+def test_the_facade_finds_the_family(set_options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     given = set_options(epochs=1)
     model = YOLO(given.pop("model"))
     assert type(model) is RTDETR
     model.train(**given)
     assert type(model.trainer) is RTDETRTrainer
+    read: list[Any] = []
+    monkeypatch.setattr(setup, "load_checkpoint", lambda path: (read.append(path), load_checkpoint(path))[1])
     assert type(YOLO(model.trainer.best)) is RTDETR
+    assert read == [str(model.trainer.best)], "a checkpoint is read once"
+    assert type(copy.copy(model)) is RTDETR
     with pytest.raises(ValueError, match="not of the RT-DETR family"):
         RTDETR("yolo26n")
 
@@ -192,6 +197,14 @@ def test_gains_scale_their_losses(set_options: Options) -> None:
         trainer.train()
         seen[bool(gains)] = trainer.model.criterion.gains
     assert seen == {False: {"giou": 2.0, "cls": 1.0, "l1": 5.0}, True: {"giou": 4.0, "cls": 3.0, "l1": 10.0}}
+
+    class Own(RTDETRTrainer):
+        def set_model_attributes(self) -> None:
+            self.model.nc, self.model.names, self.model.args = self.data["nc"], self.data["names"], self.args
+
+    trainer = Own(overrides=set_options(epochs=1, box=4.0))
+    trainer.train()
+    assert trainer.model.criterion.gains["giou"] == 4.0, "an override that says nothing of gains keeps those typed"
 
 
 @pytest.mark.parametrize(
