@@ -187,8 +187,8 @@ def build_index(
         "split": split,
     }
     source = sources if isinstance(sources, LabelSource) else _yolo_text(sources, settings, keypoints)
-    scan = _Scan(source, settings, *_find(source, fraction, split))
-    index = _load_or_scan(scan, _cache_file(scan, fraction, cache_dir), workers)
+    found = _Found(source, settings, *_find(source, fraction, split))
+    index = _load_or_scan(found, _cache_file(found, fraction, cache_dir), workers)
     _check_usable(index, split, classes)
     return index
 
@@ -202,7 +202,7 @@ def _yolo_text(
     return YoloText(places, num_classes=count, single_cls=single and not chosen, keypoints=keypoints)
 
 
-class _Scan(NamedTuple):
+class _Found(NamedTuple):
     """What is to be scanned: images with their stat, and the stat of the labels of each."""
 
     source: LabelSource
@@ -235,14 +235,14 @@ def _find(source: LabelSource, fraction: float, split: str) -> tuple[list[tuple[
     return found, label_stats
 
 
-def _load_or_scan(scan: _Scan, file: Path, workers: int | None) -> ImageIndex:
-    split, names, key = scan.settings["split"], scan.settings["names"], scan.key
+def _load_or_scan(found: _Found, file: Path, workers: int | None) -> ImageIndex:
+    split, names, key = found.settings["split"], found.settings["names"], found.key
     index = _load(file, key, split, names)
     if index is None:
         with locked(file):  # several processes of a host come here at once: one scans, the others read what it found
             index = _load(file, key, split, names)
             if index is None:
-                index = _run(scan, key, workers)
+                index = _scan(found, key, workers)
                 if len(index):
                     _save(file, index)
     return index
@@ -262,23 +262,25 @@ def _choose(found: list[tuple[str, FileStat]], fraction: float) -> list[tuple[st
     return [found[i] for i in sorted(order[: max(count, 1)])]
 
 
-def _run(scan: _Scan, key: str, workers: int | None) -> ImageIndex:
-    names: dict[int, str] = scan.settings["names"]
-    split, total = scan.settings["split"], len(scan.images)
+def _scan(found: _Found, key: str, workers: int | None) -> ImageIndex:
+    names: dict[int, str] = found.settings["names"]
+    split, total = found.settings["split"], len(found.images)
     tasks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
     count = workers if workers else min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(count) as pool:
-        results = pool.map(lambda task: _scan_chunk(scan, task), tasks)
+        results = pool.map(lambda task: _scan_chunk(found, task), tasks)
         chunks = list(_with_progress(results, total, split))
 
     report = DatasetReport(split=split)
     for chunk in chunks:
         report.add(chunk.problems)
-    report.add(scan.source.problems())
-    arrays = _assemble(chunks, [path for path, _ in scan.images])
+    report.add(found.source.problems())
+    arrays = _assemble(chunks, [path for path, _ in found.images])
     cls = arrays["cls"]
     if len(cls) and not 0 <= cls.min() <= cls.max() < len(names):
-        raise ValueError(f"{scan.source} gives class ids from {cls.min():g} to {cls.max():g} for {len(names)} classes.")
+        raise ValueError(
+            f"{found.source} gives class ids from {cls.min():g} to {cls.max():g} for {len(names)} classes."
+        )
     counts = np.diff(arrays["label_offsets"])
     report.images, report.background, report.boxes = len(counts), int((counts == 0).sum()), len(cls)
     instances = np.bincount(cls.astype(np.int64), minlength=len(names))
@@ -286,14 +288,14 @@ def _run(scan: _Scan, key: str, workers: int | None) -> ImageIndex:
     return ImageIndex(arrays, names=names, report=report, cache_key=key)
 
 
-def _scan_chunk(scan: _Scan, task: Iterable[int]) -> _Chunk:
-    source = scan.source
+def _scan_chunk(found: _Found, task: Iterable[int]) -> _Chunk:
+    source = found.source
     kept: list[int] = []
     headers: list[tuple[int, int, int]] = []
     rows: list[Labels] = []
     problems: list[Problem] = []
     for i in task:
-        image, image_stat = scan.images[i]
+        image, image_stat = found.images[i]
         if image_stat == ABSENT:
             problems.append(Problem(image, 0, MISSING_IMAGE, "listed but not there"))
             continue
@@ -302,11 +304,11 @@ def _scan_chunk(scan: _Scan, task: Iterable[int]) -> _Chunk:
             problems.append(Problem(image, 0, *trouble))
         if header is None:
             continue
-        labels = source.labels(image, scan.label_stats[i], header)
+        labels = source.labels(image, found.label_stats[i], header)
         problems += [Problem(source.label_file(image), *problem) for problem in labels.problems]
         kept.append(i)
         headers.append(header)
-        rows.append(_choose_classes(labels, scan.settings))
+        rows.append(_choose_classes(labels, found.settings))
     return _Chunk(
         kept,
         np.array(headers, np.int32).reshape(-1, 3),
@@ -365,10 +367,10 @@ def _with_progress(chunks: Iterable[_Chunk], total: int, split: str) -> Iterator
             progress.stop()
 
 
-def _cache_file(scan: _Scan, fraction: float, cache_dir: str | Path | None) -> Path:
+def _cache_file(found: _Found, fraction: float, cache_dir: str | Path | None) -> Path:
     """One file per source and settings, replaced when their content changes, so that old ones do not pile up."""
-    settings = {key: value for key, value in scan.settings.items() if key != "names"}
-    name = hashlib.sha256(json.dumps([scan.source.identity, settings, fraction]).encode()).hexdigest()[:24]
+    settings = {key: value for key, value in found.settings.items() if key != "names"}
+    name = hashlib.sha256(json.dumps([found.source.identity, settings, fraction]).encode()).hexdigest()[:24]
     return cache_root(cache_dir) / "index" / f"{name}.npz"
 
 

@@ -27,7 +27,7 @@ class Step:
     Attributes:
         images: in its batch.
         seconds: it took.
-        memory: most bytes that the process has held so far, 0 where the system does not tell.
+        memory: most bytes that the process has held so far, nan where the system does not tell.
     """
 
     images: int
@@ -82,7 +82,7 @@ def measure(trainer: BaseTrainer) -> Measured:
         batch = next(iter(trainer.train_loader))
         images = len(batch["img"])
         few = first_images(batch, SMALL)
-        before = peak_memory(trainer.device)
+        before = peak_memory("cpu")
         step(
             trainer, without_objects(few), what="a batch without any object"
         )  # builds kernels, so its time says little
@@ -100,7 +100,7 @@ def step(trainer: BaseTrainer, batch: Any, what: str = "the fullest images") -> 
     seconds = time.perf_counter() - began
     if not math.isfinite(float(trainer.loss.detach())):
         raise RehearsalError(f"the loss of {what} is {float(trainer.loss.detach())}: training would stop here.")
-    return Step(len(batch["img"]), seconds, peak_memory(trainer.device))
+    return Step(len(batch["img"]), seconds, peak_memory("cpu"))
 
 
 def affordable(small: Step, before: float) -> int:

@@ -94,7 +94,7 @@ def test_cache_gives_the_same_index(data: Path, workers: int, monkeypatch: pytes
     (data / "labels/train/2.txt").write_text("9 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n")
     fresh = build(data, workers=workers)
     assert len(list((data.parent / "cache" / "index").iterdir())) == 1
-    monkeypatch.setattr("eyas.data.index._run", lambda *_: pytest.fail("scanned again"))
+    monkeypatch.setattr("eyas.data.index._scan", lambda *_: pytest.fail("scanned again"))
     same(fresh, build(data))
 
 
@@ -462,3 +462,12 @@ def test_bccd_as_shipped_is_clean(tmp_path: Path) -> None:
     report = build_index(sources, names=checked["names"], cache_dir=tmp_path).report
     assert (report.images, report.background, report.boxes) == (364, 0, 4886)
     assert not report.counts
+
+
+def test_keypoints_are_read_anew(data: Path) -> None:
+    """A row of two points with three values each has as many numbers as a polygon of five corners."""
+    (data / "labels/train/2.txt").write_text("0 0.5 0.5 0.2 0.2 0.1 0.1 1 0.9 0.9 1\n")
+    polygon, pose = build(data), build(data, keypoints=(2, 3))
+    assert polygon.report.boxes == pose.report.boxes == 13
+    assert polygon.fingerprint != pose.fingerprint and polygon.cache_key != pose.cache_key
+    np.testing.assert_allclose(pose.labels(2)[1], [[0.5, 0.5, 0.2, 0.2]])
