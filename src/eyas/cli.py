@@ -242,8 +242,9 @@ def _require(options: dict[str, Any], command: str, *names: str, unless: str = "
 
 def _maybe_option(argument: str) -> str:
     from eyas.config.errors import nearest
+    from eyas.config.options import synonyms
 
-    close = nearest(argument.lstrip("-"), _option_names(), n=1)
+    close = nearest(argument.lstrip("-"), _option_names(), synonyms(), n=1)
     return f", as in {close[0]}=..." if close else ", as in epochs=50"
 
 

@@ -24,49 +24,6 @@ class OptionValueError(OptionError):
     """The value given for an option has the wrong type, is out of range, or contradicts another option."""
 
 
-# Names that other tools use for the same thing; difflib would not find these.
-SYNONYMS = {
-    "lr": "lr0",
-    "learning_rate": "lr0",
-    "base_lr": "lr0",
-    "lr_final": "lrf",
-    "wd": "weight_decay",
-    "beta1": "momentum",
-    "batch_size": "batch",
-    "bs": "batch",
-    "img": "imgsz",
-    "img_size": "imgsz",
-    "image_size": "imgsz",
-    "imgsize": "imgsz",
-    "input_size": "imgsz",
-    "num_epochs": "epochs",
-    "max_epochs": "epochs",
-    "num_workers": "workers",
-    "gpu": "device",
-    "gpus": "device",
-    "dataset": "data",
-    "weights": "model",
-    "checkpoint": "model",
-    "grad_clip": "clip_grad_norm",
-    "clip_grad": "clip_grad_norm",
-    "max_norm": "clip_grad_norm",
-    "ema_momentum": "ema_decay",
-    "scheduler": "schedule",
-    "lr_scheduler": "schedule",
-    "early_stopping": "patience",
-    "output": "save_dir",
-    "output_dir": "save_dir",
-    "out": "save_dir",
-    "config": "cfg",
-    "threshold": "conf",
-    "confidence": "conf",
-    "iou_thres": "iou",
-    "conf_thres": "conf",
-    "precision": "amp",
-    "bf16": "amp",
-    "fp16": "amp",
-}
-
 _OTHER_TASK = "it belongs to another task; Eyas trains object detectors"
 _EXPORT = "it configures model export, which this release does not have"
 _SHOW = "it changes how predictions are displayed; use the result's .plot() and .save()"
@@ -128,23 +85,26 @@ UNSUPPORTED = {
 }
 
 
-def nearest(name: str, names: Iterable[str], n: int = 3) -> list[str]:
-    """Real names that `name` was probably meant to be, best first. Case and `-` versus `_` do not count."""
+def nearest(name: str, names: Iterable[str], synonyms: Mapping[str, str], n: int = 3) -> list[str]:
+    """Real names that `name` was probably meant to be, best first. Case and `-` versus `_` do not count.
+
+    `synonyms` maps names that other tools use for the same thing to real ones.
+    """
     plain = name.lower().replace("-", "_")
     known = list(names)
-    synonym = SYNONYMS.get(plain)
+    synonym = synonyms.get(plain)
     if synonym in known:
         return [synonym]
     return get_close_matches(plain, known, n=n, cutoff=0.6)
 
 
-def unknown_option(name: object, names: Iterable[str], where: str = "") -> UnknownOptionError:
+def unknown_option(name: object, names: Iterable[str], where: str, synonyms: Mapping[str, str]) -> UnknownOptionError:
     """The error for an option that does not exist: why it is refused if it is a known one, else the nearest names."""
     text = str(name) if isinstance(name, str) else show(name)
     text = text if len(text) <= 60 else text[:57] + "..."
     if text in UNSUPPORTED:
         return UnsupportedOptionError(f"option {text!r}{_at(where)} is not supported by Eyas: {UNSUPPORTED[text]}")
-    close = nearest(text, names)
+    close = nearest(text, names, synonyms)
     hint = f"did you mean {_or(close)}?" if close else "`eyas explain` lists all options"
     return UnknownOptionError(f"unknown option {text!r}{_at(where)}: {hint}")
 

@@ -9,19 +9,40 @@ typed (in a file, in the call, on the command line, or assigned) is never replac
 
 from __future__ import annotations
 
-import difflib
-import numbers
-import os
-import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from eyas.config.errors import OptionError, OptionValueError, UnknownOptionError, bad_value, show, unknown_option
+from eyas.config.facts import Facts, Fixed, Rehearsed, Teller, Void, only_with, replaced_by, without
+from eyas.config.values import (
+    CURVES,
+    Amp,
+    Cache,
+    Classes,
+    ClassWeightsOption,
+    Criteria,
+    Data,
+    Device,
+    Factors,
+    Float,
+    Int,
+    Mapped,
+    Names,
+    Optimizer,
+    OptionFile,
+    Scale,
+    ScheduleOption,
+    Selection,
+    SyncBn,
+    Text,
+    to_plain,
+)
 
 Source = Literal["default", "recipe", "file", "call", "command line", "override"]
 TYPED: frozenset[str] = frozenset({"file", "call", "command line", "override"})
@@ -40,251 +61,60 @@ GROUPS = {
     "validation": "Validation and prediction",
 }
 
-_DEVICE = re.compile(r"cpu|mps|cuda|cuda:\d+|\d+")
-_OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop")
-
-
-# --------------------------------------------------------------------------------------------- values
-
-
-def _to_plain_scalar(value: object) -> object:
-    """NumPy scalars become Python numbers and paths become strings; everything else stays what it is."""
-    if isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return value
-
-
-def _to_int(value: object) -> object:
-    """2.0 is a whole number; 2.5 and True are not."""
-    value = _to_plain_scalar(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and value.bit_length() > 63:
-        raise ValueError("too large")  # torch and NumPy hold whole numbers in 64 bits
-    return value
-
-
-def _to_float(value: object) -> object:
-    """2 is the number 2.0."""
-    value = _to_int(value)
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _to_list(value: object) -> object:
-    """One class index or several."""
-    if isinstance(value, tuple | list):
-        return [_to_int(item) for item in value]
-    value = _to_int(value)
-    return [value] if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _to_pair(value: object) -> object:
-    if isinstance(value, tuple | list):
-        return tuple(_to_plain_scalar(item) for item in value)
-    return _to_plain_scalar(value)
-
-
-def _check_scale(value: float | tuple[float, float]) -> float | tuple[float, float]:
-    if isinstance(value, tuple):
-        if not 0 < value[0] <= value[1] <= 10:
-            raise ValueError("a pair must satisfy 0 < min <= max <= 10")
-    elif not 0 <= value <= 1:
-        raise ValueError("a number must be between 0 and 1")
-    return value
-
-
-def _to_cache(value: object) -> object:
-    return "ram" if value is True else value
-
-
-def _to_amp(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _to_device(value: object) -> object:
-    """[0, 1] and "0,1" are the same two GPUs."""
-    if isinstance(value, list | tuple):
-        return ",".join(str(_to_device(item)) for item in value)
-    value = _to_plain_scalar(value)
-    if isinstance(value, str):
-        return value.replace(" ", "")
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _check_device(value: str) -> str:
-    parts = value.split(",")
-    if not all(_DEVICE.fullmatch(part) for part in parts):
-        raise ValueError("no such kind of device")
-    if len(parts) > 1 and not all(part.isdigit() for part in parts):
-        raise ValueError("several devices are given by their numbers; processes=N runs several on a CPU")
-    if len(set(parts)) < len(parts):
-        raise ValueError("the same device is named twice")
-    return value
-
-
-def _to_optimizer(value: object) -> object:
-    """Known names are matched whatever their case; other names are looked up in torch.optim when it is built."""
-    if not isinstance(value, str):
-        return value
-    by_lower = {name.lower(): name for name in _OPTIMIZERS}
-    return by_lower.get(value.lower(), value)
-
-
-def _check_optimizer(value: str) -> str:
-    if not value.isidentifier():
-        raise ValueError("not the name of an optimizer")
-    close = difflib.get_close_matches(value.lower(), [name.lower() for name in _OPTIMIZERS], n=1, cutoff=0.8)
-    known = {name.lower(): name for name in _OPTIMIZERS} | {name.lower(): name for name in _TORCH_OPTIMIZERS}
-    if close and value.lower() not in known:
-        raise ValueError(f"did you mean {known[close[0]]}?")
-    return value
-
-
-# Names that resemble one of ours and are real: they must not be taken for typing mistakes.
-_TORCH_OPTIMIZERS = ("Adadelta", "Adafactor", "Adagrad", "ASGD", "LBFGS", "Muon", "Rprop", "SparseAdam")
-
-
-def _check_data(value: object) -> object:
-    """A dataset given as a mapping must be made of plain values, so that it can be saved with the run."""
-    if isinstance(value, dict):
-        _require_plain(value, depth=0)
-    return value
-
-
-def _require_plain(value: object, depth: int) -> None:
-    if depth > 8:
-        raise ValueError("nested too deeply")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _require_plain(key, depth + 1)
-            _require_plain(item, depth + 1)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _require_plain(item, depth + 1)
-    elif not isinstance(value, str | int | float | bool | os.PathLike | None):
-        raise ValueError(f"a dataset mapping holds plain values only, not {type(value).__name__}")
-
-
-def _refuse_option_file(value: str) -> str:
-    raise ValueError("option files are read by train(), val(), the command line and resolve(), and do not nest")
-
-
-def _to_names(value: object) -> object:
-    """One name, or several; commas separate names on the command line."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _to_items(value: object) -> object:
-    """One item or a list of them."""
-    if value is None or isinstance(value, list):
-        return value
-    return list(value) if isinstance(value, tuple) else [_to_int(value)]
-
-
-def _to_selection(value: object) -> object:
-    """A number counts first layers, a list of numbers names them: the two must stay apart."""
-    return list(value) if isinstance(value, tuple) else _to_int(value)
-
-
-def _to_weights(value: object) -> object:
-    """Numbers for classes: a name of a rule, a list, or a mapping of names to numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): _to_float(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_to_float(item) for item in value]
-    return _to_plain_scalar(value)
-
-
-def _to_factors(value: object) -> object:
-    """A mapping of selectors to numbers; order is kept, the first match wins."""
-    if isinstance(value, Mapping):
-        return {str(key): _to_float(item) for key, item in value.items()}
-    return value
-
-
-def _check_factors(value: dict[str, float]) -> dict[str, float]:
-    bad = [key for key, factor in value.items() if factor < 0]
-    if bad:
-        raise ValueError(f"the factor of {bad[0]!r} is negative")
-    return value
-
-
-def _check_plain(value: Any) -> Any:
-    _require_plain(value, depth=0)
-    return value
-
-
-def _to_schedule(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _check_schedule(value: str | dict[str, Any]) -> str | dict[str, Any]:
-    if isinstance(value, dict):
-        if not isinstance(value.get("name"), str):
-            raise ValueError('a torch scheduler is given as {"name": "StepLR", "step_size": 3}')
-        _require_plain(value, depth=0)
-    elif value not in ("linear", "cosine", "flat-cosine"):
-        raise ValueError("known are linear, cosine and flat-cosine; a torch scheduler is a mapping with its name")
-    return value
-
-
-def _to_data(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else _to_plain_scalar(value)
-
-
-Int = Annotated[int, BeforeValidator(_to_int)]
-Float = Annotated[float, BeforeValidator(_to_plain_scalar)]
-Text = Annotated[str, BeforeValidator(_to_plain_scalar)]
-OptionFile = Annotated[str, BeforeValidator(_to_plain_scalar), AfterValidator(_refuse_option_file)]
-Data = Annotated[str | dict[Any, Any], BeforeValidator(_to_data), AfterValidator(_check_data)]
-Classes = Annotated[list[int], BeforeValidator(_to_list)]
-Cache = Annotated[Literal[False, "ram", "disk"], BeforeValidator(_to_cache)]
-Optimizer = Annotated[str, BeforeValidator(_to_optimizer), AfterValidator(_check_optimizer)]
-Device = Annotated[str, BeforeValidator(_to_device), AfterValidator(_check_device)]
-Names = Annotated[list[str], BeforeValidator(_to_names)]
-ClassWeightsOption = Annotated[
-    Literal["balanced", "effective"] | list[float] | dict[str, float], BeforeValidator(_to_weights)
-]
-Factors = Annotated[dict[str, float], BeforeValidator(_to_factors), AfterValidator(_check_factors)]
-Criteria = Annotated[list[str | dict[str, Any]], BeforeValidator(_to_items), AfterValidator(_check_plain)]
-Selection = Annotated[
-    int | str | list[int | str | dict[str, Any]], BeforeValidator(_to_selection), AfterValidator(_check_plain)
-]
-Mapped = Annotated[dict[str, Any], BeforeValidator(_to_schedule), AfterValidator(_check_plain)]
-ScheduleOption = Annotated[str | dict[str, Any], BeforeValidator(_to_schedule), AfterValidator(_check_schedule)]
-SyncBn = Annotated[bool | Literal["auto"], BeforeValidator(_to_amp)]
-Amp = Annotated[bool | Literal["fp16", "bf16", "fp32"], BeforeValidator(_to_amp)]
-Scale = Annotated[float | tuple[float, float], BeforeValidator(_to_pair), AfterValidator(_check_scale)]
-
 
 def _option(
     default: Any,
-    group: str,
     help: str,
     *,
+    group: str,
     on: str = "train",
-    expected: str = "",
-    auto: str = "",
+    also: str = "",
+    void: Void | tuple[Void, ...] = (),
+    adjusted_by: str = "",
+    facts: Mapping[str, Any],
     **limits: Any,
 ) -> Any:
-    """A field: default, group, help, the commands that use it, and ge/gt/le/lt limits.
+    """A field: default, help, and everything else that is known of the option (`Facts`), with ge/gt/le/lt limits.
 
-    `expected` replaces the type text where the type alone says too little; `auto` says what None stands for.
+    `on` names the commands that use it, `also` other names that people know it by, `adjusted_by` hooks and methods;
+    several are separated by blanks.
     """
-    extra: dict[str, Any] = {"group": group, "commands": on.split(), "expected": expected, "auto": auto}
-    return Field(default, description=help, json_schema_extra=extra, **limits)
+    known = {key: limits.pop(key) for key in tuple(limits) if key not in ("ge", "gt", "le", "lt")}
+    found = Facts(
+        group=group,
+        commands=tuple(on.split()),
+        also=tuple(also.split()),
+        void=(void,) if isinstance(void, Void) else void,
+        adjusted_by=tuple(adjusted_by.split()),
+        **{**facts, **known},
+    )
+    return Field(default, description=help, json_schema_extra={"facts": typing.cast("Any", found)}, **limits)
 
+
+def _of(group: str, **facts: Any) -> Callable[..., Any]:
+    """The fields of a group, and what holds for all of them that do not say otherwise."""
+    return partial(_option, group=group, facts=facts)
+
+
+_run = _of("run")
+_data = _of("data", resumable=False, told_by=Teller.LOADER)
+_length = _of("length", resumable=True)
+_rates = _of("optimizer", resumable=False, told_by=Teller.RATES)
+_averaging = _of("averaging", resumable=False, told_by=Teller.COMPONENT)
+_layers = _of("layers", resumable=False, told_by=Teller.COMPONENT)
+_selection = _of("selection", resumable=False, told_by=Teller.COMPONENT)
+_precision = _of("precision", told_by=Teller.PLACE)
+_loss = _of("loss", resumable=False, told_by=Teller.CRITERION)
+_augmentation = _of("augmentation", resumable=False, told_by=Teller.LOADER, needs="build_dataset")
+_validation = _of("validation", resumable=False, told_by=Teller.VALIDATOR)
 
 _ALL = "train val predict"
 _EVAL = "train val"
+
+_NO_WARM_UP = Void(("warmup_epochs",), (0,), "warmup_epochs=0 turns the warm-up off")
+_NO_AVERAGE = without("ema", "ema=False turns averaging off")
+_NOTHING_FROZEN = without("freeze", "nothing is frozen; add freeze=...")
+_ONE_VALIDATION = "val=False validates the last epoch only"
 
 
 # --------------------------------------------------------------------------------------------- the options
@@ -302,404 +132,644 @@ class TrainOptions(BaseModel):
     )
 
     # ---- run
-    model: Text | None = _option(
+    model: Text | None = _run(
         None,
-        "run",
         "The network: a catalogue name such as `yolo26n`, an architecture YAML, or a checkpoint `.pt`.",
         on=_ALL,
         expected="a model name or a path",
+        also="weights checkpoint",
+        resumable=True,
+        told_by=Teller.MODEL,
     )
-    pretrained: bool | Text = _option(
+    pretrained: bool | Text = _run(
         True,
-        "run",
         "Weights to start from: True keeps those that `model` holds (a name or YAML holds none: random weights), "
         "False always starts from random weights, a path loads that checkpoint. Official RT-DETR models also take the "
         "name of published weights, or their `.pth` file.",
         expected="True, False, a path or a name",
+        resumable=False,
+        told_by=Teller.MODEL,
+        at_start=True,
     )
-    cls_remap: bool = _option(
-        True, "run", "When weights come from a model with other classes, keep the rows of classes with the same name."
+    cls_remap: bool = _run(
+        True,
+        "When weights come from a model with other classes, keep the rows of classes with the same name.",
+        resumable=False,
+        told_by=Teller.MODEL,
+        at_start=True,
+        needs="get_model",
+        hint="random weights have no classes to follow",
     )
-    resume: bool | Text = _option(
+    resume: bool | Text = _run(
         False,
-        "run",
         "Continue an interrupted run: the path of its `last.pt`, or True for the run that `model` is a checkpoint of, "
         "or else the newest run under `project`.",
         expected="True, False or a path",
+        resumable=True,
+        rehearsed=Fixed(False),
+        told_by=Teller.PLAN,
     )
-    cfg: OptionFile | None = _option(
+    cfg: OptionFile | None = _run(
         None,
-        "run",
         "YAML file of options. Options in the call or on the command line win over the file.",
         on=_ALL,
         expected="a path",
+        also="config",
+        resumable=False,
+        told_by=Teller.CALL,
     )
-    project: Text | None = _option(
-        None, "run", "Folder that holds the runs.", on=_ALL, expected="a path", auto="`runs/detect`"
-    )
-    name: Text | None = _option(
+    project: Text | None = _run(
         None,
-        "run",
+        "Folder that holds the runs.",
+        on=_ALL,
+        expected="a path",
+        auto="`runs/detect`",
+        void=replaced_by("save_dir"),
+        resumable=False,
+        rehearsed=Fixed(None),
+        told_by=Teller.FOLDER,
+        at_start=True,
+    )
+    name: Text | None = _run(
+        None,
         "Folder of this run inside `project`; `-2`, `-3`, ... is added when it exists.",
         on=_ALL,
         expected="a text",
         auto="the command, e.g. `train`",
+        void=replaced_by("save_dir"),
+        resumable=False,
+        rehearsed=Fixed(None),
+        told_by=Teller.FOLDER,
+        at_start=True,
     )
-    save_dir: Text | None = _option(
+    save_dir: Text | None = _run(
         None,
-        "run",
         "Folder of this run, instead of `project` and `name`.",
         on=_ALL,
         expected="a path",
         auto="made from `project` and `name`",
+        also="output output_dir out",
+        resumable=False,
+        rehearsed=Rehearsed.GIVEN,
+        told_by=Teller.FOLDER,
     )
-    exist_ok: bool = _option(False, "run", "Write into the run folder even if it exists.", on=_ALL)
-    save: bool = _option(
-        True, "run", "Write checkpoints (train) or annotated pictures (predict) to the run folder.", on="train predict"
+    exist_ok: bool = _run(
+        False,
+        "Write into the run folder even if it exists.",
+        on=_ALL,
+        resumable=False,
+        rehearsed=Fixed(True),
+        told_by=Teller.FOLDER,
+        at_start=True,
     )
-    save_period: Int = _option(-1, "run", "Also keep a checkpoint every this many epochs; -1 or 0 keeps none.", ge=-1)
-    plots: bool = _option(True, "run", "Draw curves, confusion matrix and example pictures.", on=_EVAL)
-    verbose: bool = _option(True, "run", "Show the model and the table of results per class.", on=_ALL)
+    save: bool = _run(
+        True,
+        "Write checkpoints (train) or annotated pictures (predict) to the run folder.",
+        on="train predict",
+        resumable=True,
+        rehearsed=Fixed(True),
+        told_by=Teller.LOOP,
+        needs="save_model",
+    )
+    save_period: Int = _run(
+        -1,
+        "Also keep a checkpoint every this many epochs; -1 or 0 keeps none.",
+        void=without("save", "save=False writes no checkpoints"),
+        resumable=True,
+        rehearsed=Rehearsed.EACH,
+        told_by=Teller.LOOP,
+        needs="save_model",
+        ge=-1,
+    )
+    plots: bool = _run(
+        True,
+        "Draw curves, confusion matrix and example pictures.",
+        on=_EVAL,
+        resumable=True,
+        rehearsed=Fixed(False),
+        told_by=Teller.REPORT,
+    )
+    verbose: bool = _run(
+        True,
+        "Show the model and the table of results per class.",
+        on=_ALL,
+        resumable=True,
+        rehearsed=Fixed(False),
+        told_by=Teller.REPORT,
+    )
 
     # ---- data
-    data: Data | None = _option(
+    data: Data | None = _data(
         None,
-        "data",
         "Data set: a YAML file, a mapping of the same form, or the name of an embedded set (`digits`).",
         on=_EVAL,
         expected="a path, a name or a mapping",
+        also="dataset",
+        rehearsed=Rehearsed.GIVEN,
+        told_by=Teller.DATA,
+        needs="get_dataset",
     )
-    imgsz: Int = _option(
+    imgsz: Int = _data(
         640,
-        "data",
         "Side of the square network input in pixels, rounded up to a multiple of the stride (32).",
         on=_ALL,
+        also="img img_size image_size imgsize input_size",
+        rehearsed=Rehearsed.GIVEN,
+        told_by=Teller.BATCH,
+        step=32,
         ge=32,
         le=8192,
     )
-    batch: Int | None = _option(
-        None, "data", "Images per step, over all devices.", on=_EVAL, ge=1,
+    batch: Int | None = _data(
+        None, "Images per step, over all devices.", on=_EVAL, ge=1,
         auto="16; 8 when training on a CPU, which gains little from larger ones and learns more in more steps",
+        also="batch_size bs", rehearsed=Rehearsed.GIVEN, told_by=Teller.BATCH, needs="get_dataloader",
+        argument="batch_size",
     )  # fmt: skip
-    fraction: Float = _option(1.0, "data", "Share of the training images to use.", gt=0, le=1)
-    single_cls: bool = _option(False, "data", "Treat all classes as one.", on=_EVAL)
-    classes: Classes | None = _option(
+    fraction: Float = _data(
+        1.0, "Share of the training images to use.", rehearsed=Rehearsed.SHARE, needs="build_dataset", gt=0, le=1
+    )
+    single_cls: bool = _data(False, "Treat all classes as one.", on=_EVAL, told_by=Teller.DATA)
+    classes: Classes | None = _data(
         None,
-        "data",
         "Class indices to keep; objects of other classes are left out.",
         on=_ALL,
         expected="a class index or a list of them",
         auto="all classes",
+        needs="build_dataset",
     )
-    cache: Cache = _option(
+    cache: Cache = _data(
         False,
-        "data",
         "Keep decoded images in shared memory (`ram` or True) or on disk outside the data folder (`disk`).",
         expected="False, True, 'ram' or 'disk'",
+        resumable=True,
+        rehearsed=Fixed(False),
+        needs="build_dataset",
     )
-    workers: Int | None = _option(
+    workers: Int | None = _data(
         None,
-        "data",
         "Processes that load and augment images; 0 loads in the main process.",
         on=_EVAL,
         ge=0,
         le=256,
         auto="from the number of cores",
+        also="num_workers",
+        resumable=True,
+        rehearsed=Fixed(0),
+        needs="get_dataloader",
     )
 
-    sampler: Literal["balanced", "repeat"] | None = _option(
+    sampler: Literal["balanced", "repeat"] | None = _data(
         None,
-        "data",
         "Draw images with rare classes more often: balanced draws every class equally often, repeat shows images of "
         "classes in fewer than `sampler_threshold` of the images several times (LVIS).",
         auto="every image once in each epoch",
+        needs="get_dataloader",
     )
-    sampler_threshold: Float = _option(
-        0.1, "data", "Share of images below which sampler=repeat repeats a class.", gt=0, le=1
+    sampler_threshold: Float = _data(
+        0.1,
+        "Share of images below which sampler=repeat repeats a class.",
+        void=only_with("sampler", ("repeat",), "it belongs to sampler=repeat"),
+        needs="get_dataloader",
+        gt=0,
+        le=1,
     )
 
     # ---- length
-    epochs: Int | None = _option(
-        None, "length", "Passes over the training images.", ge=1, auto="from the recipe and the size of the data"
-    )
-    time: Float | None = _option(
+    epochs: Int | None = _length(
         None,
-        "length",
+        "Passes over the training images.",
+        auto="from the recipe and the size of the data",
+        also="num_epochs max_epochs",
+        void=replaced_by("time"),
+        rehearsed=Rehearsed.GIVEN,
+        told_by=Teller.PLAN,
+        ge=1,
+    )
+    time: Float | None = _length(
+        None,
         "Budget in hours; it replaces `epochs`, and the schedule is fitted to it.",
         gt=0,
         auto="no budget",
+        rehearsed=Fixed(None),
+        told_by=Teller.LOOP,
+        needs="should_stop",
     )
-    patience: Int = _option(100, "length", "Stop after this many epochs without a better fitness; 0 never stops.", ge=0)
+    patience: Int = _length(
+        100,
+        "Stop after this many epochs without a better fitness; 0 never stops.",
+        also="early_stopping",
+        void=(without("val", _ONE_VALIDATION), replaced_by("stop")),
+        rehearsed=Rehearsed.COUNT,
+        told_by=Teller.COMPONENT,
+        ge=0,
+    )
 
     # ---- optimizer
-    optimizer: Optimizer = _option(
+    optimizer: Optimizer = _rates(
         "auto",
-        "optimizer",
         "auto, SGD, MuSGD, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, or any class of torch.optim. `auto` chooses "
         "the optimizer and fills in `lr0`, `momentum` and `warmup_bias_lr` where they were not given.",
         expected="the name of an optimizer",
+        told_by=Teller.OPTIMIZER,
+        needs="build_optimizer",
+        argument="name",
     )
-    lr0: Float | None = _option(
-        None, "optimizer", "Learning rate after warm-up.", gt=0, le=100, auto="by the optimizer"
+    lr0: Float | None = _rates(
+        None,
+        "Learning rate after warm-up.",
+        auto="by the optimizer",
+        also="lr learning_rate base_lr",
+        told_by=Teller.OPTIMIZER,
+        needs="build_optimizer",
+        argument="lr",
+        adjusted_by="adjust_param_groups",
+        gt=0,
+        le=100,
     )
-    lrf: Float = _option(0.01, "optimizer", "Learning rate at the end, as a fraction of `lr0`.", ge=0, le=1)
-    momentum: Float | None = _option(
-        None, "optimizer", "Momentum (SGD, MuSGD, RMSprop) or beta1 (Adam family).", ge=0, lt=1, auto="by the optimizer"
+    lrf: Float = _rates(
+        0.01,
+        "Learning rate at the end, as a fraction of `lr0`.",
+        also="lr_final",
+        void=only_with("schedule", CURVES, "schedule={o.schedule} decides the rate at the end"),
+        needs="lf",
+        adjusted_by="lf",
+        ge=0,
+        le=1,
     )
-    weight_decay: Float = _option(
+    momentum: Float | None = _rates(
+        None,
+        "Momentum (SGD, MuSGD, RMSprop) or beta1 (Adam family).",
+        auto="by the optimizer",
+        also="beta1",
+        needs="build_optimizer",
+        argument="momentum",
+        adjusted_by="adjust_param_groups adjust_rates",
+        ge=0,
+        lt=1,
+    )
+    weight_decay: Float = _rates(
         0.0005,
-        "optimizer",
         "Weight decay of weights that are neither biases nor normalisation, for a batch of `nbs`.",
+        also="wd",
+        told_by=Teller.OPTIMIZER,
+        needs="build_optimizer",
+        argument="decay",
+        adjusted_by="adjust_param_groups",
         ge=0,
         le=10,
     )
-    schedule: ScheduleOption = _option(
+    schedule: ScheduleOption = _rates(
         "linear",
-        "optimizer",
         "How the learning rate falls from `lr0` to `lr0 * lrf`: linear, cosine or flat-cosine; or a torch scheduler as "
         "a mapping of its name and arguments, with `per: step` (default), `epoch` or `val`.",
         expected='linear, cosine, flat-cosine or a mapping such as {"name": "StepLR", "step_size": 3, "per": "epoch"}',
+        also="scheduler lr_scheduler",
+        needs="lf",
+        adjusted_by="lf",
     )
-    cos_lr: bool = _option(False, "optimizer", "Another spelling of schedule=cosine.")
-    warmup_epochs: Float | None = _option(
-        None, "optimizer", "Length of the warm-up in epochs.", ge=0, auto="from the length of the run, at most 3"
-    )
-    warmup_momentum: Float = _option(0.8, "optimizer", "Momentum at the first step of the warm-up.", ge=0, lt=1)
-    warmup_bias_lr: Float | None = _option(
+    cos_lr: bool = _rates(False, "Another spelling of schedule=cosine.", needs="lf", adjusted_by="lf")
+    warmup_epochs: Float | None = _rates(
         None,
-        "optimizer",
+        "Length of the warm-up in epochs.",
+        auto="from the length of the run, at most 3",
+        rehearsed=Rehearsed.WARM_UP,
+        needs="set_rates",
+        ge=0,
+    )
+    warmup_momentum: Float = _rates(
+        0.8,
+        "Momentum at the first step of the warm-up.",
+        void=_NO_WARM_UP,
+        needs="set_rates",
+        hint="no group of the optimizer has a momentum that could be warmed up",
+        ge=0,
+        lt=1,
+    )
+    warmup_bias_lr: Float | None = _rates(
+        None,
         "Learning rate of biases at the first step of the warm-up.",
+        auto="by the optimizer",
+        void=_NO_WARM_UP,
+        needs="set_rates",
+        hint='no group of the optimizer is labelled {"param_group": "bias"}',
         ge=0,
         le=100,
-        auto="by the optimizer",
     )
-    nbs: Int | None = _option(
+    nbs: Int | None = _rates(
         None,
-        "optimizer",
         "Nominal batch: gradients of smaller batches are accumulated up to this many images.",
-        ge=1,
         auto="64, or less when the run is short",
+        told_by=Teller.PLAN,
+        ge=1,
     )
 
     # ---- averaging
-    ema: bool = _option(True, "averaging", "Validate and save an exponential moving average of the weights.")
-    ema_decay: Float = _option(0.9999, "averaging", "Decay of the moving average once it is warm.", ge=0, lt=1)
-    ema_tau: Float | None = _option(
+    ema: bool = _averaging(
+        True, "Validate and save an exponential moving average of the weights.", told_by=Teller.AVERAGE
+    )
+    ema_decay: Float = _averaging(
+        0.9999,
+        "Decay of the moving average once it is warm.",
+        also="ema_momentum",
+        void=_NO_AVERAGE,
+        told_by=Teller.AVERAGE,
+        ge=0,
+        lt=1,
+    )
+    ema_tau: Float | None = _averaging(
         None,
-        "averaging",
         "Steps over which the decay grows: decay * (1 - exp(-step / tau)).",
         gt=0,
         auto="fitted to the length of the run, at most 2000",
+        void=_NO_AVERAGE,
+        told_by=Teller.AVERAGE,
     )
-    clip_grad_norm: Float = _option(10.0, "averaging", "Largest norm of the gradient; 0 does not clip.", ge=0)
-    clip_grad_value: Float = _option(
-        0.0, "averaging", "Largest absolute value of each element of the gradient; 0 does not clip.", ge=0
+    clip_grad_norm: Float = _averaging(
+        10.0, "Largest norm of the gradient; 0 does not clip.", also="grad_clip clip_grad max_norm", ge=0
     )
-    clip_per_group: bool = _option(
-        False, "averaging", "Clip the norm of each parameter group by itself instead of the joint norm."
+    clip_grad_value: Float = _averaging(
+        0.0, "Largest absolute value of each element of the gradient; 0 does not clip.", ge=0
+    )
+    clip_per_group: bool = _averaging(
+        False,
+        "Clip the norm of each parameter group by itself instead of the joint norm.",
+        void=without("clip_grad_norm", "clip_grad_norm=0 turns clipping off"),
     )
 
     # ---- layers
-    freeze: Selection | None = _option(
+    freeze: Selection | None = _layers(
         None,
-        "layers",
         "What does not train: a section (`backbone`), a number of first layers, a glob or /regex/ over parameter "
         'names, a list of those, or phases such as [{"what": "backbone", "epochs": 5}].',
         expected="a selector, a list of them, or a list of phases",
         auto="nothing is frozen",
+        rehearsed=Rehearsed.PHASES,
     )
-    freeze_epochs: Float | None = _option(
+    freeze_epochs: Float | None = _layers(
         None,
-        "layers",
         "Epochs after which `freeze` ends; below 1, a share of the run.",
         gt=0,
         auto="to the end of the run",
+        void=_NOTHING_FROZEN,
+        rehearsed=Rehearsed.PHASE_LENGTH,
     )
-    freeze_ramp: Float = _option(
-        0.0, "layers", "Epochs over which the rate of unfrozen layers grows from 0 to its schedule.", ge=0
+    freeze_ramp: Float = _layers(
+        0.0,
+        "Epochs over which the rate of unfrozen layers grows from 0 to its schedule.",
+        void=_NOTHING_FROZEN,
+        rehearsed=Rehearsed.RAMP,
+        ge=0,
     )
-    freeze_norm: Literal["hold", "update"] = _option(
-        "hold", "layers", "Whether statistics of normalisation inside frozen layers are held or go on moving."
+    freeze_norm: Literal["hold", "update"] = _layers(
+        "hold",
+        "Whether statistics of normalisation inside frozen layers are held or go on moving.",
+        void=_NOTHING_FROZEN,
     )
-    lr_rules: Factors | None = _option(
+    lr_rules: Factors | None = _layers(
         None,
-        "layers",
         'Factors on the learning rate by selector, e.g. {"backbone": 0.1, "head.cls": 3.0}; the first match wins.',
         expected="a mapping of selectors to factors",
         auto="one rate for all layers",
     )
-    layer_decay: Float | None = _option(
+    layer_decay: Float | None = _layers(
         None,
-        "layers",
         "Factor on the learning rate per level of depth, from the head down: 0.8 trains the first layers slowest.",
         gt=0,
         le=1,
         auto="one rate for all depths",
     )
-    decay_rules: Factors | None = _option(
+    decay_rules: Factors | None = _layers(
         None,
-        "layers",
         'Factors on the weight decay by selector, e.g. {"head": 0.0}; the first match wins.',
         expected="a mapping of selectors to factors",
         auto="biases and normalisation do not decay, everything else does",
     )
-    sync_bn: SyncBn = _option(
+    sync_bn: SyncBn = _layers(
         "auto",
-        "layers",
         "Compute batch normalisation over the images of all processes; auto does so for several processes with at most "
         "16 images each.",
         expected="'auto', True or False",
     )
 
     # ---- selection
-    metrics: Names | None = _option(
+    metrics: Names | None = _selection(
         None,
-        "selection",
         "Metrics to add to each validation, e.g. f1, ap_small, recall_at_p90; `eyas explain metrics` names all.",
         expected="a name or a list of names",
         auto="precision, recall, mAP50 and mAP50-95 only",
     )
-    best_by: Criteria | None = _option(
+    best_by: Criteria | None = _selection(
         None,
-        "selection",
         "What `best.pt` is the best of: a metric, or several, each with a file of its own, as names or as "
         '{"metric": "f1", "mode": "max"}.',
         expected="a metric, a mapping, or a list of those",
         auto="0.1 mAP50 + 0.9 mAP50-95",
     )
-    stop: Mapped | None = _option(
+    stop: Mapped | None = _selection(
         None,
-        "selection",
         'When to stop early, instead of `patience`: {"metric": "f1", "mode": "max", "patience": 10, "min_delta": 0, '
         '"start": 0}.',
         expected="a mapping with metric, mode, patience, min_delta, start",
         auto="`patience` epochs without a better fitness",
+        void=without("val", _ONE_VALIDATION),
+        rehearsed=Rehearsed.STOP_RULE,
     )
 
     # ---- precision
-    device: Device | None = _option(
+    device: Device | None = _precision(
         None,
-        "precision",
         "Where to compute: `cpu`, `mps`, `cuda`, `cuda:1` or a GPU number; several numbers train in several processes.",
         on=_ALL,
         expected="cpu, mps, cuda, cuda:N, a GPU number or a list of them",
         auto="the first GPU, else the CPU",
+        also="gpu gpus",
+        resumable=True,
+        rehearsed=Fixed("cpu"),
     )
-    processes: Int | None = _option(
+    processes: Int | None = _precision(
         None,
-        "precision",
         "Processes that train together on this machine; `batch` is what they share.",
         ge=1,
         le=1024,
         auto="one for each device",
+        resumable=True,
+        rehearsed=Rehearsed.GIVEN,
     )
-    restarts: Int = _option(
+    restarts: Int = _precision(
         0,
-        "precision",
         "How often several processes are started again from last.pt after one of them died.",
+        resumable=True,
+        rehearsed=Fixed(0),
+        hint="one process is not started again",
         ge=0,
         le=100,
     )
-    amp: Amp = _option(
+    amp: Amp = _precision(
         True,
-        "precision",
         "Mixed precision on a GPU: bf16, fp16, True for bf16 where the GPU has it and fp16 elsewhere, False or fp32 "
         "for none. The CPU always computes in fp32.",
         on=_EVAL,
         expected="True, False, 'fp16', 'bf16' or 'fp32'",
+        also="precision bf16 fp16",
+        resumable=False,
+        rehearsed=Rehearsed.PRECISION,
     )
-    channels_last: bool | None = _option(
+    channels_last: bool | None = _precision(
         None,
-        "precision",
         "Memory layout with channels last, which convolutions are faster in.",
         auto="on, except on mps",
+        resumable=False,
+        hint="no convolution of the model has a layout to choose",
     )
-    seed: Int = _option(0, "precision", "Seed of weights, order and augmentation.", ge=0, le=2**63 - 1)
-    deterministic: bool = _option(True, "precision", "Use only kernels that give the same result every time.")
+    seed: Int = _precision(0, "Seed of weights, order and augmentation.", resumable=False, ge=0, le=2**63 - 1)
+    deterministic: bool = _precision(True, "Use only kernels that give the same result every time.", resumable=False)
 
     # ---- loss
-    box: Float = _option(7.5, "loss", "Weight of the box overlap loss: CIoU for YOLO, GIoU for RT-DETR.", ge=0)
-    cls: Float = _option(0.5, "loss", "Weight of the classification loss.", ge=0)
-    dfl: Float = _option(
+    box: Float = _loss(7.5, "Weight of the box overlap loss: CIoU for YOLO, GIoU for RT-DETR.", ge=0)
+    cls: Float = _loss(0.5, "Weight of the classification loss.", ge=0)
+    dfl: Float = _loss(
         1.5,
-        "loss",
         "Weight of the box distance loss: L1 for RT-DETR and heads that predict distances directly, DFL otherwise.",
         ge=0,
     )
-    cls_pw: Float = _option(
+    cls_pw: Float = _loss(
         0.0,
-        "loss",
         "Class weights count**-cls_pw, normalised to mean 1: 0 is off, 1 balances classes fully.",
+        told_by=Teller.COMPONENT,
         ge=0,
         le=1,
     )
 
-    class_weights: ClassWeightsOption | None = _option(
+    class_weights: ClassWeightsOption | None = _loss(
         None,
-        "loss",
         "Weights of the classes in every classification loss: balanced (1 / count), effective (by the effective number "
         "of objects), a list, or a mapping of class names (others weigh 1).",
         expected="'balanced', 'effective', a list or a mapping of class names to weights",
         auto="all classes weigh the same",
+        told_by=Teller.COMPONENT,
     )
-    class_weights_cap: Float = _option(
-        10.0, "loss", "Largest ratio between the weights of two classes under balanced and effective.", ge=1
+    class_weights_cap: Float = _loss(
+        10.0,
+        "Largest ratio between the weights of two classes under balanced and effective.",
+        void=only_with(
+            "class_weights",
+            ("balanced", "effective"),
+            "it limits weights that are computed: class_weights=balanced or effective",
+        ),
+        told_by=Teller.COMPONENT,
+        ge=1,
     )
-    class_weights_normalize: bool = _option(
-        True, "loss", "Scale class weights so that their mean over all objects is 1."
+    class_weights_normalize: bool = _loss(
+        True,
+        "Scale class weights so that their mean over all objects is 1.",
+        void=without("class_weights", "there are no class weights"),
+        told_by=Teller.COMPONENT,
     )
 
     # ---- augmentation
-    multi_scale: Float = _option(0.0, "augmentation", "Vary the input size of a batch by +- this share.", ge=0, lt=1)
-    hsv_h: Float = _option(0.015, "augmentation", "Hue jitter, as a share of the hue circle.", ge=0, le=1)
-    hsv_s: Float = _option(0.7, "augmentation", "Saturation jitter, as a share.", ge=0, le=1)
-    hsv_v: Float = _option(0.4, "augmentation", "Brightness jitter, as a share.", ge=0, le=1)
-    degrees: Float = _option(0.0, "augmentation", "Rotation by up to +- this many degrees.", ge=0, le=180)
-    translate: Float = _option(0.1, "augmentation", "Shift by up to +- this share of the image.", ge=0, le=1)
-    scale: Scale = _option(
+    multi_scale: Float = _augmentation(
+        0.0,
+        "Vary the input size of a batch by +- this share.",
+        told_by=Teller.BATCH,
+        needs="preprocess_batch",
+        adjusted_by="adjust_batch",
+        ge=0,
+        lt=1,
+    )
+    hsv_h: Float = _augmentation(0.015, "Hue jitter, as a share of the hue circle.", ge=0, le=1)
+    hsv_s: Float = _augmentation(0.7, "Saturation jitter, as a share.", ge=0, le=1)
+    hsv_v: Float = _augmentation(0.4, "Brightness jitter, as a share.", ge=0, le=1)
+    degrees: Float = _augmentation(0.0, "Rotation by up to +- this many degrees.", ge=0, le=180)
+    translate: Float = _augmentation(0.1, "Shift by up to +- this share of the image.", ge=0, le=1)
+    scale: Scale = _augmentation(
         0.5,
-        "augmentation",
         "Zoom by a factor in 1 +- scale, or in a given (min, max).",
         expected="a number from 0 to 1, or a pair (min, max)",
     )
-    shear: Float = _option(0.0, "augmentation", "Shear by up to +- this many degrees.", ge=0, lt=90)
-    perspective: Float = _option(0.0, "augmentation", "Perspective strength; 0.0005 is already visible.", ge=0, le=1)
-    flipud: Float = _option(0.0, "augmentation", "Probability of flipping upside down.", ge=0, le=1)
-    fliplr: Float = _option(0.5, "augmentation", "Probability of flipping left to right.", ge=0, le=1)
-    bgr: Float = _option(0.0, "augmentation", "Probability of swapping the red and blue channels.", ge=0, le=1)
-    mosaic: Float = _option(1.0, "augmentation", "Probability of composing an image of four.", ge=0, le=1)
-    mixup: Float = _option(0.0, "augmentation", "Probability of blending in a second image.", ge=0, le=1)
-    cutmix: Float = _option(0.0, "augmentation", "Probability of pasting in a part of a second image.", ge=0, le=1)
-    close_mosaic: Int | None = _option(
+    shear: Float = _augmentation(0.0, "Shear by up to +- this many degrees.", ge=0, lt=90)
+    perspective: Float = _augmentation(0.0, "Perspective strength; 0.0005 is already visible.", ge=0, le=1)
+    flipud: Float = _augmentation(0.0, "Probability of flipping upside down.", ge=0, le=1)
+    fliplr: Float = _augmentation(0.5, "Probability of flipping left to right.", ge=0, le=1)
+    bgr: Float = _augmentation(0.0, "Probability of swapping the red and blue channels.", ge=0, le=1)
+    mosaic: Float = _augmentation(1.0, "Probability of composing an image of four.", ge=0, le=1)
+    mixup: Float = _augmentation(0.0, "Probability of blending in a second image.", ge=0, le=1)
+    cutmix: Float = _augmentation(0.0, "Probability of pasting in a part of a second image.", ge=0, le=1)
+    close_mosaic: Int | None = _augmentation(
         None,
-        "augmentation",
         "Last epochs without mosaic, mixup and cutmix; 0 keeps them to the end.",
-        ge=0,
         auto="from the length of the run, at most 10",
+        # RT-DETR's trainer ends multi_scale with them; YOLO's refuses what is left.
+        void=without("mosaic mixup cutmix multi_scale", "mosaic, mixup and cutmix are all 0", spared=(0,)),
+        rehearsed=Rehearsed.COUNT,
+        needs=None,
+        ge=0,
     )
 
     # ---- validation
-    val: bool = _option(True, "validation", "Validate during training; the last epoch is always validated.")
-    val_every: Int = _option(1, "validation", "Validate every this many epochs.", ge=1)
-    split: Literal["train", "val", "test"] = _option(
-        "val", "validation", "Split of the data set to evaluate.", on="val"
+    val: bool = _validation(
+        True,
+        "Validate during training; the last epoch is always validated.",
+        resumable=True,
+        told_by=Teller.LOOP,
+        needs="validation_due",
     )
-    conf: Float | None = _option(
-        None, "validation", "Lowest score of a detection.", on=_ALL, ge=0, le=1, auto="0.001 for val, 0.25 for predict"
+    val_every: Int = _validation(
+        1,
+        "Validate every this many epochs.",
+        void=without("val", _ONE_VALIDATION),
+        resumable=True,
+        rehearsed=Rehearsed.PERIOD,
+        told_by=Teller.LOOP,
+        needs="validation_due",
+        ge=1,
     )
-    iou: Float = _option(0.7, "validation", "Overlap above which NMS drops a box (nms=True only).", on=_ALL, ge=0, le=1)
-    max_det: Int = _option(300, "validation", "Most detections per image.", on=_ALL, ge=1)
-    nms: bool | None = _option(
+    split: Literal["train", "val", "test"] = _validation("val", "Split of the data set to evaluate.", on="val")
+    conf: Float | None = _validation(
         None,
-        "validation",
+        "Lowest score of a detection.",
+        on=_ALL,
+        auto="0.001 for val, 0.25 for predict",
+        also="threshold confidence conf_thres",
+        needs="get_validator",
+        ge=0,
+        le=1,
+    )
+    iou: Float = _validation(
+        0.7,
+        "Overlap above which NMS drops a box (nms=True only).",
+        on=_ALL,
+        also="iou_thres",
+        void=without("nms", "the end-to-end head uses no NMS; add nms=True"),
+        needs="get_validator",
+        ge=0,
+        le=1,
+    )
+    max_det: Int = _validation(300, "Most detections per image.", on=_ALL, needs="get_validator", ge=1)
+    nms: bool | None = _validation(
+        None,
         "None or False uses the end-to-end head, which needs no NMS; True uses the one-to-many head followed by NMS.",
         on=_ALL,
         auto="the end-to-end head",
+        needs="set_model_attributes",
     )
-    agnostic_nms: bool = _option(False, "validation", "Suppress overlapping boxes whatever their class.", on=_ALL)
-    save_json: bool = _option(False, "validation", "Write `predictions.json` in COCO form.", on=_EVAL)
-    save_txt: bool = _option(False, "validation", "Write detections as label files.", on=_EVAL)
-    save_conf: bool = _option(False, "validation", "Write scores into those label files too.", on=_EVAL)
+    agnostic_nms: bool = _validation(
+        False, "Suppress overlapping boxes whatever their class.", on=_ALL, needs="set_model_attributes"
+    )
+    save_json: bool = _validation(
+        False, "Write `predictions.json` in COCO form.", on=_EVAL, resumable=True, needs="evaluate_best"
+    )
+    save_txt: bool = _validation(
+        False, "Write detections as label files.", on=_EVAL, resumable=True, needs="evaluate_best"
+    )
+    save_conf: bool = _validation(
+        False,
+        "Write scores into those label files too.",
+        on=_EVAL,
+        void=without("save_txt", "scores are written into label files; add save_txt=True"),
+        resumable=True,
+        needs="evaluate_best",
+    )
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -728,7 +798,7 @@ class TrainOptions(BaseModel):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             return super().__getattr__(name)  # type: ignore[misc]  # pydantic defines it at run time only
-        raise unknown_option(name, option_names())
+        raise unknown(name)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]  # pydantic documents the same
         for name in option_names():
@@ -741,7 +811,7 @@ class TrainOptions(BaseModel):
     def source(self, name: str) -> str:
         """Where the value comes from: default, recipe, file, call, command line, or override (assigned later)."""
         if name not in type(self).model_fields:
-            raise unknown_option(name, option_names())
+            raise unknown(name)
         return self._sources.get(name, "default")
 
     def is_typed(self, name: str) -> bool:
@@ -764,7 +834,7 @@ class TrainOptions(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """All options as plain values (lists, dicts, numbers, strings), for YAML files and checkpoints."""
-        return {name: _plain(value) for name, value in self}
+        return {name: to_plain(value) for name, value in self}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> TrainOptions:
@@ -774,7 +844,7 @@ class TrainOptions(BaseModel):
         """
         if sources is None:
             defaults = cls().to_dict()
-            sources = {name: "file" for name, value in values.items() if defaults.get(name) != _plain(value)}
+            sources = {name: "file" for name, value in values.items() if defaults.get(name) != to_plain(value)}
         return cls.from_layers(values, sources)
 
     @classmethod
@@ -838,7 +908,7 @@ class _Element:
 
 
 def _refuse_unknown(values: Mapping[Any, Any], where: Mapping[str, str] | None = None) -> None:
-    errors = [unknown_option(k, option_names(), (where or {}).get(k, "")) for k in values if k not in _fields()]
+    errors = [unknown(k, (where or {}).get(k, "")) for k in values if k not in _fields()]
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -847,14 +917,6 @@ def _refuse_unknown(values: Mapping[Any, Any], where: Mapping[str, str] | None =
 
 def _fields() -> Mapping[str, Any]:
     return TrainOptions.model_fields
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    return _to_plain_scalar(value)
 
 
 # --------------------------------------------------------------------------------------------- describing them
@@ -877,34 +939,47 @@ class OptionInfo:
 
 def option_names(command: str | None = None) -> list[str]:
     """Names of all options, or of those that a command ("train", "val", "predict") uses, in their order."""
-    return [name for name in _fields() if command is None or command in _extra(name)["commands"]]
+    return [name for name in _fields() if command is None or command in facts(name).commands]
 
 
 def describe(name: str) -> OptionInfo:
     """What there is to say about an option. Raises UnknownOptionError with the nearest names."""
     if name not in _fields():
-        raise unknown_option(name, option_names())
-    field, extra = _fields()[name], _extra(name)
+        raise unknown(name)
+    field, known = _fields()[name], facts(name)
     type_text, range_text = _type_text(field.annotation), _range_text(field.metadata)
-    expected = extra["expected"] or f"{_article(type_text)} {range_text}".strip()
+    expected = known.expected or f"{_article(type_text)} {range_text}".strip()
     if field.default is None:
         expected += ", or None"
-    default = f"auto: {extra['auto']}" if field.default is None and extra["auto"] else repr(field.default)
+    default = f"auto: {known.auto}" if field.default is None and known.auto else repr(field.default)
     return OptionInfo(
         name=name,
         type=type_text,
         range=range_text,
         default=default,
-        group=extra["group"],
+        group=known.group,
         help=field.description or "",
-        commands=tuple(extra["commands"]),
-        auto=extra["auto"],
+        commands=known.commands,
+        auto=known.auto,
         expected=expected,
     )
 
 
-def _extra(name: str) -> dict[str, Any]:
-    return typing.cast("dict[str, Any]", _fields()[name].json_schema_extra)
+def facts(name: str) -> Facts:
+    """What is known of an option beside its type, range, default and help. Raises UnknownOptionError."""
+    if name not in _fields():
+        raise unknown(name)
+    return typing.cast("dict[str, Facts]", _fields()[name].json_schema_extra)["facts"]
+
+
+def synonyms() -> dict[str, str]:
+    """Names that people know options by, which difflib would not find -> the options."""
+    return {other: name for name in _fields() for other in facts(name).also}
+
+
+def unknown(name: object, where: str = "") -> UnknownOptionError:
+    """The error for an option that does not exist."""
+    return unknown_option(name, option_names(), where, synonyms())
 
 
 def _type_text(annotation: Any) -> str:
@@ -940,5 +1015,5 @@ def check_command(values: Iterable[str], command: str, where: Mapping[str, str] 
     for name in values:
         if name in _fields() and name not in usable:
             at = f" ({where[name]})" if where and where.get(name) else ""
-            used_by = ", ".join(_extra(name)["commands"])
+            used_by = ", ".join(facts(name).commands)
             raise UnknownOptionError(f"option {name!r}{at} has no effect on {command}; it is used by: {used_by}")

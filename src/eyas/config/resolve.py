@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eyas.config.errors import OptionValueError, UnknownOptionError, bad_value, unknown_option
-from eyas.config.options import TrainOptions, check_command, describe, option_names, pair_schedule
+from eyas.config.errors import OptionValueError, UnknownOptionError, bad_value
+from eyas.config.options import TrainOptions, check_command, describe, facts, option_names, pair_schedule, unknown
 from eyas.config.yaml_text import parse_scalar, parse_value, read_mapping
 
 __all__ = ["check_effective", "parse_cli", "parse_value", "read_option_file", "resolve"]
@@ -85,7 +85,7 @@ def _option_file(file: Path | str | None, call: dict[str, Any], cli: dict[str, A
 
 def _check_names(layer: Mapping[Any, Any], command: str | None, where: Mapping[str, str]) -> None:
     names = option_names()
-    errors = [unknown_option(name, names, where.get(name, "")) for name in layer if name not in names]
+    errors = [unknown(name, where.get(name, "")) for name in layer if name not in names]
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -96,50 +96,16 @@ def _check_names(layer: Mapping[Any, Any], command: str | None, where: Mapping[s
 
 # ------------------------------------------------------------------------------- options that make others void
 
-Rule = tuple[tuple[str, ...], Callable[[TrainOptions], bool], str]
-
-# (options, when they have no effect, why). A person who set one of them to something else than its default is told.
-_VOID: tuple[Rule, ...] = (
-    (("epochs",), lambda o: o.time is not None, "time={o.time} replaces it"),
-    (("iou",), lambda o: o.nms is not True, "the end-to-end head uses no NMS; add nms=True"),
-    (("ema_decay", "ema_tau"), lambda o: not o.ema, "ema=False turns averaging off"),
-    (("val_every", "patience", "stop"), lambda o: not o.val, "val=False validates the last epoch only"),
-    (("patience",), lambda o: o.stop is not None, "stop={o.stop} replaces it"),
-    (("lrf",), lambda o: isinstance(o.schedule, dict), "schedule={o.schedule} decides the rate at the end"),
-    (("freeze_epochs", "freeze_ramp", "freeze_norm"), lambda o: o.freeze is None, "nothing is frozen; add freeze=..."),
-    (("clip_per_group",), lambda o: o.clip_grad_norm == 0, "clip_grad_norm=0 turns clipping off"),
-    (("class_weights_normalize",), lambda o: o.class_weights is None, "there are no class weights"),
-    (
-        ("class_weights_cap",),
-        lambda o: not isinstance(o.class_weights, str),
-        "it limits weights that are computed: class_weights=balanced or effective",
-    ),
-    (("sampler_threshold",), lambda o: o.sampler != "repeat", "it belongs to sampler=repeat"),
-    (("save_conf",), lambda o: not o.save_txt, "scores are written into label files; add save_txt=True"),
-    (("save_period",), lambda o: not o.save, "save=False writes no checkpoints"),
-    (("project", "name"), lambda o: o.save_dir is not None, "save_dir={o.save_dir} replaces it"),
-    (
-        ("warmup_momentum", "warmup_bias_lr"),
-        lambda o: o.warmup_epochs == 0,
-        "warmup_epochs=0 turns the warm-up off",
-    ),
-    (
-        ("close_mosaic",),
-        # RT-DETR's trainer ends multi_scale with them; YOLO's refuses what is left.
-        lambda o: o.close_mosaic != 0 and o.mosaic == o.mixup == o.cutmix == o.multi_scale == 0,
-        "mosaic, mixup and cutmix are all 0",
-    ),
-)
-
 
 def check_effective(options: TrainOptions) -> None:
     """Raise OptionValueError when a typed option is made void by another one (nothing is accepted and ignored)."""
-    defaults = TrainOptions()
+    values = dict(options)
     lines = [
-        f"{name}={options.get(name)!r} ({options.source(name)}) has no effect: {why.format(o=options)}"
-        for names, is_void, why in _VOID
-        for name in names
-        if options.is_typed(name) and options.get(name) != defaults.get(name) and is_void(options)
+        f"{name}={options.get(name)!r} ({options.source(name)}) has no effect: {void.why.format(o=options)}"
+        for name in option_names()
+        if options.is_changed(name)
+        for void in facts(name).void
+        if void.applies(name, values)
     ]
     if lines:
         raise OptionValueError("\n".join(lines))

@@ -8,26 +8,11 @@ from typing import Any
 
 from eyas.callbacks.freeze import Phase
 from eyas.config import TrainOptions
+from eyas.config.facts import Fixed, Rehearsed
+from eyas.config.options import facts
 
 EPOCHS = 2
 BATCH = 4  # two images in each of two processes
-
-# Options that only cost time or write elsewhere, and what they are in a rehearsal.
-PLAIN: dict[str, Any] = {
-    "cache": False,
-    "device": "cpu",
-    "exist_ok": True,
-    "fraction": 1.0,
-    "name": None,
-    "plots": False,
-    "project": None,
-    "restarts": 0,
-    "resume": False,
-    "save": True,
-    "time": None,
-    "verbose": False,
-    "workers": 0,
-}
 
 
 def shortened(
@@ -48,14 +33,14 @@ def shortened(
     """
     values = options.to_dict()
     total = options.epochs
-    for name, shorten in SCALED.items():
-        if options.is_typed(name):
-            values[name] = shorten(values[name], total)
-    values |= PLAIN
+    for name in values:
+        form = facts(name).rehearsed
+        if isinstance(form, Fixed):
+            values[name] = form.value
+        elif form in SHORTEN and options.is_typed(name):
+            values[name] = SHORTEN[form](values[name], total)
     values |= {"data": str(data), "save_dir": str(folder), "processes": processes, "imgsz": imgsz, "batch": batch}
-    values |= {"epochs": EPOCHS, "amp": values["amp"] if values["amp"] in (True, False, "fp32") else True}
-    if options.is_typed("fraction") and options.fraction != 1:
-        values["fraction"] = 0.999  # still a person's wish, and still all of the images
+    values |= {"epochs": EPOCHS}
     return TrainOptions.from_dict(values, options.sources() | {"epochs": "call"})
 
 
@@ -90,14 +75,18 @@ def short_stop(value: dict[str, Any], total: int | None) -> dict[str, Any]:
     return {key: short_count(item, total) if key in ("patience", "start") else item for key, item in value.items()}
 
 
-SCALED: dict[str, Callable[[Any, int | None], Any]] = {
-    "close_mosaic": short_count,
-    "freeze": short_freeze,
-    "freeze_epochs": lambda value, total: short_phase_values({"epochs": value}, total)["epochs"],
-    "freeze_ramp": lambda value, total: min(short_length(value, total), 1.0),
-    "patience": short_count,
-    "save_period": lambda value, total: min(value, 1),
-    "stop": short_stop,
-    "val_every": lambda value, total: min(value, EPOCHS),
-    "warmup_epochs": lambda value, total: min(short_length(value, total), EPOCHS - 0.5),
+# What a form of `Rehearsed` makes of a typed value, given the epochs of the user's run if they are known.
+SHORTEN: dict[object, Callable[[Any, int | None], Any]] = {
+    Rehearsed.COUNT: short_count,
+    Rehearsed.PERIOD: lambda value, total: min(value, EPOCHS),
+    Rehearsed.EACH: lambda value, total: min(value, 1),
+    Rehearsed.WARM_UP: lambda value, total: min(short_length(value, total), EPOCHS - 0.5),
+    Rehearsed.PHASES: short_freeze,
+    Rehearsed.PHASE_LENGTH: lambda value, total: short_phase_values({"epochs": value}, total)["epochs"],
+    Rehearsed.RAMP: lambda value, total: min(short_length(value, total), 1.0),
+    Rehearsed.STOP_RULE: short_stop,
+    Rehearsed.SHARE: lambda value, total: (
+        0.999 if value != 1 else value
+    ),  # still a person's wish, and still all of the images
+    Rehearsed.PRECISION: lambda value, total: value if value in (True, False, "fp32") else True,
 }

@@ -1,4 +1,4 @@
-"""Which options a run has, where it lives, and what a resumed run may change."""
+"""Which options a run has, and those of a run that goes on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Any
 from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.config import TrainOptions, resolve
 from eyas.config.folders import project_folder
+from eyas.config.options import facts
 from eyas.config.resolve import check_effective
 from eyas.recipes import Recipe
-
-# What may change when a run goes on: nothing that would make it another training.
-RESUMABLE = {"epochs", "time", "patience", "device", "workers", "cache", "val", "val_every", "plots", "verbose"}
-RESUMABLE |= {"processes", "restarts", "save", "save_period", "save_json", "save_txt", "save_conf", "resume", "model"}
 
 
 def merge_options(
@@ -62,13 +59,14 @@ def resume_options(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any]]
     stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
     changed = {name: value for name, value in options if options.is_typed(name) and value != stored.get(name)}
     where = set() if isinstance(options.resume, str) else {"project", "name", "save_dir"}
-    refused = sorted(set(changed) - RESUMABLE - where)
+    free = {name for name in changed if facts(name).resumable}
+    refused = sorted(set(changed) - free - where)
     if refused:
         raise ValueError(
             f"{', '.join(refused)} cannot change when a run is resumed: it would be another training. "
             f"Leave it out, or start a new run with model={path}."
         )
-    for name in sorted(set(changed) & RESUMABLE):
+    for name in sorted(free):
         setattr(stored, name, changed[name])
     stored.resume, stored.model, stored.save_dir = str(path), str(path), str(path.parent.parent)
     check_unfinished(path, checkpoint, changed.get("epochs"), stored.time)

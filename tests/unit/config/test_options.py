@@ -22,7 +22,8 @@ from eyas.config import (
     option_names,
     resolve,
 )
-from eyas.config.errors import SYNONYMS, UNSUPPORTED
+from eyas.config.errors import UNSUPPORTED
+from eyas.config.options import facts, synonyms
 
 # Defaults of spec core G that hold here unchanged; None there or "auto" here is tested separately.
 SPEC_DEFAULTS = {
@@ -211,9 +212,22 @@ def test_options_of_other_trainers_are_refused_with_a_reason(name):
         TrainOptions(**{name: 1})
 
 
+@pytest.mark.parametrize("name", option_names("train"))
+def test_every_option_of_training_states_its_facts(name):
+    known = facts(name)
+    assert known.resumable is not None, "may a run that goes on change it?"
+    assert known.told_by is not None, "who tells what it did?"
+    others = {other for void in known.void for other in void.others}
+    assert others <= set(option_names()) - {name}
+    assert known.argument is None or known.needs is not None
+
+
 def test_synonyms_lead_to_real_options():
-    assert set(SYNONYMS.values()) <= set(option_names())
-    assert not set(SYNONYMS) & set(option_names())
+    assert not set(synonyms()) & set(option_names())
+    for name, other in [("learning_rate", "lr0"), ("weights", "model"), ("fp16", "amp"), ("out", "save_dir")]:
+        assert synonyms()[name] == other
+    listed = [other for name in option_names() for other in facts(name).also]
+    assert len(listed) == len(set(listed)) == 39, "a name leads to one option"
 
 
 def test_assignment_is_validated_and_remembered():
