@@ -107,7 +107,12 @@ def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
 
     A resumed run then draws what an uninterrupted one would, in every process, without storing each one's generator.
     """
-    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, step, rank)).generate_state(1, np.uint64)[0]))
+    torch.manual_seed(step_seed(seed, epoch, step, rank))
+
+
+def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Return the seed of torch's generators in one step of one process."""
+    return int(np.random.SeedSequence((seed, epoch, step, rank)).generate_state(1, np.uint64)[0])
 
 
 @contextmanager

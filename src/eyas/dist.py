@@ -58,6 +58,12 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
+def restart_limit() -> int | None:
+    """How often the launcher may start the processes again; None without a launcher that says so."""
+    limit = os.environ.get("TORCHELASTIC_MAX_RESTARTS")
+    return None if limit is None else int(limit)
+
+
 # -- the group of processes --------------------------------------------------------------------------------------------
 def start(device: torch.device | str = "cpu") -> bool:
     """Join the group that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe; return whether this call did so.

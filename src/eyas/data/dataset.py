@@ -12,6 +12,7 @@ import random
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -91,6 +92,11 @@ class TrainDataset:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def effects(self) -> dict[str, object]:
+        """Return what it does to images, by option."""
+        told = asdict(self.settings) | {"imgsz": self.imgsz, "seed": self.seed}
+        return told | self.index.effects() | self.store.effects()
 
     def params(self, key: SampleKey) -> SampleParams:
         """The augmentation parameters of one sample, without loading anything."""

@@ -49,6 +49,7 @@ class ImageIndex:
         boxes: (T, 4) float32 cxcywh, normalised by the image size.
         names: {class id: name}.
         report: what was found and what was wrong.
+        chosen: by which rules images and labels were chosen when it was built, see `effects`.
         cache_key: hash that covers absolute paths, file sizes and times on this machine.
     """
 
@@ -68,6 +69,7 @@ class ImageIndex:
         self.names = dict(names)
         self.report = report
         self.cache_key = cache_key
+        self.chosen: dict[str, object] = {}
         self._shared: dict[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -75,6 +77,10 @@ class ImageIndex:
 
     def __repr__(self) -> str:
         return f"ImageIndex({self.report.summary()})"
+
+    def effects(self) -> dict[str, object]:
+        """Return by which rules its images and labels were chosen, by option."""
+        return dict(self.chosen)
 
     def path(self, i: int) -> str:
         """Absolute path of image i."""
@@ -190,6 +196,7 @@ def build_index(
     found = _Found(source, settings, *_find(source, fraction, split))
     index = _load_or_scan(found, _cache_file(found, fraction, cache_dir), workers)
     _check_usable(index, split, classes)
+    index.chosen = {"fraction": fraction, "single_cls": single_cls, "classes": settings["classes"] or sorted(names)}
     return index
 
 

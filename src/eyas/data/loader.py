@@ -50,7 +50,7 @@ class EpochLoader:
         prefetch: int = 4,
         pin_memory: bool = False,
     ) -> None:
-        self.dataset, self.sampler = dataset, sampler
+        self.dataset, self.sampler, self.wanted = dataset, sampler, workers
         self.workers = max(min(workers, len(sampler)), 0)
         self._loader: DataLoader[Any] | None = DataLoader(
             _Guarded(dataset),  # type: ignore[arg-type]  # only __getitems__ is used
@@ -76,6 +76,10 @@ class EpochLoader:
     def images(self) -> int:
         """Images in an epoch, over all ranks; a repeated one counts as often as it is repeated."""
         return self.sampler.images
+
+    def effects(self) -> dict[str, object]:
+        """Return how it loads, by option; that a short epoch needs fewer workers is no contradiction."""
+        return {"workers": max(self.workers, self.wanted)} | self.sampler.effects()
 
     def __len__(self) -> int:
         """Batches in an epoch, of this rank."""

@@ -62,6 +62,10 @@ class Order(Protocol):
         """(n,) int64 dataset indices in the order of this epoch."""
         ...
 
+    def effects(self) -> dict[str, object]:
+        """What decides it, by option."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class EpochOrder:
@@ -82,6 +86,10 @@ class EpochOrder:
         if not self.shuffle:
             return np.arange(self.n)
         return generator(Purpose.ORDER, seed=self.seed, epoch=epoch).permutation(self.n)
+
+    def effects(self) -> dict[str, object]:
+        """Return what decides it, by option."""
+        return {"sampler": None, "seed": self.seed}
 
 
 class WeightedOrder:
@@ -125,6 +133,10 @@ class WeightedOrder:
         visits = line[np.minimum(places, len(line) - 1)]  # the last end may fall short of n by a rounding error
         return rng.permutation(visits)
 
+    def effects(self) -> dict[str, object]:
+        """Return what decides it, by option."""
+        return {"sampler": self.name, "seed": self.seed}
+
 
 class RepeatOrder(WeightedOrder):
     """Images of rare classes several times, all others once (see `repeat_factors`).
@@ -138,6 +150,10 @@ class RepeatOrder(WeightedOrder):
     def __init__(self, image_classes: ImageClasses, *, threshold: float = 0.1, seed: int = 0) -> None:
         self.threshold = threshold
         super().__init__(repeat_factors(image_classes, threshold), seed)
+
+    def effects(self) -> dict[str, object]:
+        """Return what decides it, by option."""
+        return super().effects() | {"sampler_threshold": self.threshold}
 
 
 class BalancedOrder(WeightedOrder):
@@ -210,6 +226,7 @@ class TrainBatchSampler:
         if order.n < 1:
             raise ValueError("the training set is empty: there is nothing to load")
         self.order = order
+        self.wanted = batch
         self.batch = min(batch, order.n)
         if self.batch < world_size:
             raise ValueError(
@@ -249,6 +266,10 @@ class TrainBatchSampler:
                 keys.append(SampleKey(epoch, position, order[position], partners, closed))
             yield keys
 
+    def effects(self) -> dict[str, object]:
+        """Return how it cuts the order, and what decides that, by option; fewer images than a batch are one batch."""
+        return {"batch": max(self.batch, self.wanted)} | self.order.effects()
+
     def _positions(self, first: int) -> range:
         start, stop = rank_share(first, min(first + self.batch, self.order.n), self.rank, self.world_size)
         if start < stop:
@@ -275,6 +296,10 @@ class EvalBatchSampler:
 
     def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:
         """Images that are measured are the same in every epoch."""
+
+    def effects(self) -> dict[str, object]:
+        """Return nothing: what it yields is the data set's choice."""
+        return {}
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -60,13 +60,18 @@ class ImageStore:
         self.index = index
         self.imgsz = imgsz
         self.stretch = stretch
+        self.wanted: CacheMode = ("disk" if cache == "disk" else "ram") if cache else False
         self.cache_mode: CacheMode = False
         self._pixels: PixelCache | None = None
-        if cache:
-            self._open_cache("disk" if cache == "disk" else "ram", cache_root(cache_dir) / "images")
+        if self.wanted:
+            self._open_cache(self.wanted, cache_root(cache_dir) / "images")
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def effects(self) -> dict[str, object]:
+        """Return where it keeps images, by option; a cache that does not fit was warned of, and counts as one."""
+        return {"cache": self.wanted}
 
     def resized_shapes(self) -> np.ndarray:
         """(N, 2) int64 (h, w) of every loaded image."""

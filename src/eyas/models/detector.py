@@ -91,6 +91,7 @@ class Detector(nn.Module):
         self.args: Any = None
         self.class_weights: Any = None
         self.criterion: Any = None
+        self.remapped: bool | None = None
         self.inplace = False
         self.build(table)
         if verbose:
@@ -207,6 +208,7 @@ class Detector(nn.Module):
         rows = class_rows(source.names, self.names) if remap else None
         first = next((k for k, v in target.items() if v.ndim == 4), "")
         copied = copy_state(target, state, class_keys=self.class_keys(), rows=rows, first_conv=first)
+        self.remapped = remap
         if verbose:
             LOGGER.info("Loaded %d of %d tensors from the given weights", len(copied), len(target))
         return len(copied)
@@ -220,6 +222,10 @@ class Detector(nn.Module):
     def call_to_load(cls, weights: str | Path) -> str:
         """Return what to write to load published weights of this class, by name or from a file."""
         return f"{cls.opened_by}({cls.model_for(weights)!r}).load({str(weights)!r})"
+
+    def effects(self) -> dict[str, object]:
+        """Return how it took over weights, by option; nothing if it was given none."""
+        return {} if self.remapped is None else {"cls_remap": self.remapped}
 
     # --- inference --------------------------------------------------------------------------------------------------
 

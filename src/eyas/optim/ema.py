@@ -37,6 +37,10 @@ class ModelEMA:
         """Return the decay after so many updates."""
         return self.decay_limit * (1 - math.exp(-updates / self.tau))
 
+    def effects(self) -> dict[str, object]:
+        """Return how it averages, by option; nothing while nobody has moved it."""
+        return {"ema_decay": self.decay_limit, "ema_tau": self.tau} if self.updates else {}
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move one step towards ``model``; parameters and floating buffers alike."""

@@ -7,21 +7,18 @@ read from its code, before anything runs.
 
 from __future__ import annotations
 
-import dis
-import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eyas.augment.settings import AugmentSettings
 from eyas.callbacks.base import UNASKED, Callback, Decision
+from eyas.config import TrainOptions, option_names
+from eyas.config.options import facts
 from eyas.metrics.detection import FITNESS_WEIGHTS, fitness
-from eyas.run.overrides import codes, names_in, overrides
-
-if TYPE_CHECKING:
-    from eyas.config import TrainOptions
-    from eyas.train.trainer import BaseTrainer
+from eyas.run.overrides import overrides
+from eyas.run.protocol import Component, Run
+from eyas.run.reading import Reading, arguments_read, read
 
 
 class ConflictError(ValueError):
@@ -30,40 +27,26 @@ class ConflictError(ValueError):
 
 @dataclass(frozen=True)
 class Method:
-    """What a stock method does for options and components, and so what is lost when it is replaced.
+    """What a stock method does for others, and so what is lost when it is replaced; its options say so themselves.
 
     Attributes:
         adjusters: adjusters that it calls.
-        options: options that it alone reads.
-        arguments: option -> argument through which the method is told its value.
         calls: other methods that it calls; one that is replaced and not called takes its options with it.
     """
 
     adjusters: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-    arguments: tuple[tuple[str, str], ...] = ()
     calls: tuple[str, ...] = ()
 
 
-AUGMENTATION = tuple(AugmentSettings.__dataclass_fields__)
-
-METHODS: dict[str, Method] = {
-    "build_optimizer": Method(
-        adjusters=("adjust_param_groups",),
-        arguments=(("optimizer", "name"), ("lr0", "lr"), ("momentum", "momentum"), ("weight_decay", "decay")),
-    ),
+CALLS: dict[str, Method] = {
+    "build_optimizer": Method(adjusters=("adjust_param_groups",)),
     "optimizer_step": Method(adjusters=("adjust_gradients",)),
-    "preprocess_batch": Method(options=("multi_scale",)),
-    "get_dataloader": Method(options=("workers", "sampler", "sampler_threshold"), calls=("build_dataset",)),
-    "build_dataset": Method(options=("cache", "fraction", "classes", *AUGMENTATION)),
-    "get_validator": Method(options=("conf", "iou", "max_det", "save_json", "save_txt", "save_conf")),
-    "set_model_attributes": Method(options=("nms", "agnostic_nms")),
-    "get_model": Method(options=("cls_remap",)),
-    "lf": Method(options=("schedule", "cos_lr", "lrf")),
+    "get_dataloader": Method(calls=("build_dataset",)),
+    "set_rates": Method(adjusters=("adjust_schedule", "adjust_rates"), calls=("lf",)),
 }
 
 
-def refuse_conflicts(trainer: BaseTrainer) -> None:
+def refuse_conflicts(trainer: Run) -> None:
     """Stop a run whose customisations fight.
 
     Raises:
@@ -74,7 +57,7 @@ def refuse_conflicts(trainer: BaseTrainer) -> None:
         raise ConflictError("\n".join(lines))
 
 
-def refuse_option_beside_component(components: list[Callback], options: TrainOptions) -> None:
+def refuse_option_beside_component(components: Sequence[Callback], options: TrainOptions) -> None:
     """Stop if an option asks for what a given component already decides.
 
     Raises:
@@ -91,9 +74,9 @@ def refuse_option_beside_component(components: list[Callback], options: TrainOpt
         raise ConflictError("\n".join(lines))
 
 
-def shared_decisions(components: list[Callback]) -> Iterator[str]:
+def shared_decisions(components: Sequence[Component]) -> Iterator[str]:
     """Yield a line for every decision that two components make."""
-    first: dict[str, Callback] = {}
+    first: dict[str, Component] = {}
     for component in components:
         if component.decides is None:
             continue
@@ -103,9 +86,10 @@ def shared_decisions(components: list[Callback]) -> Iterator[str]:
             yield f"two components decide {component.decides}: {names}; give one of them."
 
 
-def void_by_override(trainer: BaseTrainer) -> Iterator[str]:
+def void_by_override(trainer: Run) -> Iterator[str]:
     """Yield a line for everything asked for that a replaced method makes void."""
-    replaced = {name: fn for name, fn in overrides(type(trainer)).items() if name in METHODS}
+    needed = {facts(name).needs for name in option_names("train")}
+    replaced = {name: fn for name, fn in overrides(type(trainer)).items() if name in needed | set(CALLS)}
     if "lf" in replaced:
         for component in trainer.callbacks.callbacks:
             if component.decides == Decision.SCHEDULE:
@@ -114,28 +98,41 @@ def void_by_override(trainer: BaseTrainer) -> Iterator[str]:
                     "give one of them."
                 )
     for name, fn in replaced.items():
-        lost = lost_methods(type(trainer), name, fn, replaced)
-        for component in trainer.callbacks.callbacks:
-            for adjuster in (a for method in lost for a in METHODS[method].adjusters):
-                if (
-                    adjusts(component, adjuster)
-                    and component.origin not in UNASKED
-                    and adjuster not in names_reached(type(trainer), fn)
-                ):
-                    yield (
-                        f"{asked(component, trainer.args)} has no effect: {fn.__qualname__}() replaces {name}() and "
-                        f"calls neither super().{name}() nor self.adjust({adjuster!r}, ...). Remove one of the two."
-                    )
-        options = [o for method in lost for o in METHODS[method].options]
-        options += [o for o, argument in METHODS[name].arguments if lost and argument not in reads(fn)]
-        mentioned = names_reached(type(trainer), fn)
-        for option in options:
-            if trainer.args.is_typed(option) and option not in mentioned:
-                value = f"{option}={trainer.args.get(option)!r} ({trainer.args.source(option)})"
-                yield f"{value} has no effect: {fn.__qualname__}() decides it itself. Remove one of the two."
+        reading = read(type(trainer), fn)
+        if name in reading.stock:
+            continue
+        calls = CALLS.get(name, Method()).calls
+        lost = [name, *(other for other in calls if other not in reading.own and other not in replaced)]
+        yield from void_components(trainer, name, fn, lost, reading)
+        yield from void_options(trainer, fn, lost, reading)
 
 
-def refuse_second_fitness(trainer: BaseTrainer, own: float | None) -> None:
+def void_components(
+    trainer: Run, name: str, fn: Callable[..., Any], lost: list[str], reading: Reading
+) -> Iterator[str]:
+    """Yield a line for every component that a person asked for and whose adjuster is no longer called."""
+    adjusters = [a for method in lost for a in CALLS.get(method, Method()).adjusters if a not in reading.adjusters]
+    for component in trainer.callbacks.callbacks:
+        for adjuster in adjusters:
+            if component.adjusts(adjuster) and component.origin not in UNASKED:
+                yield (
+                    f"{asked(component, trainer.args)} has no effect: {fn.__qualname__}() replaces {name}() and "
+                    f"calls neither super().{name}() nor self.adjust({adjuster!r}, ...). Remove one of the two."
+                )
+
+
+def void_options(trainer: Run, fn: Callable[..., Any], lost: list[str], reading: Reading) -> Iterator[str]:
+    """Yield a line for every typed option that only a lost method reads."""
+    arguments = arguments_read(fn)
+    for option in option_names("train"):
+        known = facts(option)
+        told = known.argument is not None and {known.argument, "*"} & arguments
+        if known.needs in lost and trainer.args.is_typed(option) and not told and not reading.reads(option):
+            value = f"{option}={trainer.args.get(option)!r} ({trainer.args.source(option)})"
+            yield f"{value} has no effect: {fn.__qualname__}() decides it itself. Remove one of the two."
+
+
+def refuse_second_fitness(trainer: Run, own: float | None) -> None:
     """Stop if an override of ``validate()`` returns a fitness of its own while a component was asked to choose.
 
     Its code cannot tell whether an override only adds metrics, so this is asked at the first validation.
@@ -155,52 +152,7 @@ def refuse_second_fitness(trainer: BaseTrainer, own: float | None) -> None:
             )
 
 
-def lost_methods(cls: type, name: str, fn: Callable[..., Any], replaced: dict[str, Any]) -> list[str]:
-    """Return the stock methods that no longer run because ``fn`` replaced ``name``: none if it calls the stock one."""
-    called = names_reached(cls, fn)
-    if name in called:
-        return []
-    return [name, *(other for other in METHODS[name].calls if other not in called and other not in replaced)]
-
-
-def adjusts(component: Callback, adjuster: str) -> bool:
-    """Whether a component has an adjuster of its own that it cannot do without."""
-    return getattr(type(component), adjuster) is not getattr(Callback, adjuster) and component.needs(adjuster)
-
-
-def asked(component: Callback, options: TrainOptions) -> str:
+def asked(component: Component, options: TrainOptions) -> str:
     """Say who asked for a component, in the words the user wrote."""
     typed = [f"{name}={options.get(name)!r}" for name in component.options if options.is_typed(name)]
     return ", ".join(typed) + f" ({component.origin})" if typed else f"the {type(component).__name__} component"
-
-
-def names_reached(cls: type, fn: Callable[..., Any]) -> set[str]:
-    """Return what a method mentions, and what the user's own methods that it mentions do."""
-    own = {
-        name: inspect.unwrap(value)
-        for base in cls.__mro__
-        if base is not object and not base.__module__.startswith("eyas.")
-        for name, value in vars(base).items()
-        if inspect.isfunction(value)
-    }
-    found, waiting = set[str](), [fn]
-    while waiting:
-        new = names_in(waiting.pop()) - found
-        found |= new
-        waiting += [own[name] for name in new if name in own and own[name] is not fn]
-    return found
-
-
-def reads(fn: Callable[..., Any]) -> set[str]:
-    """Return arguments whose value a function's code uses."""
-    names = set(inspect.signature(fn).parameters)
-    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in inspect.signature(fn).parameters.values()):
-        return {argument for method in METHODS.values() for _, argument in method.arguments}
-    used: set[str] = set()
-    for code in codes(fn.__code__):
-        for step in dis.get_instructions(code):
-            if any(
-                load in step.opname for load in ("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")
-            ):  # 3.13 joins two in one
-                used |= set(step.argval) if isinstance(step.argval, tuple) else {step.argval}
-    return used & names

@@ -17,6 +17,10 @@ class Pictures(Callback):
 
     on = "main"
 
+    def effects(self) -> dict[str, object]:
+        """Return that it draws."""
+        return {"plots": True}
+
     def on_train_start(self, trainer: Run) -> None:
         dataset = getattr(trainer.train_loader, "dataset", None)  # a user's own loader may read anything
         if isinstance(dataset, TrainDataset):

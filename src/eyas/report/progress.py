@@ -21,6 +21,10 @@ class ConsoleReport(Callback):
     def __init__(self, enabled: bool = True) -> None:
         self.console = RunConsole(enabled=enabled)
 
+    def effects(self) -> dict[str, object]:
+        """Return whether it speaks."""
+        return {"verbose": self.console.enabled}
+
     def on_train_start(self, trainer: Run) -> None:
         self.console.device = trainer.device
         self.console.start(overview.decision_rows(trainer), self.header(trainer))

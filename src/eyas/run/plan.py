@@ -27,6 +27,7 @@ class Plan:
         batch: images per forward pass.
         batches: forward passes per epoch.
         accumulate: forward passes per optimizer step.
+        nbs: images of a step for which the option ``weight_decay`` is meant.
         updates: optimizer steps in the whole run.
         warmup_batches: forward passes until the rate has reached its schedule.
         optimizer: class name.
@@ -61,6 +62,7 @@ class Plan:
     ema_tau: float
     close_mosaic: int
     from_scratch: bool = True
+    nbs: int = 64
     decisions: tuple[Choice, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Run(Protocol):
         callbacks: who hangs in the loop.
         epoch, step: where the run stands, 0-based; epochs: its length, which a ``time`` budget estimates anew.
         start_epoch: where this process began; resume_from: the checkpoint it went on from, else None.
-        from_scratch: whether it began with random weights.
+        from_scratch: whether it began with random weights; holds_given: whether given weights are in the network.
         accumulate: batches for each step of the optimizer.
         batch, loss, loss_items: of the latest step.
         meter, epoch_log, history: means of the losses so far; numbers to add to this epoch's row; all rows.
@@ -128,6 +128,7 @@ class Run(Protocol):
     start_epoch: int
     resume_from: dict[str, Any] | None
     from_scratch: bool
+    holds_given: bool
     accumulate: int
     batch: Batch
     loss: Tensor
@@ -143,6 +144,7 @@ class Run(Protocol):
     time_is_up: bool
     freeze_layer_names: list[str]
     exception: BaseException | None
+    effects: Any  # of `eyas.prove`, None until the first validation
 
     @property
     def callbacks(self) -> Hooks: ...
@@ -165,6 +167,9 @@ class Run(Protocol):
 
     def lf(self, fraction: float) -> float:
         """Multiplier of all rates after this share of the run."""
+
+    def size_of_step(self) -> int | None:
+        """Side in pixels that this step's images should have; None if that is not known."""
 
     def closing_epochs(self) -> int:
         """How many last epochs go without mosaic and mixing."""

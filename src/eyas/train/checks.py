@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eyas import dist
+from eyas.config import TrainOptions
 from eyas.log import warn
-from eyas.models import Detector, detector_class
+from eyas.models import Detector, detector_class, model_table
+from eyas.prove.conflicts import ConflictError
 from eyas.run.tracking import TrainingDiverged
 
 
@@ -90,3 +92,32 @@ def refuse_divergence(losses: Mapping[str, float], model: nn.Module, epoch: int,
             f"{', '.join(broken)} became nan or infinite in epoch {epoch}; {kept}. "
             f"The learning rate was {rate:g}: try a smaller lr0, or amp=False."
         )
+
+
+def refuse_other_table(model: nn.Module, cfg: Any, options: TrainOptions) -> None:
+    """Stop if ``get_model()`` built a network of ours from another table than the one that it was given.
+
+    Raises:
+        ConflictError: names both.
+    """
+    built = getattr(model, "yaml", None)  # of ours; a user's own network may be made from anything
+    if not isinstance(built, Mapping) or not built.get("yaml_file") or not options.is_typed("model"):
+        return
+    asked = model_table(cfg)
+    if any(asked.get(key) != built.get(key) for key in ("yaml_file", "scale")):
+        raise ConflictError(
+            f"model={options.model!r} ({options.source('model')}) has no effect: get_model() made a "
+            f"{type(model).__name__} of {Path(built['yaml_file']).stem}. Remove one of the two."
+        )
+
+
+def holds(model: nn.Module, weights: Any) -> bool:
+    """Whether a network holds a tensor of the weights that it was given; True where they cannot be looked at."""
+    state = weights.get("model") if isinstance(weights, Mapping) else None
+    if not isinstance(state, Mapping):
+        return True
+    given: dict[torch.Size, list[Tensor]] = {}
+    for tensor in state.values():
+        given.setdefault(tensor.shape, []).append(tensor)
+    own = [p.detach() for p in model.parameters() if p.ndim > 1]
+    return any(torch.equal(p.float().cpu(), t.float().cpu()) for p in own for t in given.get(p.shape, []))

@@ -52,4 +52,6 @@ def reports(mine: list[Callback], options: TrainOptions) -> list[Callback]:
     """Return what people look at; a report of the user's class replaces the stock one."""
     found: list[Callback] = [ConsoleReport(enabled=options.verbose)]
     found += [Pictures()] if options.plots else []
+    for stock in found:
+        stock.origin = "default"
     return [next((c for c in mine if isinstance(c, type(stock))), stock) for stock in found]

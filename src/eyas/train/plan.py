@@ -122,6 +122,7 @@ def make_plan(
         weight_decay=scaled_decay(choices, recipe, batch * length["accumulate"]),
         **choose_ends(choices, recipe, length["epochs"], length["updates"]),
         from_scratch=from_scratch,
+        nbs=options.nbs or recipe.nbs,
         decisions=tuple(choices.decisions),
     )
 

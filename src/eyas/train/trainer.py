@@ -213,6 +213,7 @@ class BaseTrainer:
         conflicts.refuse_conflicts(self)
         self.setup()
         self.run_callbacks("on_pretrain_routine_end")
+        effects.prove_setup(self)
 
     def begin(self) -> None:
         """Start the clock of the run."""
@@ -303,9 +304,11 @@ class BaseTrainer:
 
     def setup_model(self, cfg: Any, weights: Any) -> None:
         """Turn ``self.model`` from a name, path or checkpoint into a module; a module stays what it is."""
-        self.from_scratch = weights is None
+        self.from_scratch, self.holds_given = weights is None, True
         if not isinstance(self.model, nn.Module):
             self.model = self.get_model(cfg=cfg, weights=weights, verbose=self.args.verbose and dist.is_main())
+            checks.refuse_other_table(self.model, cfg, self.args)
+            self.holds_given = checks.holds(self.model, weights)
             checks.warn_if_not_portable(self.model)
 
     def setup_loaders(self) -> None:

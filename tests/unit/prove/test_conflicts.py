@@ -10,14 +10,7 @@ import torch
 
 from eyas import Callback, DetectionTrainer
 from eyas.callbacks import ClipGradNorm, LayerRates, Schedule
-from eyas.prove.conflicts import (
-    ConflictError,
-    reads,
-    refuse_conflicts,
-    refuse_second_fitness,
-    void_by_override,
-)
-from eyas.run.overrides import names_in, overrides
+from eyas.prove.conflicts import ConflictError, refuse_conflicts, refuse_second_fitness, void_by_override
 
 
 class OwnStep(DetectionTrainer):
@@ -132,13 +125,6 @@ def test_a_fitness_by_override_and_by_option() -> None:
     refuse_second_fitness(run, 0.1 * 0.4 + 0.9 * 0.2)  # the stock fitness was passed on
     with pytest.raises(ConflictError, match=r"best_by=.*Own\.validate"):
         refuse_second_fitness(run, 0.4)
-
-
-def test_reading_code() -> None:
-    assert "optimizer_step" in names_in(Polite.optimizer_step)
-    assert reads(OwnOptimizer.build_optimizer) >= {"name", "lr", "momentum", "decay"}  # *args may hold them
-    assert reads(Deaf.build_optimizer) == {"model", "lr"}
-    assert set(overrides(Deaf)) == {"build_optimizer"} and overrides(DetectionTrainer) == {}
 
 
 class Helped(DetectionTrainer):

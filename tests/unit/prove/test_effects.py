@@ -12,34 +12,34 @@ from torch import nn
 
 from eyas.callbacks import Callback, CallbackList, ClipGradNorm
 from eyas.config import TrainOptions, option_names
-from eyas.prove import effects
-from eyas.prove.witnesses import WITNESSES
+from eyas.config.facts import Teller
+from eyas.config.options import facts
+from eyas.prove import effects, hooks, settings
 
 
-def test_every_option_of_training_has_a_witness() -> None:
-    """A new option must say where its effect is seen: in this table, or in its component."""
-    told = set(WITNESSES) | set(effects.owners())
-    assert set(option_names("train")) <= told
-    assert set(WITNESSES) <= set(option_names("train"))
-
-
-def test_every_due_hook_exists_and_names_real_methods() -> None:
+def test_every_due_hook_and_every_suspect_is_real() -> None:
     from eyas.callbacks import ADJUSTERS, EVENTS
+    from eyas.callbacks.stock import FIRST, LAST
     from eyas.train import DetectionTrainer
 
     later = {"on_model_save", "adjust_checkpoint", "on_fit_epoch_end", "on_train_end", "on_exception", "teardown"}
-    assert set(effects.DUE) | later == {*ADJUSTERS, *EVENTS}
-    methods = {m for callers in effects.DUE.values() for m in callers} | set(effects.ANY_HOOK)
-    methods |= {m for witness in WITNESSES.values() for m in witness.methods}
+    assert set(hooks.DUE) | later == {*ADJUSTERS, *EVENTS}
+    known = {name: facts(name) for name in option_names("train")}
+    methods = {m for callers in hooks.DUE.values() for m in callers} | set(hooks.ANY_HOOK)
+    methods |= {m for makers in settings.MAKERS.values() for m in makers}
+    methods |= {f.needs for f in known.values() if f.needs}
+    methods |= {m for f in known.values() for m in f.adjusted_by if m not in ADJUSTERS}
     assert [m for m in sorted(methods) if not hasattr(DetectionTrainer, m)] == []
+    owned = {name for cls in (*FIRST, *LAST) for name in cls.options}
+    assert {name for name, f in known.items() if f.told_by is Teller.COMPONENT} == owned - {"schedule", "cos_lr", "lrf"}
 
 
 def test_only_what_a_person_changed_needs_a_witness() -> None:
     args = TrainOptions(mosaic=0.5, mixup=0.0, lr0=None)
     args.seed = 3
-    assert effects.changed_options(args) == ["seed", "mosaic"]
+    assert settings.changed_options(args) == ["seed", "mosaic"]
     recipe = TrainOptions.from_layers({"mosaic": 0.5}, {"mosaic": "recipe"})
-    assert effects.changed_options(recipe) == []
+    assert settings.changed_options(recipe) == []
 
 
 class Counted(Callback):
@@ -55,14 +55,14 @@ def trainer_with(*callbacks: Callback, world_size: int = 0) -> Any:
 
 def test_a_hook_that_ran_everywhere_is_fine() -> None:
     trainer = trainer_with(Counted(), world_size=2)
-    assert effects.missing_calls(trainer, [{"Counted.0.adjust_loss": 4}, {"Counted.0.adjust_loss": 4}]) == []
+    assert hooks.missing_calls(trainer, [{"Counted.0.adjust_loss": 4}, {"Counted.0.adjust_loss": 4}]) == []
 
 
 def test_a_hook_that_a_rank_skipped_is_named_with_the_rank() -> None:
     trainer = trainer_with(Counted(), world_size=2)
-    (line,) = effects.missing_calls(trainer, [{"Counted.0.adjust_loss": 4}, {"Counted.0.adjust_loss": 0}])
+    (line,) = hooks.missing_calls(trainer, [{"Counted.0.adjust_loss": 4}, {"Counted.0.adjust_loss": 0}])
     assert line.startswith("Counted: adjust_loss was registered and has not been called on rank 1: ")
-    (line,) = effects.missing_calls(trainer, [{"Counted.0.adjust_loss": 4}, {}])
+    (line,) = hooks.missing_calls(trainer, [{"Counted.0.adjust_loss": 4}, {}])
     assert "rank 1" in line, "dropped on the way to the other process"
 
 
@@ -71,16 +71,16 @@ def test_a_callback_for_the_main_process_is_missed_nowhere_else() -> None:
     callback.on = "main"
     trainer = trainer_with(callback, world_size=2)
     calls = [{"Counted.0.adjust_loss": 4}, {}]
-    assert effects.missing_calls(trainer, calls) == []
-    assert effects.hook_table(calls) == {"Counted.0.adjust_loss": [4, None]}
+    assert hooks.missing_calls(trainer, calls) == []
+    assert hooks.hook_table(calls) == {"Counted.0.adjust_loss": [4, None]}
 
 
 def test_components_of_defaults_may_be_left_out() -> None:
     clip = ClipGradNorm(10)
     clip.origin = "default"
-    assert effects.missing_calls(trainer_with(clip), [{}]) == []
+    assert hooks.missing_calls(trainer_with(clip), [{}]) == []
     clip.origin = "component"
-    assert "adjust_gradients" in effects.missing_calls(trainer_with(clip), [{}])[0]
+    assert "adjust_gradients" in hooks.missing_calls(trainer_with(clip), [{}])[0]
 
 
 def test_late_receivers_wait_for_the_next_time_unless_there_is_none() -> None:
@@ -88,9 +88,9 @@ def test_late_receivers_wait_for_the_next_time_unless_there_is_none() -> None:
     trainer.callbacks.fire("on_train_start", None)
     trainer.callbacks.adjust("adjust_loss", None, 1)
     trainer.callbacks.add(Counted())
-    assert effects.missing_calls(trainer, [effects.hook_calls(trainer)]) == []
+    assert hooks.missing_calls(trainer, [hooks.hook_calls(trainer)]) == []
     trainer.callbacks.add_function("on_train_start", print)
-    (line,) = effects.missing_calls(trainer, [effects.hook_calls(trainer)])
+    (line,) = hooks.missing_calls(trainer, [hooks.hook_calls(trainer)])
     assert line.startswith("print: on_train_start was registered") and "Add it before train()" in line
 
 
@@ -119,4 +119,4 @@ def test_frozen_tensors_include_statistics_and_their_hash_is_of_the_bytes() -> N
     ],
 )
 def test_values_are_shown_short(value: object, text: str) -> None:
-    assert effects.short(value) == text
+    assert settings.short(value) == text
