@@ -82,10 +82,13 @@ def test_the_stock_trainer_proves_every_setting(options: Any) -> None:
     assert seen.keys() >= changed.keys()
     assert None not in seen.values()
     assert seen["lr0"] == [0.02]
-    assert seen["lrf"][2] == pytest.approx(0.1)
+    assert seen["lrf"] == pytest.approx(0.1)
+    assert (seen["schedule"], seen["cos_lr"]) == ("cosine", True)
+    assert seen["weight_decay"] == pytest.approx(0.01), "in the option's unit, not in that of a step"
+    assert seen["momentum"] == pytest.approx(0.7) and seen["nbs"] == 16 and seen["warmup_epochs"] == 0.5
     assert seen["scale"] == [0.8, 1.2]
-    assert seen["clip_grad_norm"] == "no ClipGradNorm"
-    assert seen["close_mosaic"] == "off from epoch 1"
+    assert seen["clip_grad_norm"] == "off"
+    assert seen["close_mosaic"] == 1
     assert found["settings"]["mosaic"] == {"value": 0.25, "source": "call", "seen": 0.25}
 
 
@@ -144,7 +147,7 @@ def test_an_optimizer_with_other_rates_than_typed(options: Any) -> None:
             return optimizer
 
     text = failing(options, Stubborn, lr0=0.01)
-    assert text.startswith("lr0=0.01 (call) has had no effect by the first validation: the run has [0.125]; ")
+    assert text.startswith("lr0=0.01 (call) has no effect: the run has [0.125]; ")
     assert "Stubborn.build_optimizer() probably decides it itself" in text
 
 
@@ -187,7 +190,7 @@ class OwnLoader(DetectionTrainer):
 
 def test_augmentation_that_a_foreign_loader_never_sees(options: Any) -> None:
     text = failing(options, OwnLoader, mosaic=0.5, workers=None)
-    assert text.splitlines()[-1].startswith("mosaic=0.5 (call) has had no effect by the first validation: ")
+    assert text.splitlines()[-1].startswith("mosaic=0.5 (call) has no effect: ")
     assert "OwnLoader.get_dataloader() probably decides it itself" in text
 
 
@@ -210,7 +213,7 @@ def test_a_data_set_with_other_augmentation_than_typed(options: Any) -> None:
             return dataset
 
     text = failing(options, Closed, mosaic=0.5)
-    assert text.startswith("mosaic=0.5 (call) has had no effect by the first validation: the run has 0; ")
+    assert text.startswith("mosaic=0.5 (call) has no effect: the run has 0; ")
     assert "Closed.build_dataset()" in text
 
 
@@ -250,7 +253,7 @@ def test_a_foreign_loss_must_mention_the_gain(options: Any) -> None:
 
     assert effects_of(run(options, Trainer, box=5.0))["settings"]["box"]["seen"] == "read by Foreign"
     text = failing(options, Trainer, dfl=2.0)
-    assert text.startswith("dfl=2.0 (call) has had no effect") and "get_model()" in text
+    assert text.startswith("dfl=2.0 (call) has no effect") and "get_model()" in text
 
 
 def test_cls_remap_without_weights_does_nothing(options: Any) -> None:

@@ -284,7 +284,7 @@ class TrainOptions(BaseModel):
         None, "Images per step, over all devices.", on=_EVAL, ge=1,
         auto="16; 8 when training on a CPU, which gains little from larger ones and learns more in more steps",
         also="batch_size bs", rehearsed=Rehearsed.GIVEN, told_by=Teller.BATCH, needs="get_dataloader",
-        argument="batch_size",
+        argument="batch_size", adjusted_by="get_dataloader",
     )  # fmt: skip
     fraction: Float = _data(
         1.0, "Share of the training images to use.", rehearsed=Rehearsed.SHARE, needs="build_dataset", gt=0, le=1
@@ -383,7 +383,7 @@ class TrainOptions(BaseModel):
         told_by=Teller.OPTIMIZER,
         needs="build_optimizer",
         argument="lr",
-        adjusted_by="adjust_param_groups",
+        adjusted_by="adjust_param_groups build_optimizer",
         gt=0,
         le=100,
     )
@@ -415,7 +415,7 @@ class TrainOptions(BaseModel):
         told_by=Teller.OPTIMIZER,
         needs="build_optimizer",
         argument="decay",
-        adjusted_by="adjust_param_groups",
+        adjusted_by="adjust_param_groups build_optimizer",
         ge=0,
         le=10,
     )

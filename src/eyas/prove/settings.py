@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FunctionType
 
 from torch import nn
 
@@ -17,7 +18,7 @@ from eyas.prove.hooks import DUE, overriding
 from eyas.prove.telling import tellings
 from eyas.run.overrides import is_stock, overrides
 from eyas.run.protocol import Component, Run
-from eyas.run.reading import Reading, arguments_read, read
+from eyas.run.reading import arguments_read, read
 from eyas.run.told import Rounded, Words
 
 LOADING = ("get_dataloader", "build_dataset", "setup_loaders", "build_index", "augment_settings", "get_dataset")
@@ -70,7 +71,8 @@ class Setting:
         asked = f"{self.name}={self.value!r} ({self.source})"
         failed = "has had no effect by the first validation" if trained else "has no effect"
         if self.seen is None:
-            if not trained and (known.told_by in FIRST_EPOCH or owners(run, self.name)):
+            later = known.told_by in FIRST_EPOCH and known.told_by is not Teller.COMPONENT
+            if not trained and (later or owners(run, self.name)):
                 return None
             return f"{asked} {failed}: {suspect(run, self.name, known)}"
         if not self.agrees:
@@ -183,23 +185,22 @@ def adjusted(run: Run, known: Facts) -> bool:
 
 def read_by(run: Run, name: str, known: Facts) -> Words | None:
     """Return who of the user's reads an option where nothing can be looked at, as in a data set of their own."""
+    criterion = getattr(unwrap_model(run.model), "criterion", None)  # a user's model may keep its loss elsewhere
+    if known.told_by is Teller.CRITERION:
+        for cls in (type(criterion), type(unwrap_model(run.model))):
+            if read(cls, *own_methods(cls)).reads(name):
+                return Words(f"read by {type(criterion).__name__}")
     own = overrides(type(run))
     for method in makers(known):
         if method in own and read(type(run), own[method]).reads(name):
             return Words(f"read by {own[method].__qualname__}()")
-    if known.told_by is Teller.CRITERION:
-        criterion = getattr(unwrap_model(run.model), "criterion", None)  # a user's model may keep its loss elsewhere
-        for cls in (type(criterion), type(unwrap_model(run.model))):
-            if any(reading.reads(name) for reading in readings(cls)):
-                return Words(f"read by {type(criterion).__name__}")
     return None
 
 
-def readings(cls: type) -> Iterator[Reading]:
-    """Yield what each method of a class of the user's reads."""
-    for base in cls.__mro__:
-        if base not in (object, nn.Module) and not is_stock(base):
-            yield from (read(cls, value) for value in vars(base).values() if hasattr(value, "__code__"))
+def own_methods(cls: type) -> list[FunctionType]:
+    """Return the methods of a class that somebody else than Eyas or torch has written."""
+    bases = [base for base in cls.__mro__ if base not in (object, nn.Module) and not is_stock(base)]
+    return [value for base in bases for value in vars(base).values() if isinstance(value, FunctionType)]
 
 
 def makers(known: Facts) -> tuple[str, ...]:

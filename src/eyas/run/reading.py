@@ -1,27 +1,25 @@
-"""What the code of a user's method does for the options of a run, read from its instructions before it runs.
+"""What the code of a user's method does for the options of a run, read from its source before it runs.
 
 Only these count: ``self.args.X``, ``getattr(self.args, "X")`` and ``self.args.get("X")``, also through a variable, an
 attribute or an argument that holds the options, ``self.plan.X``, and a stock method called through ``super()`` or its
-class. Options that are handed on whole may be read out of sight. Methods and functions of the user's that are called
-are read as well.
+class. Options that are handed on whole may be read out of sight, and so may those of a method whose source is not at
+hand. Methods and functions of the user's that are called are read as well.
 """
 
 from __future__ import annotations
 
-import dis
+import ast
 import inspect
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from types import FunctionType
+from typing import Any
 
-from eyas.run.overrides import codes, is_stock, stock_bases
+from eyas.run.overrides import is_stock, stock_bases
 
+HOLDERS = frozenset({"args", "hyp", "opt", "options"})  # what an argument is called that takes the options
 PLANNED = {"warmup_batches": "warmup_epochs", "accumulate": "nbs"}  # names in the plan of what comes from options
-IGNORED = frozenset({"CACHE", "COPY_FREE_VARS", "EXTENDED_ARG", "KW_NAMES", "NOP", "PRECALL", "PUSH_NULL", "RESUME"})
-# What stands on top of the stack, as far as it matters here.
-SELF, SUPER, OPTIONS, PLAN, ASK, GETATTR, ADJUST, OTHER = range(8)
-HOLDERS = ("args", "hyp")  # what an argument is called that takes the options
 
 
 @dataclass
@@ -30,7 +28,7 @@ class Reading:
 
     Attributes:
         options: that it reads.
-        whole: whether it hands all options on, out of sight.
+        whole: whether it may read any, out of sight.
         stock: methods of Eyas' own classes that it calls.
         own: attributes and methods of ``self`` that it uses.
         adjusters: that it passes values through.
@@ -47,160 +45,143 @@ class Reading:
         return self.whole or option in self.options
 
 
-class Step(NamedTuple):
-    """One instruction: ``load``, ``const``, ``attribute``, ``store``, ``store attribute``, ``super``, ``call``, ..."""
-
-    kind: str
-    name: Any
-
-
-def read(cls: type, fn: Callable[..., Any]) -> Reading:
-    """Return what a method of a class does, and what the user's own methods and functions that it calls do."""
-    found, waiting, seen = Reading(), [fn], set[Callable[..., Any]]()
-    kept = {"args"}  # attributes that hold the options
-    while waiting:
-        function = waiting.pop()
-        if function in seen:
-            continue
-        seen.add(function)
-        around = surroundings(function)
-        reader = _Reader(cls, found, around, kept)
-        for code in codes(function.__code__):
-            reader.go_through(code, first_argument(function))
-        waiting += reached(cls, found, around, function)
+def read(cls: type, *functions: Callable[..., Any]) -> Reading:
+    """Return what methods of a class do, and what the user's own methods and functions that they call do."""
+    found, kept = Reading(), {"args"}  # attributes that hold options
+    for _ in range(2):  # an attribute may be read in a method that comes before the one that sets it
+        waiting, seen = list(functions), set[Callable[..., Any]]()
+        while waiting:
+            if (function := waiting.pop()) not in seen:
+                seen.add(function)
+                waiting += _Reader(cls, function, found, kept).read()
     return found
 
 
 def arguments_read(fn: Callable[..., Any]) -> set[str]:
-    """Return parameters whose value a function uses; ``*args`` and ``**kwargs`` may hold any."""
-    parameters = inspect.signature(fn).parameters
-    loaded = {step.name for code in codes(fn.__code__) for step in steps(code) if step.kind == "load"}
+    """Return parameters whose value a method uses; ``"*"`` if it uses those that may hold any."""
+    tree, parameters = source_of(fn), inspect.signature(fn).parameters
+    if tree is None:
+        return {*parameters, "*"}
+    loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     used = loaded & set(parameters)
-    packed = {
-        name
-        for name in used
-        if parameters[name].kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    }
-    return used | ({"*"} if packed else set())
+    return used | {"*" for name in used if parameters[name].kind in several}
 
 
-class _Reader:
-    """Walks through instructions and remembers what the last values on the stack are."""
+class _Reader(ast.NodeVisitor):
+    """Goes through one function. Whoever uses options consumes them; those that are still visited are handed on."""
 
-    def __init__(self, cls: type, found: Reading, around: dict[str, object], kept: set[str]) -> None:
-        self.stock_classes = stock_bases(cls)
-        self.found, self.around, self.kept = found, around, kept
-        self.variables: dict[str, int] = {}
-        self.below, self.top = OTHER, OTHER
-        self.pending = False  # whether ``super`` was loaded and not called yet
+    def __init__(self, cls: type, fn: Callable[..., Any], found: Reading, kept: set[str]) -> None:
+        self.cls, self.fn, self.found, self.kept = cls, fn, found, kept
+        self.around = surroundings(fn)
+        self.variables: dict[str, str] = {}  # name -> "options" or "plan"
+        self.reached: list[FunctionType] = []
 
-    def go_through(self, code: CodeType, own_name: str) -> None:
-        """Read one piece of code, in which ``own_name`` is the object whose method it is."""
-        named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        self.variables |= {own_name: SELF, **{name: OPTIONS for name in HOLDERS if name in named}}
-        found = list(steps(code))
-        for number, step in enumerate(found):
-            if self.top in (OPTIONS, PLAN):
-                self.found.whole |= handed_on(found, number, self.below)
-            self.take(step)
-
-    def take(self, step: Step) -> None:
-        """Read one instruction."""
-        kind, name = step
-        if kind == "attribute":
-            self.top = self.attribute(name)
-        elif kind == "super":
-            self.found.stock.add(name)
-            self.push(OTHER)
-        elif kind == "load":
-            self.push(self.load(name))
-        elif kind == "const":
-            self.constant(name)
-        elif kind == "store":
-            self.variables[name] = self.top if self.top in (OPTIONS, PLAN) else self.variables.get(name, OTHER)
-            self.push(OTHER)
-        elif kind == "store attribute" and self.below == OPTIONS:
-            self.kept.add(name)
-        elif kind == "call":
-            self.push(SUPER if self.pending else OTHER)
-            self.pending = False
+    def read(self) -> list[FunctionType]:
+        """Take note of everything, and return functions to read as well."""
+        tree = source_of(self.fn)
+        if tree is None:
+            self.found.whole = True
         else:
-            self.push(OTHER)
+            self.visit(tree)
+        return self.reached
 
-    def push(self, value: int) -> None:
-        self.below, self.top = self.top, value
+    # -- what an expression is -----------------------------------------------------------------------------------------
+    def kind(self, node: ast.expr) -> str | None:
+        """Return ``"options"`` or ``"plan"`` for what holds them."""
+        if isinstance(node, ast.Name):
+            return self.variables.get(node.id)
+        if isinstance(node, ast.Attribute):
+            return "options" if node.attr in self.kept else "plan" if self.is_self(node.value, "plan", node) else None
+        return None
 
-    def load(self, name: str) -> int:
-        """Return what a variable holds."""
-        self.pending |= name == "super"
-        self.found.whole |= self.top == ASK  # asked for by a name that is not known here
-        value = self.around.get(name)
-        if inspect.isfunction(value) and is_stock(value):  # a stock method that was kept in a variable
-            self.found.stock.add(value.__name__)
-        if any(value is stock for stock in self.stock_classes):
-            return SUPER
-        return GETATTR if name == "getattr" else self.variables.get(name, OTHER)
+    def is_self(self, base: ast.expr, name: str, node: ast.Attribute) -> bool:
+        """Whether ``node`` is the attribute ``name`` of the object whose method this is."""
+        return node.attr == name and isinstance(base, ast.Name) and base.id == first_argument(self.fn)
 
-    def attribute(self, name: str) -> int:
-        """Return what an attribute of the value on top is."""
-        if self.top == SUPER:
-            self.found.stock.add(name)
-        elif self.top == OPTIONS:
-            self.found.options |= set() if name == "get" else {name}
-            return ASK if name == "get" else OTHER
-        elif self.top == PLAN:
-            self.found.options.add(PLANNED.get(name, name))
-        elif name in self.kept:
-            return OPTIONS
-        elif self.top == SELF:
-            self.found.own.add(name)
-            return {"plan": PLAN, "adjust": ADJUST}.get(name, OTHER)
-        return OTHER
+    def value(self, node: ast.expr) -> object:
+        """Return what a name stands for in the surroundings of the function."""
+        return self.around.get(node.id) if isinstance(node, ast.Name) else None
 
-    def constant(self, value: object) -> None:
-        """Take note of a text that names an option or an adjuster."""
-        if isinstance(value, str):
-            if self.top == ASK or (self.top == OPTIONS and self.below == GETATTR):
-                self.found.options.add(value)
-            elif self.top == ADJUST:
-                self.found.adjusters.add(value)
-        self.push(OTHER)
+    # -- what is done with it ------------------------------------------------------------------------------------------
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        named = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        self.variables |= {argument.arg: "options" for argument in named if argument.arg in HOLDERS}
+        self.generic_visit(node)
 
+    def visit_Assign(self, node: ast.Assign) -> None:
+        if kind := self.kind(node.value):
+            self.variables |= {target.id: kind for target in node.targets if isinstance(target, ast.Name)}
+            self.kept |= {target.attr for target in node.targets if isinstance(target, ast.Attribute)}
+        else:
+            self.generic_visit(node)
 
-def handed_on(found: list[Step], number: int, below: int) -> bool:
-    """Whether options on top of the stack leave the code: nothing is read from them, and they are stored nowhere."""
-    kind = found[number].kind
-    if kind in ("attribute", "store", "store attribute") or (kind == "const" and below == GETATTR):
-        return False
-    for step in found[number:]:  # `model.args = self.args` loads the place to store it in before it stores it
-        if step.kind not in ("load", "attribute"):
-            return step.kind != "store attribute"
-    return False
+    def visit_Name(self, node: ast.Name) -> None:
+        self.found.whole |= self.kind(node) is not None and isinstance(node.ctx, ast.Load)
+        thing = self.value(node)
+        if inspect.isfunction(thing) and is_stock(thing):  # a stock method that was kept in a variable
+            self.found.stock.add(thing.__name__)
+        self.reached += self.followed(thing)
 
-
-def steps(code: CodeType) -> Iterator[Step]:
-    """Yield the instructions of a piece of code in one form for all versions of Python, those joined in one apart."""
-    for instruction in dis.get_instructions(code):
-        name, value = instruction.opname, instruction.argval
-        if name in IGNORED:
-            continue
-        if name == "LOAD_CONST":
-            yield Step("const", value)
-        elif name in ("LOAD_ATTR", "LOAD_METHOD"):
-            yield Step("attribute", value)
-        elif name == "LOAD_SUPER_ATTR":
-            yield Step("super", value)
-        elif name == "STORE_ATTR":
-            yield Step("store attribute", value)
-        elif name.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_NAME", "STORE_")):
-            kinds = [
-                part.partition("_")[0].lower()
-                for part in name.replace("_STORE_", " STORE_").replace("_LOAD_", " LOAD_").split()
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        base, kind = node.value, self.kind(node.value)
+        if kind is not None:
+            if isinstance(node.ctx, ast.Load):
+                self.found.options.add(PLANNED.get(node.attr, node.attr) if kind == "plan" else node.attr)
+            return
+        self.found.whole |= self.kind(node) is not None
+        called = isinstance(base, ast.Call) and isinstance(base.func, ast.Name) and base.func.id == "super"
+        if called or any(self.value(base) is stock for stock in stock_bases(self.cls)):
+            self.found.stock.add(node.attr)
+        elif self.is_self(base, node.attr, node):
+            self.found.own.add(node.attr)
+            methods = [
+                inspect.unwrap(fn)
+                for owner in self.cls.__mro__
+                if isinstance(fn := vars(owner).get(node.attr), FunctionType)
             ]
-            values = value if isinstance(value, tuple) else (value,)
-            yield from (Step(one, each) for one, each in zip(kinds, values, strict=False))
+            self.reached += [fn for fn in methods if not fn.__module__.startswith(("eyas.", "torch."))]
+        self.visit(base)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        called, arguments = node.func, [*node.args, *(keyword.value for keyword in node.keywords)]
+        text = next((a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)), None)
+        if isinstance(called, ast.Attribute) and called.attr == "get" and self.kind(called.value) == "options":
+            self.asked(text)
+        elif isinstance(called, ast.Name) and called.id == "getattr" and self.kind(node.args[0]) == "options":
+            self.asked(text)
+            arguments = arguments[1:]
         else:
-            yield Step("call" if name.startswith("CALL") else "other", None)
+            if isinstance(called, ast.Attribute) and self.is_self(called.value, "adjust", called) and text:
+                self.found.adjusters.add(text)
+            before = len(self.reached)
+            self.visit(called)
+            if any(takes_options(fn) for fn in self.reached[before:]):
+                arguments = [argument for argument in arguments if self.kind(argument) is None]
+        for argument in arguments:
+            self.visit(argument)
+
+    def asked(self, name: str | None) -> None:
+        """Take note of an option that is asked for by its name, or by one that is not known here."""
+        self.found.options |= {name} if name else set()
+        self.found.whole |= name is None
+
+    def followed(self, thing: object) -> list[FunctionType]:
+        """Return the functions of what lies in the same package, and so is the user's own."""
+        package = self.fn.__module__.partition(".")[0]
+        if str(getattr(thing, "__module__", "")).partition(".")[0] != package or package == "eyas":
+            return []
+        found = [*vars(thing).values()] if isinstance(thing, type) else [thing]
+        unwrapped = [inspect.unwrap(fn) for fn in found if inspect.isfunction(fn)]
+        return [fn for fn in unwrapped if not is_stock(fn)]
+
+
+def source_of(fn: Callable[..., Any]) -> ast.AST | None:
+    """Return the source of a function as a tree, None where there is none to be read."""
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(fn))))
+    except (OSError, TypeError, SyntaxError):
+        return None
 
 
 def surroundings(fn: Callable[..., Any]) -> dict[str, object]:
@@ -223,12 +204,6 @@ def first_argument(fn: Callable[..., Any]) -> str:
     return fn.__code__.co_varnames[0] if fn.__code__.co_argcount else "self"
 
 
-def reached(cls: type, found: Reading, around: dict[str, object], fn: Callable[..., Any]) -> list[FunctionType]:
-    """Return the user's own methods, and functions and classes of the same package, that a function mentions."""
-    package = fn.__module__.partition(".")[0]
-    mentioned = [around.get(name) for code in codes(fn.__code__) for name in (*code.co_names, *code.co_freevars)]
-    things = [vars(base)[name] for name in found.own for base in cls.__mro__ if name in vars(base)]
-    things += [thing for thing in mentioned if str(getattr(thing, "__module__", "")).partition(".")[0] == package]
-    functions = [fn for thing in things for fn in (vars(thing).values() if isinstance(thing, type) else (thing,))]
-    unwrapped = [inspect.unwrap(fn) for fn in functions if inspect.isfunction(fn)]
-    return [fn for fn in unwrapped if not is_stock(fn)]
+def takes_options(fn: FunctionType) -> bool:
+    """Whether a function has an argument that is called like one that holds options."""
+    return bool(HOLDERS & set(fn.__code__.co_varnames[: fn.__code__.co_argcount + fn.__code__.co_kwonlyargcount]))

@@ -28,5 +28,5 @@ class Rounded(float):
         made.low, made.high = low, high
         return made
 
-    def __getnewargs__(self) -> tuple[float, float, float]:
+    def __getnewargs__(self) -> tuple[float, float, float]:  # type: ignore[override]  # float's has one
         return float(self), self.low, self.high

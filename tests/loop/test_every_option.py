@@ -1,0 +1,515 @@
+"""Every option of training: where its effect is kept away the run is refused, where it is not the run is not.
+
+Most is known as soon as a run is set up, and refused then; what shows only in the first epoch, after it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from eyas.augment.settings import AugmentSettings
+from eyas.callbacks import Callback
+from eyas.config import OptionValueError, TrainOptions, option_names
+from eyas.data.dataset_yaml import check_dataset
+from eyas.data.index import build_index
+from eyas.data.loader import build_train_loader
+from eyas.data.store import ImageStore
+from eyas.models import DetectionModel
+from eyas.optim import ModelEMA
+from eyas.prove.effects import NoEffectError
+from eyas.report.pictures import Pictures
+from eyas.report.progress import ConsoleReport
+from eyas.train import DetectionTrainer
+
+TINY = {"epochs": 2, "batch": 8, "fraction": 0.125}
+AUGMENTATION = {
+    "hsv_h": 0.1, "hsv_s": 0.1, "hsv_v": 0.1, "degrees": 5.0, "translate": 0.2, "scale": (0.8, 1.2), "shear": 2.0,
+    "perspective": 0.0004, "flipud": 0.5, "fliplr": 0.2, "bgr": 0.5, "mosaic": 0.5, "mixup": 0.5, "cutmix": 0.5,
+}  # fmt: skip
+
+
+# -- ways to keep an effect away ---------------------------------------------------------------------------------------
+class OtherModel(DetectionTrainer):
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        return DetectionModel("yolo26n", nc=self.data["nc"], names=self.data["names"], verbose=False)
+
+
+class ForgetsWeights(DetectionTrainer):
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        return DetectionModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
+
+
+class OwnRemap(DetectionTrainer):
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        model = DetectionModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
+        model.load(weights)
+        return model
+
+
+class StartsAnew(DetectionTrainer):
+    def resume_training(self, checkpoint: Any) -> None:
+        pass
+
+
+class Elsewhere(DetectionTrainer):
+    def set_folder(self, folder: Path) -> None:
+        super().set_folder(folder.parent / "else" / "where-2")
+
+
+class Numbered(DetectionTrainer):
+    def set_folder(self, folder: Path) -> None:
+        super().set_folder(folder.with_name(f"{folder.name}-2"))
+
+
+class SavesLast(DetectionTrainer):
+    def save_model(self) -> bool:
+        self.wdir.mkdir(exist_ok=True)
+        torch.save({}, self.last)
+        return True
+
+
+class KeepsNone(DetectionTrainer):
+    def keeps_this_epoch(self) -> bool:
+        return False
+
+
+class Draws(DetectionTrainer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.callbacks.add(Pictures())
+
+
+class Speaks(DetectionTrainer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.callbacks.callbacks = [
+            ConsoleReport() if isinstance(c, ConsoleReport) else c for c in self.callbacks.callbacks
+        ]
+
+
+class OwnDescription(DetectionTrainer):
+    def get_dataset(self) -> dict[str, Any]:
+        return check_dataset("digits-tiny")
+
+
+class ManyClasses(DetectionTrainer):
+    def get_dataset(self) -> dict[str, Any]:
+        return check_dataset(self.args.data)
+
+
+class SmallImages(DetectionTrainer):
+    def imgsz(self) -> int:
+        return 32
+
+
+class SmallBatch(DetectionTrainer):
+    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        return super().get_dataloader(dataset_path, 4, rank, mode)
+
+
+class OwnIndex(DetectionTrainer):
+    def build_index(self, img_path: Any, mode: str) -> Any:
+        return build_index(img_path, names=self.data["names"], split=mode)
+
+
+class OwnStore(DetectionTrainer):
+    def image_store(self, index: Any) -> Any:
+        return ImageStore(index, imgsz=self.imgsz())
+
+
+class OwnLoader(DetectionTrainer):
+    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        if mode == "val":
+            return DetectionTrainer.build_dataset(self, dataset_path, mode)
+        return build_train_loader(self.build_dataset(dataset_path), batch=batch_size, workers=0, seed=self.args.seed)
+
+
+class Plain(DetectionTrainer):
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
+        dataset: Any = super().build_dataset(img_path, mode, batch)
+        dataset.settings, dataset.seed = AugmentSettings(), 0
+        return dataset
+
+
+class OwnPlan(DetectionTrainer):
+    def make_plan(self) -> Any:
+        return replace(super().make_plan(), epochs=3, warmup_batches=0, accumulate=1)
+
+
+class Endless(DetectionTrainer):
+    def should_stop(self) -> bool:
+        return self.epoch >= 2
+
+
+class NoComponents(DetectionTrainer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.callbacks.callbacks = [c for c in self.callbacks.callbacks if not c.options]
+
+
+class OwnOptimizer(DetectionTrainer):
+    def build_optimizer(self, model: nn.Module, name: str = "", lr: float = 0, momentum: float = 0, decay: float = 0, iterations: float = 0) -> Any:  # fmt: skip  # noqa: E501
+        return torch.optim.SGD(model.parameters(), lr=0.01)
+
+
+class OtherRates(DetectionTrainer):
+    def build_optimizer(self, model: nn.Module, name: str = "", lr: float = 0, momentum: float = 0, decay: float = 0, iterations: float = 0) -> Any:  # fmt: skip  # noqa: E501
+        return super().build_optimizer(model, "SGD", 0.125, momentum, 0.25, iterations)
+
+
+class Stubborn(DetectionTrainer):
+    def set_rates(self) -> None:
+        super().set_rates()
+        for group in self.optimizer.param_groups:
+            group["momentum"] = 0.55
+
+
+class OwnCurve(DetectionTrainer):
+    def lf(self, fraction: float) -> float:
+        return 1.0
+
+
+class OwnWarmUp(DetectionTrainer):
+    def set_rates(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.01 * self.lf(self.progress().fraction)
+
+
+class OwnAverage(DetectionTrainer):
+    def setup(self) -> None:
+        super().setup()
+        self.ema = ModelEMA(self.model, decay=0.5, tau=3.0)
+
+
+class OwnStep(DetectionTrainer):
+    def optimizer_step(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.optimizer.zero_grad()
+
+
+class OnMeta(DetectionTrainer):
+    def setup(self) -> None:
+        super().setup()
+        self.model = self.model.to("meta")
+
+
+class HalfPrecision(DetectionTrainer):
+    def setup(self) -> None:
+        super().setup()
+        self.amp_dtype = torch.bfloat16
+
+
+class LaidOut(DetectionTrainer):
+    def set_model_attributes(self) -> None:
+        super().set_model_attributes()
+        self.model = self.model.to(memory_format=torch.channels_last)
+
+
+class AlwaysTheSame(DetectionTrainer):
+    """As on a GPU, where kernels were made deterministic by someone."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.device = torch.device("cuda")
+        torch.use_deterministic_algorithms(True)
+
+    def close_loaders(self) -> None:
+        torch.use_deterministic_algorithms(False)
+        self.device = torch.device("cpu")
+        super().close_loaders()
+
+
+class FlatModel(DetectionModel):
+    def init_criterion(self) -> Any:
+        stock = super().init_criterion()
+        for part in (stock.one2many, stock.one2one):
+            part.gains = dict.fromkeys(part.gains, 1.0)
+        return stock
+
+
+class FlatLoss(DetectionTrainer):
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        return FlatModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
+
+
+class LosesWeights(DetectionTrainer):
+    """Makes the criterion anew when its class weights are in."""
+
+    def start_epoch_here(self) -> None:
+        model: Any = self.model
+        model.class_weights, model.criterion = None, None
+        model.criterion = model.init_criterion()
+        super().start_epoch_here()
+
+
+class OneSize(DetectionTrainer):
+    def rescale(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+class NeverCloses(DetectionTrainer):
+    def closing_epochs(self) -> int:
+        return 0
+
+
+class OwnValidation(DetectionTrainer):
+    def validation_due(self) -> bool:
+        return True
+
+
+class EveryEpoch(DetectionTrainer):
+    def validation_due(self) -> bool:
+        return super().validation_due() or True
+
+
+class OtherThresholds(DetectionTrainer):
+    def get_validator(self) -> Any:
+        validator: Any = super().get_validator()
+        validator.conf, validator.iou, validator.max_det = 0.3, 0.3, 3
+        validator.nms, validator.agnostic_nms = None, False
+        return validator
+
+
+class OwnEnd(DetectionTrainer):
+    def evaluate_best(self, model: nn.Module) -> dict[str, float]:
+        return {}
+
+
+class SkipsAdjusters(DetectionTrainer):
+    def validate_epoch(self) -> None:
+        self.metrics, self.fitness = self.validate()
+
+
+class Thaws(Callback):
+    def on_train_batch_start(self, trainer: Any) -> None:
+        trainer.model.requires_grad_(True)
+
+
+# -- one case for each option ------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Case:
+    """How the effect of an option is kept away.
+
+    Attributes:
+        value: another one than the default.
+        by: trainer that ignores it.
+        beside: options without which it would be void anyway.
+        callbacks: classes of callbacks that get in the way.
+        later: whether this shows only in the first epoch.
+    """
+
+    value: Any
+    by: type[DetectionTrainer] = DetectionTrainer
+    beside: dict[str, Any] = field(default_factory=dict)
+    callbacks: tuple[type[Callback], ...] = ()
+    later: bool = False
+
+
+CASES: dict[str, Case] = {
+    "model": Case("{model}", OtherModel),
+    "pretrained": Case("{weights}", ForgetsWeights),
+    "cls_remap": Case(False, OwnRemap, {"pretrained": "{weights}"}),
+    "project": Case("{folder}/mine", Elsewhere),
+    "name": Case("mine", Elsewhere),
+    "save_dir": Case("{folder}/own", Elsewhere, {"project": None}),
+    "exist_ok": Case(True, Numbered),
+    "save": Case(False, SavesLast),
+    "save_period": Case(1, KeepsNone, later=True),
+    "plots": Case(False, Draws),
+    "verbose": Case(False, Speaks),
+    "data": Case("{data}", OwnDescription),
+    "imgsz": Case(64, SmallImages),
+    "batch": Case(8, SmallBatch),
+    "fraction": Case(0.25, OwnIndex),
+    "single_cls": Case(True, ManyClasses),
+    "classes": Case([1, 3], OwnIndex),
+    "cache": Case("ram", OwnStore),
+    "workers": Case(1, OwnLoader),
+    "sampler": Case("balanced", OwnLoader),
+    "sampler_threshold": Case(0.9, OwnLoader, {"sampler": "repeat"}),
+    "epochs": Case(2, OwnPlan),
+    "time": Case(1.0, Endless, {"epochs": None}),
+    "patience": Case(5, SkipsAdjusters, later=True),
+    "optimizer": Case("AdamW", OtherRates),
+    "lr0": Case(0.02, OtherRates),
+    "lrf": Case(0.1, OwnCurve),
+    "momentum": Case(0.7, Stubborn, {"optimizer": "SGD", "warmup_epochs": 0.0}, later=True),
+    "weight_decay": Case(0.01, OtherRates),
+    "schedule": Case("flat-cosine", OwnCurve),
+    "cos_lr": Case(True, OwnCurve),
+    "warmup_epochs": Case(1.0, OwnPlan),
+    "warmup_momentum": Case(0.5, OwnWarmUp, {"optimizer": "SGD", "warmup_epochs": 1.0}),
+    "warmup_bias_lr": Case(0.05, OwnWarmUp, {"warmup_epochs": 1.0}),
+    "nbs": Case(16, OwnPlan),
+    "ema": Case(False, OwnAverage),
+    "ema_decay": Case(0.9, OwnAverage, later=True),
+    "ema_tau": Case(7.0, OwnStep, {"clip_grad_norm": 0.0}, later=True),
+    "clip_grad_norm": Case(1.0, OwnStep),
+    "clip_grad_value": Case(1.0, OwnStep),
+    "clip_per_group": Case(True, OwnStep),
+    "freeze": Case("backbone", callbacks=(Thaws,), later=True),
+    "freeze_epochs": Case(1.0, NoComponents, {"freeze": "backbone"}),
+    "freeze_ramp": Case(1.0, NoComponents, {"freeze": "backbone", "freeze_epochs": 1.0}),
+    "freeze_norm": Case("update", NoComponents, {"freeze": "backbone"}),
+    "lr_rules": Case({"head": 0.5}, OwnOptimizer),
+    "layer_decay": Case(0.8, OwnOptimizer),
+    "decay_rules": Case({"head": 0.0}, OwnOptimizer),
+    "sync_bn": Case(True, NoComponents),
+    "metrics": Case(["f1"], SkipsAdjusters, later=True),
+    "best_by": Case(["f1"], SkipsAdjusters, later=True),
+    "stop": Case({"metric": "f1"}, SkipsAdjusters, later=True),
+    "device": Case("cpu", OnMeta),
+    "processes": Case(2),
+    "restarts": Case(1),
+    "amp": Case(False, HalfPrecision),
+    "channels_last": Case(False, LaidOut),
+    "seed": Case(4, Plain),
+    "deterministic": Case(False, AlwaysTheSame),
+    "box": Case(5.0, FlatLoss),
+    "cls": Case(0.4, FlatLoss),
+    "dfl": Case(2.0, FlatLoss),
+    "cls_pw": Case(0.5, LosesWeights, later=True),
+    "class_weights": Case("balanced", LosesWeights, later=True),
+    "class_weights_cap": Case(3.0, LosesWeights, {"class_weights": "balanced"}, later=True),
+    "class_weights_normalize": Case(False, LosesWeights, {"class_weights": "balanced"}, later=True),
+    "multi_scale": Case(0.5, OneSize, {"seed": 1}, later=True),
+    **{name: Case(value, Plain) for name, value in AUGMENTATION.items()},
+    "close_mosaic": Case(1, NeverCloses),
+    "val": Case(False, OwnValidation),
+    "val_every": Case(2, EveryEpoch, later=True),
+    "conf": Case(0.01, OtherThresholds),
+    "iou": Case(0.6, OtherThresholds, {"nms": True}),
+    "max_det": Case(50, OtherThresholds),
+    "nms": Case(True, OtherThresholds),
+    "agnostic_nms": Case(True, OtherThresholds),
+    "save_json": Case(True, OwnEnd),
+    "save_txt": Case(True, OwnEnd),
+    "save_conf": Case(True, OwnEnd, {"save_txt": True}),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(digits_tiny: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``last.pt`` of a run of one epoch."""
+    given = {"model": str(tiny_model), "data": str(digits_tiny), "imgsz": 32, "epochs": 1, "batch": 8, "workers": 0}
+    trainer = StartsAnew(
+        overrides=given | {"fraction": 0.125, "plots": False, "verbose": False, "device": "cpu"}
+        | {"save_dir": str(tmp_path_factory.mktemp("run"))}
+    )  # fmt: skip
+    trainer.train()
+    return trainer.last
+
+
+@pytest.fixture
+def typed(options: Any, digits_tiny: Path, tiny_model: Path, tmp_path: Path, finished: Path) -> Any:
+    """Return options of a tiny training, with those of a case."""
+    places = {"model": tiny_model, "data": digits_tiny, "folder": tmp_path, "weights": finished}
+
+    def make(**changes: Any) -> dict[str, Any]:
+        filled = {k: v.format(**places) if isinstance(v, str) else v for k, v in changes.items()}
+        given = options(**(TINY | {"imgsz": 32} | filled))
+        return {name: value for name, value in given.items() if value is not None}
+
+    return make
+
+
+def test_every_option_has_a_case() -> None:
+    assert CASES.keys() | {"cfg", "resume"} == set(option_names("train"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_effect_that_is_kept_away_ends_the_run(name: str, typed: Any) -> None:
+    case = CASES[name]
+    given = typed(**case.beside, **{name: case.value})
+    trainer = case.by(overrides=given, _callbacks=[cls() for cls in case.callbacks])
+    with pytest.raises(ValueError, match=rf"(?m)^{name}=|{name}") as caught:
+        trainer.run_here()
+    assert any(line.startswith(f"{name}=") for line in str(caught.value).splitlines()) or case.by is LosesWeights
+    assert bool(trainer.loss_items) == case.later, "what can be known before the first step is said before it"
+
+
+def test_a_run_that_is_not_taken_up_is_refused(finished: Path) -> None:
+    trainer = StartsAnew(overrides={"resume": str(finished), "epochs": 3})
+    with pytest.raises(NoEffectError, match=r"resume='.*' \(override\) has no effect: StartsAnew.resume_training\(\)"):
+        trainer.run_here()
+
+
+def test_an_option_file_is_taken_apart_or_refused(typed: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("mosaic: 0.25\n")
+    with pytest.raises(OptionValueError, match="cfg="):
+        TrainOptions(cfg=str(file))
+    trainer = DetectionTrainer(overrides=typed(cfg=str(file)))
+    assert (trainer.args.mosaic, trainer.args.source("mosaic"), trainer.args.cfg) == (0.25, "file", None)
+
+
+# -- no false alarms ---------------------------------------------------------------------------------------------------
+ALONE = {"processes", "restarts"}  # need several processes, see tests/multi
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ALONE])
+def test_an_unmodified_run_is_not_refused_at_its_start(name: str, typed: Any) -> None:
+    case = CASES[name]
+    trainer = DetectionTrainer(overrides=typed(**case.beside, **{name: case.value}))
+    with trainer.prepared():
+        pass
+    assert trainer.exception is None
+
+
+TOGETHER = {
+    "averages and clips": {
+        "optimizer": "SGD", "lr0": 0.02, "lrf": 0.1, "momentum": 0.7, "weight_decay": 0.01, "schedule": "flat-cosine",
+        "warmup_epochs": 1.5, "warmup_momentum": 0.5, "warmup_bias_lr": 0.05, "nbs": 3, "ema_decay": 0.9,
+        "ema_tau": 7.0, "clip_grad_norm": 1.0, "clip_grad_value": 1.0, "clip_per_group": True, "freeze": "backbone",
+        "freeze_epochs": 1.0, "freeze_ramp": 0.5, "freeze_norm": "update", "lr_rules": {"head": 0.5},
+        "layer_decay": 0.9, "decay_rules": {"head": 0.0}, "sync_bn": True, "metrics": ["f1"], "best_by": ["f1"],
+        "stop": {"metric": "f1", "patience": 2}, "val_every": 2, "epochs": 3, "save_period": 1, "seed": 4,
+        "class_weights": "balanced", "class_weights_cap": 3.0, "class_weights_normalize": False, "fraction": 0.3,
+        "multi_scale": 0.5, "imgsz": 50, "deterministic": False, **AUGMENTATION,
+    },
+    "neither": {
+        "ema": False, "cls_pw": 0.5, "save": False, "cos_lr": True, "optimizer": "Adam",
+        "momentum": 0.8, "patience": 5, "save_txt": True, "save_conf": True, "clip_grad_norm": 0.0,
+        "sampler": "repeat", "sampler_threshold": 0.9, "single_cls": False, "classes": [3, 1], "close_mosaic": 1,
+        "workers": 2, "cache": "disk", "pretrained": "{weights}", "cls_remap": False, "batch": 100, "nms": True,
+    },
+    "against the clock": {"time": 1e-5, "epochs": None, "exist_ok": True, "name": "mine", "save_period": 0},
+    "one validation": {"val": False, "agnostic_nms": True, "amp": "fp32", "channels_last": False, "save_json": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_an_unmodified_run_is_not_refused_later(name: str, typed: Any) -> None:
+    given = typed(**TOGETHER[name])
+    trainer = DetectionTrainer(overrides=given)
+    trainer.train()
+    assert trainer.effects is not None
+    assert [s for s, entry in trainer.effects.settings.items() if entry["seen"] is None] == []
+
+
+def test_a_run_in_the_working_folder_is_not_refused(
+    typed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with DetectionTrainer(overrides=typed(project=".", name="here")).prepared():
+        assert (tmp_path / "here").is_dir()
+
+
+def test_names_of_other_things_excuse_no_option(typed: Any) -> None:
+    class Reads(DetectionTrainer):
+        def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
+            with suppress(AttributeError):
+                img_path.scale(2).cache()
+            return list(range(8))
+
+    with pytest.raises(ValueError, match="has no effect") as caught:
+        Reads(overrides=typed(scale=0.2, cache="ram")).run_here()
+    lines = str(caught.value).splitlines()
+    assert {line.partition("=")[0] for line in lines} >= {"scale", "cache"}
