@@ -31,11 +31,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from eyas.names import did_you_mean
 from eyas.run.overrides import overrides
 from eyas.run.protocol import FrozenSpan, Run, Stage
 
@@ -294,8 +294,7 @@ def check_event(event: str) -> str:
     """
     if event in EVENTS:
         return event
-    near = difflib.get_close_matches(event, EVENTS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(event, EVENTS)
     raise ValueError(f"{event!r} is not an event of the trainer.{hint} Events: {', '.join(EVENTS)}.")
 
 

@@ -8,7 +8,6 @@ confidences, so a threshold tuned before no longer fits; together with a balanci
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +24,7 @@ from eyas.data.loader import EpochLoader
 from eyas.data.sampler import WeightedOrder
 from eyas.log import print_table, warn
 from eyas.losses import Criterion, DenseCriterion, EndToEndCriterion
+from eyas.names import did_you_mean
 from eyas.nn.unwrap import unwrap_model
 from eyas.run.protocol import Loader, Run
 
@@ -99,9 +99,8 @@ def weights_by_name(mapping: Mapping[Any, float], names: Mapping[int, str]) -> N
     known = [str(names[i]) for i in range(len(names))]
     for name in map(str, mapping):
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Classes: {', '.join(known[:20])}."
-            raise ValueError(f"class_weights names the class {name!r}, which the data does not have. {hint}")
+            hint = did_you_mean(name, known) or f" Classes: {', '.join(known[:20])}."
+            raise ValueError(f"class_weights names the class {name!r}, which the data does not have.{hint}")
     wanted = {str(name): float(weight) for name, weight in mapping.items()}
     return np.array([wanted.get(name, 1.0) for name in known])
 
@@ -420,9 +419,8 @@ def print_weights(names: Mapping[int, str], classes: ImageClasses, weights: Numb
 def _check_weights(weights: Any) -> str | tuple[str, float] | list[float] | dict[str, float]:
     if isinstance(weights, str):
         if weights not in RULES:
-            near = difflib.get_close_matches(weights, RULES, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known are {' and '.join(RULES)}, a list and a mapping."
-            raise ValueError(f"class_weights={weights!r} is no rule for class weights. {hint}")
+            hint = did_you_mean(weights, RULES) or f" Known are {' and '.join(RULES)}, a list and a mapping."
+            raise ValueError(f"class_weights={weights!r} is no rule for class weights.{hint}")
         return weights
     if isinstance(weights, tuple) and len(weights) == 2 and weights[0] == "power":
         if not (math.isfinite(weights[1]) and weights[1] > 0):

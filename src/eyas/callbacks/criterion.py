@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from eyas.callbacks.metrics import class_names, det_metrics
@@ -22,6 +21,7 @@ from eyas.metrics.extra import (
     metric_named,
     metric_with_column,
 )
+from eyas.names import nearest
 from eyas.nn.unwrap import unwrap_model
 from eyas.run.overrides import overrides
 from eyas.run.protocol import Run
@@ -190,18 +190,18 @@ def measured(run: Run) -> dict[str, float]:
 def unknown_key(metric: str, asked_by: str, known: list[str]) -> str:
     """Say that nothing logs a key, what is meant perhaps, and what there is."""
     names = [*known, *SHORT_KEYS, *METRICS, "recall_at_p90"]
-    near = nearest(metric, names)
+    near = nearest_key(metric, names)
     hint = f" Did you mean {near!r}?" if near else ""
     short = ", ".join([*SHORT_KEYS, *METRICS, "recall_at_pNN"])
     return f"{asked_by}: no metric {metric!r} is logged.{hint} Logged are {', '.join(known)}; by short name: {short}."
 
 
-def nearest(name: str, known: list[str]) -> str | None:
+def nearest_key(name: str, known: list[str]) -> str | None:
     """Return the known name closest to this one; case and the decoration of keys do not count."""
 
     def plain(key: str) -> str:
         return re.sub(r"^metrics/|\(B\)$", "", key).lower()
 
     by_plain = {plain(key): key for key in reversed(known)}
-    found = get_close_matches(plain(name), list(by_plain), n=1)
+    found = nearest(plain(name), by_plain)
     return by_plain[found[0]] if found else None

@@ -11,7 +11,6 @@ component froze is unfrozen by it; a ``requires_grad`` set by anyone else is nev
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,6 +22,7 @@ from eyas.callbacks.base import Decision, StockCallback
 from eyas.config import TrainOptions
 from eyas.files import digest
 from eyas.log import LOGGER
+from eyas.names import did_you_mean
 from eyas.nn.norms import norm_marks, norms_within
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim.groups import split_groups
@@ -456,8 +456,7 @@ def _phases(given: Sequence[Mapping[str, Any]], norm: str) -> list[Phase]:
             raise ValueError(f"Freeze: a phase is a mapping with the keys {', '.join(known)}, got {phase!r}.")
         unknown = [key for key in phase if key not in known]
         if unknown:
-            near = difflib.get_close_matches(str(unknown[0]), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(unknown[0], known)
             raise ValueError(f"Freeze: a phase has no {unknown[0]!r}.{hint} It has {', '.join(known)}.")
         if "what" not in phase:
             raise ValueError(f"Freeze: the phase {dict(phase)!r} does not say what to freeze.")

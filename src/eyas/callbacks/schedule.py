@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from eyas.callbacks.base import Callback, Decision, StockCallback
 from eyas.callbacks.criterion import Criterion, Function
 from eyas.config.errors import refuse_unknown
+from eyas.names import did_you_mean
 from eyas.run.protocol import Run
 from eyas.types import Progress
 
@@ -275,8 +275,7 @@ def scheduler_class(name: str) -> type[LRScheduler]:
     }
     if name in known:
         return known[name]
-    near = get_close_matches(str(name), known, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known, cutoff=0.4)
     raise ValueError(f"torch has no scheduler {name!r}.{hint} Schedulers: {', '.join(sorted(known))}.")
 
 

@@ -6,7 +6,6 @@ YAML is ever executed.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from eyas.data.cache import cache_root
 from eyas.data.formats import LabelSource, claim
 from eyas.log import LOGGER
+from eyas.names import nearest
 
 EMBEDDED = {"digits": "default", "digits-tiny": "tiny"}
 SPLITS = ("train", "val", "test")
@@ -88,7 +88,7 @@ def _only_yaml(folder: Path) -> Path:
 def _no_such_data(data: str, path: Path, tried: list[Path]) -> str:
     files = path.parent.iterdir() if path.parent.is_dir() else []
     beside = [file.name for file in files if file.suffix.lower() in _YAML_SUFFIXES]
-    near = _nearest(path.name, [*beside, *EMBEDDED]) or _nearest(path.stem, EMBEDDED)
+    near = nearest(path.name, [*beside, *EMBEDDED]) or nearest(path.stem, EMBEDDED)
     tried_text = ", ".join(str(candidate.absolute()) for candidate in tried)
     return f"data={data}: no such file. Tried {tried_text}.{_did_you_mean(near)} Embedded: {', '.join(EMBEDDED)}."
 
@@ -119,7 +119,7 @@ def _check(
             content[key] = content.pop(alias)
     for split in splits:
         if not content.get(split):
-            near = _nearest(split, [key for key in map(str, content) if key not in (*SPLITS, "names", "nc", "path")])
+            near = nearest(split, [key for key in map(str, content) if key not in (*SPLITS, "names", "nc", "path")])
             raise ValueError(f"{where}: key {split!r} (a folder of images) is missing.{_did_you_mean(near)}")
     root, tried_roots = _root(content, file, where)
     given = None if content.get("names") is None else _check_names(content, where)
@@ -177,7 +177,7 @@ def _check_names(content: dict[str, Any], where: str) -> dict[int, str]:
         raise ValueError(f"{where}: nc={nc!r} must be a whole number of classes, at least 1.")
     if names is None:
         if nc is None:
-            near = _nearest("names", [str(key) for key in content if key not in SPLITS])
+            near = nearest("names", [str(key) for key in content if key not in SPLITS])
             raise ValueError(f"{where}: key 'names' (list of class names) is missing.{_did_you_mean(near)}")
         return {i: f"class_{i}" for i in range(int(nc))}
     if isinstance(names, list | tuple):
@@ -275,13 +275,11 @@ def _first_missing(path: Path) -> Path:
     return path
 
 
-def _nearest_entry(path: Path) -> str | None:
-    """The existing name nearest to the first missing part of a path."""
+def _nearest_entry(path: Path) -> list[Path]:
+    """The existing path nearest to a missing one, up to its first part that is missing, if one resembles it."""
     missing = _first_missing(path)
-    if not missing.parent.is_dir():
-        return None
-    near = _nearest(missing.name, [entry.name for entry in missing.parent.iterdir()])
-    return str(missing.parent / near) if near else None
+    beside = [entry.name for entry in missing.parent.iterdir()] if missing.parent.is_dir() else []
+    return [missing.parent / name for name in nearest(missing.name, beside)]
 
 
 def _contents(path: Path) -> str:
@@ -306,10 +304,6 @@ def _download(content: dict[str, Any], root: Path, where: str, cache_dir: str | 
     return inner if inner.is_dir() else folder
 
 
-def _nearest(name: str, names: Any) -> str | None:
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return found[0] if found else None
-
-
-def _did_you_mean(name: str | None) -> str:
-    return f" Did you mean {name}?" if name else ""
+def _did_you_mean(near: Sequence[object]) -> str:
+    """As people write files and keys: bare."""
+    return f" Did you mean {near[0]}?" if near else ""

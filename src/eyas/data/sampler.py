@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
 
 from eyas.augment.random import Purpose, generator
 from eyas.data.balance import ImageClasses, class_balanced_probabilities, repeat_factors
+from eyas.names import did_you_mean
 
 PARTNER_WINDOW = 16
 
@@ -187,9 +187,8 @@ def choose_order(sampler: str | None, image_classes: ImageClasses, *, threshold:
                 f"{rarest:.1%} of the images. Raise the threshold above that, or leave sampler out."
             )
         return order
-    near = get_close_matches(str(sampler), SAMPLERS, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known are {' and '.join(SAMPLERS)}."
-    raise ValueError(f"sampler={sampler!r} is not a sampler. {hint}")
+    hint = did_you_mean(sampler, SAMPLERS) or f" Known are {' and '.join(SAMPLERS)}."
+    raise ValueError(f"sampler={sampler!r} is not a sampler.{hint}")
 
 
 def partner_window(batch: int) -> int:
