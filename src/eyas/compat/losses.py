@@ -16,15 +16,13 @@ from eyas.losses import DenseCriterion, EndToEndCriterion
 from eyas.losses.end_to_end import END, START
 from eyas.types import Progress
 
-GAINS = {"box_gain": "box", "cls_gain": "cls", "dfl_gain": "dfl"}
-
 
 class v8DetectionLoss(DenseCriterion):
     """The loss of one branch, with everything taken from the model.
 
     Args:
-        model: an unwrapped model on its device; its last layer says strides, classes and bins, its ``args`` the gains,
-            its ``class_weights``, if any, weigh the classes.
+        model: an unwrapped model on its device; its last layer says strides, classes and bins, and its ``gains`` and
+            ``class_weights``, if any, what losses and classes weigh.
         tal_topk: anchors chosen for each object.
         tal_topk2: anchors kept for each object; None keeps all chosen ones.
 
@@ -39,7 +37,7 @@ class v8DetectionLoss(DenseCriterion):
         network: Any = model
         head = network.model[-1]
         self.hyp: Any = network.args
-        gains = {} if self.hyp is None else {ours: getattr(self.hyp, theirs) for ours, theirs in GAINS.items()}
+        gains = {f"{name}_gain": gain for name, gain in (network.gains or {}).items()}
         super().__init__(
             nc=head.nc,
             strides=head.stride.tolist(),

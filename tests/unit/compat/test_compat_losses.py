@@ -66,7 +66,7 @@ def test_values_come_from_the_model(model: DetectionModel) -> None:
     assert criterion.stride.tolist() == [8, 16, 32] and criterion.device == torch.device("cpu")
     assert criterion.class_weights is not None and criterion.class_weights.flatten().tolist() == [1, 2, 3]
     assert (criterion.assigner.topk, criterion.assigner.topk2) == (7, 1)
-    model.args = model.class_weights = None
+    model.gains = model.class_weights = None
     assert v8DetectionLoss(model).gains == {"box": 7.5, "cls": 0.5, "l1": 1.5}
 
 
