@@ -110,7 +110,8 @@ class SmallRun:
         self.epoch = self.step = self.start_epoch = 0
         self.epochs, self.accumulate = epochs, accumulate
         self.resume_from: dict[str, Any] | None = None
-        self.from_scratch = True
+        self.from_scratch = self.holds_given = True
+        self.effects: Any = None
         self.freeze_layer_names = [".dfl"]
         self.meter, self.history, self.epoch_log = LossMeter(), History(), dict[str, float]()
         self.metrics: dict[str, float] = {}
@@ -159,6 +160,9 @@ class SmallRun:
 
     def lf(self, fraction: float) -> float:
         return SCHEDULES[self.plan.schedule](fraction, self.plan.lrf)
+
+    def size_of_step(self) -> int | None:
+        return None
 
     def closing_epochs(self) -> int:
         return self.plan.close_mosaic
