@@ -255,9 +255,9 @@ def _option_names() -> list[str]:
 
 
 def _nearest_command(name: str) -> str:
-    from difflib import get_close_matches
+    from eyas.names import nearest
 
-    close = get_close_matches(name, _COMMANDS, n=1, cutoff=0.65)
+    close = nearest(name, _COMMANDS, cutoff=0.65)
     return f": did you mean {close[0]}?" if close else f"; the commands are {', '.join(_COMMANDS)}"
 
 

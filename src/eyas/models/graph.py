@@ -7,7 +7,6 @@ evaluated. ``repeats`` is scaled by depth, output channels of scaled layers by w
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from eyas.models.table import ModelTableError
+from eyas.names import nearest
 from eyas.nn import (
     AIFI,
     C2PSA,
@@ -252,7 +252,7 @@ def _split_row(row: Row, where: str, layers: Mapping[str, Layer]) -> tuple[int |
     if not _is_int(repeats) or repeats < 1:
         raise ModelTableError(f"{where}: repeats is {repeats!r}, and must be a whole number of at least 1")
     if name not in layers:
-        near = difflib.get_close_matches(str(name), layers, n=1, cutoff=0.5)
+        near = nearest(name, layers, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ModelTableError(f"{where}: no layer is called {name!r}{hint} Known layers: {', '.join(sorted(layers))}")
     if not isinstance(args, (list, tuple)):

@@ -5,13 +5,13 @@ Which weights there are is said by the family whose models read them.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from eyas.data.cache import cache_root
 from eyas.log import LOGGER
+from eyas.names import nearest
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def find_published(name: str, entries: Mapping[str, Published]) -> Published:
     key = name.strip().lower()
     if key in entries:
         return entries[key]
-    near = difflib.get_close_matches(key, entries, n=1, cutoff=0.6)
+    near = nearest(key, entries)
     hint = f"did you mean {near[0]!r}? " if near else ""
     no_file = "" if Path(name).is_file() else ", and no file is"
     raise UnknownWeightsError(

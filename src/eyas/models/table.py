@@ -6,11 +6,12 @@ A table has rows of numbered layers (``backbone`` and ``head``), or names the la
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from eyas.names import nearest
 
 Table: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Callable[[], Table]]
@@ -36,7 +37,7 @@ def find_name(name: str, tables: Tables, kind: str = "model") -> str:
         return stem
     if f"{stem}n" in tables:  # the family alone means its smallest member
         return f"{stem}n"
-    near = difflib.get_close_matches(stem, tables, n=1, cutoff=0.5)
+    near = nearest(stem, tables, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UnknownModelError(f"no {kind} is called {name!r}: {hint}known models are {', '.join(tables)}, or a YAML file")
 

@@ -34,6 +34,7 @@ from eyas.rehearsal.script import Finished, Host, run_file
 from eyas.rehearsal.shorten import EPOCHS, shortened
 from eyas.rehearsal.worst import Measured, measure
 from eyas.train import BaseTrainer, TrainResult
+from eyas.train.plan import images_per_step
 
 Go = Callable[[], TrainResult]
 
@@ -397,8 +398,7 @@ def real_batch(options: TrainOptions, trainer: type[BaseTrainer]) -> int:
     """Return how many images one process of the user's run sees at a step."""
     processes = options.processes or len((options.device or "").split(","))
     on_cpu = options.device == "cpu" or not torch.cuda.is_available()
-    batch = options.batch or (trainer.recipe.cpu_batch if on_cpu else trainer.recipe.batch * processes)
-    return -(-batch // processes)
+    return -(-images_per_step(options, trainer.recipe, on_cpu, processes) // processes)
 
 
 def describe_effects(trainer: BaseTrainer) -> str:

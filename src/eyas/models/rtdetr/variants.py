@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from eyas.models.backbones import HGNETV2, RESNET_VD, Backbone, HGNetV2, ResNetVd
 from eyas.models.rtdetr.decoder import check_counts
+from eyas.names import nearest
 
 ARCH = "rtdetr"  # value of a table's "arch" that means the official layout
 
@@ -107,8 +107,8 @@ def checked_table(table: Mapping[str, Any]) -> dict[str, Any]:
     return official_table(variant) | dict(table)
 
 
-def _near(word: object, known: Any) -> str:
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+def _near(word: object, known: Iterable[str]) -> str:
+    near = nearest(word, known, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
