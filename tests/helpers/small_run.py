@@ -118,6 +118,7 @@ class SmallRun:
         self.fitness: float | None = None
         self.best_fitness: float | None = None
         self.best_files = {"best": 0}
+        self.written: set[str] = set()
         self.stop = self.time_is_up = False
         self.exception: BaseException | None = None
         self.batch: Batch = next(iter(RandomBatches(1)))

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from eyas.data import FORMATS
 from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.interrupt import Interrupted
@@ -80,6 +81,14 @@ def test_pickling_by_value_is_undone(from_a_file: Any) -> None:
     import cloudpickle  # type: ignore[import-untyped]
 
     assert "another_from_a_file" not in cloudpickle.list_registry_pickle_by_value()
+
+
+def test_label_formats_that_the_script_registered_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "mine", lambda entry, root, names: None)
+    content = handover.pack(SimpleNamespace(), 2)
+    monkeypatch.delitem(FORMATS, "mine")
+    handover.unpack(content)
+    assert FORMATS["mine"]("labels.xyz", Path(), None) is None
 
 
 def test_paths_arguments_and_our_importers_travel(monkeypatch: pytest.MonkeyPatch) -> None:

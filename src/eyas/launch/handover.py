@@ -25,6 +25,7 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]  # has no stubs
 import torch
 
+from eyas.data.formats import FORMATS
 from eyas.models.catalog import register_detector, registered_detectors
 
 PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError, OSError)
@@ -56,14 +57,14 @@ def process_file(folder: Path, rank: int) -> Path:
 
 # -- there -------------------------------------------------------------------------------------------------------------
 def pack(trainer: Any, processes: int) -> bytes:
-    """Return a trainer that is not set up yet, what its imports need, and the detectors that are known, as bytes.
+    """Return a trainer that is not set up yet, what its imports need, and what was registered in this process, as bytes.
 
     Raises:
         ValueError: something in it cannot be pickled; names what and where.
     """
     with by_value(strangers()):
         try:
-            body = dumps((registered_detectors(), trainer))
+            body = dumps((registered_detectors(), dict(FORMATS), trainer))
         except PICKLING_ERRORS as error:
             raise ValueError(
                 f"this training cannot be sent to {processes} processes: {describe_culprit(trainer, error)} "
@@ -75,12 +76,13 @@ def pack(trainer: Any, processes: int) -> bytes:
 
 
 def unpack(content: bytes) -> Any:
-    """Return the trainer, after this interpreter was made to find modules and to know detectors as the first does."""
+    """Return the trainer, after this interpreter was made to find modules, detectors and label formats as the first."""
     outer = pickle.loads(content)
     sys.path[:] = outer["path"]
     sys.argv[:] = outer["argv"]
     sys.meta_path[:0] = [finder for finder in pickle.loads(outer["finders"]) if finder not in sys.meta_path]
-    detectors, trainer = pickle.loads(outer["trainer"])
+    detectors, formats, trainer = pickle.loads(outer["trainer"])
+    FORMATS.update(formats)
     for cls in detectors:
         register_detector(cls)
     return trainer

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -207,14 +206,12 @@ def first_validation(run: Run) -> int:
 
 
 def checkpoints(run: Run) -> Told:
-    """Which files it writes, as those of this process's epochs show."""
+    """Which files it writes, as those that it has written show."""
     if run.stop or run.resume_from is not None or not dist.is_main():
         return dict.fromkeys(("save", "save_period"), Words("the last weights are written at the end"))
-    began = time.time() - run.elapsed() - 1  # a folder may hold files of another run
-    written = {path.stem for path in run.wdir.glob("*.pt") if path.stat().st_mtime >= began}
-    kept = sorted(int(stem.removeprefix("epoch")) for stem in written if re.fullmatch(r"epoch\d+", stem))
+    kept = sorted(int(stem.removeprefix("epoch")) for stem in run.written if re.fullmatch(r"epoch\d+", stem))
     period = kept[0] if kept else Rounded(run.epoch + 2, run.epoch + 2, math.inf)
-    return {"save": "last" in written, "save_period": period}
+    return {"save": "last" in run.written, "save_period": period}
 
 
 def spent(run: Run) -> Told:

@@ -99,6 +99,7 @@ class Run(Protocol):
         meter, epoch_log, history: means of the losses so far; numbers to add to this epoch's row; all rows.
         metrics, fitness: of the latest validation.
         best_fitness, best_epoch, best_files: of the best epoch, 1-based; stem of a file of best weights -> its epoch.
+        written: stems of the checkpoints that this process has written.
         stop: set it True to end the run after this epoch; time_is_up: whether the ``time`` budget is spent.
         freeze_layer_names: parts of names; normalisation layers with one of them in their name stay in eval mode.
         exception: what was raised, for ``on_exception``.
@@ -140,6 +141,7 @@ class Run(Protocol):
     fitness: float | None
     best_fitness: float | None
     best_files: dict[str, int]
+    written: set[str]
     stop: bool
     time_is_up: bool
     freeze_layer_names: list[str]

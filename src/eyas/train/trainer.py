@@ -104,6 +104,7 @@ class BaseTrainer:
         self.epoch_log: dict[str, float] = {}
         self.best_fitness: float | None = None
         self.best_files: dict[str, int] = {"best": 0}
+        self.written: set[str] = set()
         self.fitness: float | None = None
         self.metrics: dict[str, float] = {}
         self.loss_items: dict[str, Tensor] = {}
@@ -159,6 +160,7 @@ class BaseTrainer:
             self.epoch, self.stop = self.first_epoch()
             while not self.stop:
                 self.run_epoch()
+                self.stop = dist.any_rank(self.stop)  # a callback may have asked after the epoch, in one process
                 self.epoch += not self.stop
         self.final_eval()
         self.run_callbacks("on_train_end")
@@ -656,11 +658,16 @@ class BaseTrainer:
         if dist.is_main():
             checkpoint = self.checkpoint(finished_epoch=True)
             # First, so that a last.pt that calls this epoch the best never stands beside an older best.pt.
-            save_checkpoint({k: v for k, v in checkpoint.items() if k != "state"}, *best)
+            self.write({k: v for k, v in checkpoint.items() if k != "state"}, *best)
             if self.args.save or self.stop:
                 keep = [self.wdir / f"epoch{self.epoch + 1}.pt"] if self.keeps_this_epoch() else []
-                save_checkpoint(checkpoint, self.last, *keep)
+                self.write(checkpoint, self.last, *keep)
         return True
+
+    def write(self, checkpoint: dict[str, Any], *paths: Path) -> None:
+        """Write a checkpoint to each file, and remember that it was written."""
+        save_checkpoint(checkpoint, *paths)
+        self.written |= {path.stem for path in paths}
 
     def keeps_this_epoch(self) -> bool:
         """Whether ``save_period`` asks for a file of this epoch."""

@@ -19,8 +19,8 @@ too: the data set may have to be downloaded first. Raises ValueError for one tha
 """
 
 FORMATS: dict[str, Opener] = {}
-"""{name: opener} of the formats besides YOLO text, which takes what no other claims. Several processes of a training
-each import the user's script: an entry made there, at the level of the module, is made in all of them."""
+"""{name: opener} of the formats besides YOLO text, which takes what no other claims. An entry that the user's script
+makes is known in all processes of a training."""
 
 
 def claim(entry: object, root: Path, names: Mapping[int, str] | None) -> LabelSource | None:
