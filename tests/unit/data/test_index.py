@@ -98,6 +98,15 @@ def test_cache_gives_the_same_index(data: Path, workers: int, monkeypatch: pytes
     same(fresh, build(data))
 
 
+def test_each_setting_keeps_a_cache_of_its_own(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: list[dict] = [{}, {"single_cls": True}, {"classes": [1]}, {"split": "val"}, {"fraction": 4}]
+    for setting in settings:
+        build(data, **setting)
+    monkeypatch.setattr("eyas.data.index._scan", lambda *_: pytest.fail("scanned again"))
+    for setting in settings:
+        build(data, **setting)
+
+
 def test_cache_holds_no_pickle(data: Path) -> None:
     build(data)
     (file,) = (data.parent / "cache" / "index").iterdir()

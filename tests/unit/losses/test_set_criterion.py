@@ -364,6 +364,14 @@ def test_a_prediction_gone_to_infinity_wins_no_object() -> None:
     assert all(g.isfinite().all() for g in gradients(loss.sum(), preds))
 
 
+def test_an_object_without_area_that_finds_no_query_costs_nothing() -> None:
+    rows = [(0, 1, 0.3, 0.3, 0.2, 0.2), (0, 0, 0.6, 0.6, 0.0, 0.0)]
+    preds = random_prediction(1, layers=1, queries=1)
+    with_point, _ = SetCriterion(nc=NC, matcher=Fixed(torch.tensor([[0, -1]] * 2)))(preds, as_batch(rows))
+    without, _ = SetCriterion(nc=NC, matcher=Fixed(torch.tensor([[0]] * 2)))(preds, as_batch(rows[:1]))
+    assert torch.equal(with_point, without)
+
+
 def test_wrong_class_weights() -> None:
     with pytest.raises(ValueError, match="one for each class"):
         SetCriterion(nc=NC, class_weights=[1, 2])
