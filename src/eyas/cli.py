@@ -241,10 +241,10 @@ def _require(options: dict[str, Any], command: str, *names: str, unless: str = "
 
 
 def _maybe_option(argument: str) -> str:
-    from eyas.config.errors import nearest
+    from eyas.config.errors import nearest_options
     from eyas.config.options import synonyms
 
-    close = nearest(argument.lstrip("-"), _option_names(), synonyms(), n=1)
+    close = nearest_options(argument.lstrip("-"), _option_names(), synonyms(), n=1)
     return f", as in {close[0]}=..." if close else ", as in epochs=50"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
+
+from eyas.names import did_you_mean, nearest
 
 
 class OptionError(ValueError):
@@ -85,7 +86,7 @@ UNSUPPORTED = {
 }
 
 
-def nearest(name: str, names: Iterable[str], synonyms: Mapping[str, str], n: int = 3) -> list[str]:
+def nearest_options(name: str, names: Iterable[str], synonyms: Mapping[str, str], n: int = 3) -> list[str]:
     """Real names that `name` was probably meant to be, best first. Case and `-` versus `_` do not count.
 
     `synonyms` maps names that other tools use for the same thing to real ones.
@@ -95,7 +96,7 @@ def nearest(name: str, names: Iterable[str], synonyms: Mapping[str, str], n: int
     synonym = synonyms.get(plain)
     if synonym in known:
         return [synonym]
-    return get_close_matches(plain, known, n=n, cutoff=0.6)
+    return nearest(plain, known, n=n)
 
 
 def unknown_option(name: object, names: Iterable[str], where: str, synonyms: Mapping[str, str]) -> UnknownOptionError:
@@ -104,7 +105,7 @@ def unknown_option(name: object, names: Iterable[str], where: str, synonyms: Map
     text = text if len(text) <= 60 else text[:57] + "..."
     if text in UNSUPPORTED:
         return UnsupportedOptionError(f"option {text!r}{_at(where)} is not supported by Eyas: {UNSUPPORTED[text]}")
-    close = nearest(text, names, synonyms)
+    close = nearest_options(text, names, synonyms)
     hint = f"did you mean {_or(close)}?" if close else "`eyas explain` lists all options"
     return UnknownOptionError(f"unknown option {text!r}{_at(where)}: {hint}")
 
@@ -117,9 +118,7 @@ def refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...], where: str)
     """
     for key in given:
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{where} has no {key!r}.{hint} Known: {', '.join(known)}.")
+            raise ValueError(f"{where} has no {key!r}.{did_you_mean(key, known)} Known: {', '.join(known)}.")
 
 
 def bad_value(name: str, value: object, expected: str, where: str = "", reason: str = "") -> OptionValueError:

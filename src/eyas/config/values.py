@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import numbers
 import os
 import re
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator
+
+from eyas.names import nearest
 
 _DEVICE = re.compile(r"cpu|mps|cuda|cuda:\d+|\d+")
 CURVES = ("linear", "cosine", "flat-cosine")
@@ -108,7 +109,7 @@ def _to_optimizer(value: object) -> object:
 def _check_optimizer(value: str) -> str:
     if not value.isidentifier():
         raise ValueError("not the name of an optimizer")
-    close = difflib.get_close_matches(value.lower(), [name.lower() for name in _OPTIMIZERS], n=1, cutoff=0.8)
+    close = nearest(value.lower(), map(str.lower, _OPTIMIZERS), cutoff=0.8)
     known = {name.lower(): name for name in _OPTIMIZERS} | {name.lower(): name for name in _TORCH_OPTIMIZERS}
     if close and value.lower() not in known:
         raise ValueError(f"did you mean {known[close[0]]}?")
