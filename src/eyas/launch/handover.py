@@ -57,7 +57,7 @@ def process_file(folder: Path, rank: int) -> Path:
 
 # -- there -------------------------------------------------------------------------------------------------------------
 def pack(trainer: Any, processes: int) -> bytes:
-    """Return a trainer that is not set up yet, what its imports need, and what was registered in this process, as bytes.
+    """Return a trainer that is not set up yet, what its imports need, and what was registered here, as bytes.
 
     Raises:
         ValueError: something in it cannot be pickled; names what and where.
