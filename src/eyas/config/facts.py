@@ -75,10 +75,10 @@ class Teller(Enum):
     RATES = auto()  # first epoch
     AVERAGE = auto()  # first epoch
     LOOP = auto()  # first epoch
-    COMPONENT = auto()  # first epoch
+    COMPONENT = auto()  # the component that the option asks for, where one hangs in the loop
 
 
-FIRST_EPOCH = frozenset({Teller.BATCH, Teller.RATES, Teller.AVERAGE, Teller.LOOP, Teller.COMPONENT})
+FIRST_EPOCH = frozenset({Teller.BATCH, Teller.RATES, Teller.AVERAGE, Teller.LOOP})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FunctionType
@@ -71,8 +71,7 @@ class Setting:
         asked = f"{self.name}={self.value!r} ({self.source})"
         failed = "has had no effect by the first validation" if trained else "has no effect"
         if self.seen is None:
-            later = known.told_by in FIRST_EPOCH and known.told_by is not Teller.COMPONENT
-            if not trained and (later or owners(run, self.name)):
+            if not trained and (known.told_by in FIRST_EPOCH or owners(run, self.name)):
                 return None
             return f"{asked} {failed}: {suspect(run, self.name, known)}"
         if not self.agrees:
@@ -133,19 +132,19 @@ def agrees(name: str, known: Facts, asked: object, seen: object) -> bool:
     if name in COMPARED:
         return COMPARED[name](asked, seen)
     if isinstance(asked, int | float) and not isinstance(asked, bool):
-        return any(same_number(math.ceil(asked / known.step) * known.step if known.step > 1 else asked, seen))
+        return same_number(math.ceil(asked / known.step) * known.step if known.step > 1 else asked, seen)
     if isinstance(asked, tuple | list) and isinstance(seen, tuple | list):
         return list(asked) == list(seen)
     return asked == seen
 
 
-def same_number(asked: float, seen: object) -> Iterator[bool]:
-    """Yield whether a number agrees with each of those that were told."""
-    for value in seen if isinstance(seen, list) else [seen]:
-        if isinstance(value, Rounded):
-            yield value.low - 1e-9 <= asked <= value.high + 1e-9
-        elif isinstance(value, int | float):
-            yield math.isclose(asked, value, rel_tol=1e-5, abs_tol=1e-9)
+def same_number(asked: float, seen: object) -> bool:
+    """Whether a number is the one that was told, or one of several, as of rates."""
+    if isinstance(seen, list):
+        return any(same_number(asked, value) for value in seen)
+    if isinstance(seen, Rounded):
+        return seen.low - 1e-9 <= asked <= seen.high + 1e-9
+    return isinstance(seen, int | float) and math.isclose(asked, seen, rel_tol=1e-5, abs_tol=1e-9)
 
 
 def same_path(asked: object, seen: object) -> bool:
@@ -158,6 +157,11 @@ def same_device(asked: object, seen: object) -> bool:
     return any(seen == name or str(seen).partition(":")[0] == name for name in names)
 
 
+def same_period(asked: object, seen: object) -> bool:
+    """Whether a period is the one seen; none at all is longer than any."""
+    return isinstance(asked, int) and same_number(asked if asked > 0 else math.inf, seen)
+
+
 COMPARED: dict[str, Callable[[object, object], bool]] = {
     "project": same_path,
     "save_dir": same_path,
@@ -167,7 +171,7 @@ COMPARED: dict[str, Callable[[object, object], bool]] = {
     "optimizer": lambda asked, seen: str(asked).lower() == str(seen).lower(),
     "amp": lambda asked, seen: (asked or "fp32") == seen,
     "pretrained": lambda asked, seen: bool(asked) == seen,
-    "save_period": lambda asked, seen: any(same_number(float(str(asked)) if asked not in (0, -1) else math.inf, seen)),
+    "save_period": same_period,
 }
 
 
