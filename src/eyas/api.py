@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from eyas.device import select_device
 from eyas.evaluate import assemble
 from eyas.evaluate.predictor import Predictor
 from eyas.evaluate.results import Results
+from eyas.export import ExportTarget, export, find_target
+from eyas.export.verify import IMAGES as VERIFIED_IMAGES
 from eyas.families import family_of
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
@@ -237,6 +240,44 @@ class YOLO:
         found = {name: stored[name] for name in names if stored.get(name) is not None}
         # In the same batches as in training, because kernels round otherwise in others.
         return found | ({"batch": self.ckpt["val_batch"]} if command == "val" and "val_batch" in self.ckpt else {})
+
+    def export(
+        self,
+        target: str | ExportTarget = "pt2",
+        imgsz: int | None = None,
+        verify: bool = True,
+        data: str | Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the model for another runtime, next to its checkpoint; a model without one, into the current folder.
+
+        Args:
+            target: name of a stock target, or an object that is one, see ``eyas.export.ExportTarget``.
+            imgsz: side of the square input in pixels; default that of the training.
+            verify: measure the file on up to 200 images of ``data``, and fail if it is not as good as the model.
+            data: what to verify on, the split ``val``; default that of the training.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            ExportError: the target cannot write the model, or the file's mAP50-95 is off by more than 0.002.
+            ValueError: no such target, or there is no data to verify on.
+        """
+        chosen = find_target(target)
+        given = {"model": self.name, "imgsz": imgsz, "data": data, "device": "cpu", "workers": 0}
+        call = {name: value for name, value in given.items() if value is not None}
+        options = venue().val_options(resolve(recipe=self.remembered("val"), call=call, command="val"))
+        path = Path(self.ckpt_path or Path(self.name).name).with_suffix(chosen.suffix)
+        write = partial(export, self.model, chosen, path, imgsz=options.imgsz)
+        if not verify:
+            if data is not None:
+                raise ValueError("data is there to verify on, and verify is False: leave one of them out.")
+            return write(validator=None)
+        if options.data is None:
+            raise ValueError("there is no data to verify on; give data=my.yaml, or verify=False.")
+        device, stretch = select_device(options.device), self.model.stretch
+        with assemble.square_validator(options, device, stretch=stretch, images=VERIFIED_IMAGES) as validator:
+            return write(validator=validator)
 
     # -- the rest ------------------------------------------------------------------------------------------------------
     def load(self, weights: str | Path) -> YOLO:

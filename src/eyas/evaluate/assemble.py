@@ -10,7 +10,8 @@ same one unless another is typed: the numbers are then equal bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,21 @@ def with_report(options: TrainOptions, validator: DetectionValidator) -> Detecti
         save_conf=options.save_conf,
     )
     return validator
+
+
+@contextmanager
+def square_validator(
+    options: TrainOptions, device: torch.device, *, stretch: bool, images: int
+) -> Iterator[DetectionValidator]:
+    """Yield the validator for a model whose input is a square of ``imgsz`` and no other, such as an exported one.
+
+    It measures at most ``images`` of ``options.split``, chosen as by ``fraction`` (``eyas.data.build_index``), and
+    writes nothing.
+    """
+    data = described_data(options.data or "", (options.split,), single_cls=options.single_cls)
+    index = split_index(options, data, data[options.split], options.split, fraction=images)
+    side = padded(options.imgsz)
+    store = ImageStore(index, imgsz=side, stretch=stretch)
+    dataset = EvalDataset(index, store, imgsz=side, stride=STRIDE, rect=False, batch=options.batch or EVAL_BATCH)
+    with eval_loader(options, dataset, device) as loader:
+        yield build_validator(options, loader, names=data["names"], save_dir=Path(), device=device)

@@ -1,0 +1,286 @@
+"""Models leave as files, and only as files that are as good as they are.
+
+The data are labelled with what the model itself finds, so that it is nearly perfect on them without any training, and
+whatever answers otherwise is not.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from eyas import YOLO
+from eyas.evaluate.inference import inference_state
+from eyas.export import BoxModel, Card, Exported, ExportError, ExportTarget, export, find_target
+from eyas.export.verify import as_good
+from eyas.models import DetectionModel, Detector, build_detector
+
+SIZE = 64
+NAMES = {0: "cat", 1: "dog", 2: "owl"}
+CHOSEN = 5  # objects of an image
+
+
+class StateDict:
+    """A target of a user's own: weights and table of the model, run by its classes."""
+
+    name, suffix = "state", ".state"
+
+    def write(self, model: BoxModel, path: Path, card: Card) -> None:
+        torch.save({"state": model.state_dict(), "table": model.detector.yaml, "card": card.text()}, path)
+
+    def open(self, path: Path) -> Exported:
+        held = torch.load(path, weights_only=True)
+        model = BoxModel(build_detector(held["table"], verbose=False))
+        model.load_state_dict(held["state"])
+        return Exported(Card.from_text(held["card"]), torch.no_grad()(model))
+
+
+class Shifted(StateDict):
+    """A target that writes wrong numbers: boxes of its files are two pixels off."""
+
+    def open(self, path: Path) -> Exported:
+        right = super().open(path)
+        off = torch.tensor([2.0, 2, 2, 2, 0, 0])
+        return Exported(right.card, lambda images: right.answer(images) + off)
+
+
+@pytest.fixture(scope="module")
+def yolo(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
+    return untrained([[2, 3, 4], 1, "Detect", ["nc"]], tmp_path_factory.mktemp("yolo"))
+
+
+@pytest.fixture(scope="module")
+def rtdetr(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
+    return untrained([[2, 3, 4], 1, "RTDETRDecoder", ["nc", 16, 30, 2, 2, 1, 32]], tmp_path_factory.mktemp("rtdetr"))
+
+
+def untrained(head: list[object], folder: Path) -> YOLO:
+    """A model of five convolutions and a head, whose boxes and scores differ from place to place."""
+    path = folder / "shallow.yaml"
+    trunk = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16, 16, 16)]
+    path.write_text(yaml.safe_dump({"nc": len(NAMES), "end2end": True, "backbone": trunk, "head": [head]}))
+    torch.manual_seed(0)
+    yolo = YOLO(path)
+    yolo.model.names = NAMES
+    yolo.model.start_outputs(SIZE)
+    yolo.model.train()
+    with torch.no_grad():
+        for key, value in yolo.model.head.named_parameters():
+            value.mul_(0.2 if key.startswith("one2one_cv2") and key.endswith("2.bias") else 1)  # boxes of half a cell
+            value.add_(0.3 * torch.randn_like(value))
+        for _ in range(20):  # averages of the normalisations; those that it starts with let nothing through
+            yolo.model(torch.rand(4, 3, SIZE, SIZE))
+    yolo.model.eval()
+    yolo.ckpt_path = str(folder / "best.pt")  # files go beside it
+    return yolo
+
+
+def own_data(model: Detector, folder: Path) -> str:
+    """YAML of noisy squares of ``SIZE`` px, labelled with the best that the model finds in each."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(6):
+        cells = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        image = cv2.resize(cells, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(folder / "images" / f"{i}.png"), image)
+        found = answer(model, torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None] / 255)[0, :CHOSEN]
+        low, high = found[:, :2].clamp(0, SIZE) / SIZE, found[:, 2:4].clamp(0, SIZE) / SIZE
+        rows = torch.cat((found[:, 5:], (low + high) / 2, high - low), 1).tolist()
+        text = "\n".join(f"{int(cls)} " + " ".join(f"{v:.7f}" for v in box) for cls, *box in rows)
+        (folder / "labels" / f"{i}.txt").write_text(text)
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump({"path": str(folder), "train": "images", "val": "images", "names": NAMES}))
+    return str(path)
+
+
+def answer(model: Detector, images: Tensor) -> Tensor:
+    """What the model itself answers, in pixels."""
+    with torch.no_grad(), inference_state(model, nms=None, max_det=300, agnostic=False):
+        return model.in_pixels(model(images)[0], SIZE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def data(yolo: YOLO, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return own_data(yolo.model, tmp_path_factory.mktemp("data") / "own")
+
+
+@pytest.fixture(scope="module")
+def program(yolo: YOLO, data: str) -> Path:
+    """A verified file."""
+    return yolo.export(imgsz=SIZE - 1, data=data)
+
+
+def test_a_program_answers_as_the_model(yolo: YOLO, program: Path) -> None:
+    assert program == Path(str(yolo.ckpt_path)).with_suffix(".pt2")
+    check_program(yolo.model, program)
+
+
+def test_a_set_detector_leaves_in_the_same_way(rtdetr: YOLO, tmp_path: Path) -> None:
+    check_program(rtdetr.model, rtdetr.export(imgsz=SIZE, data=own_data(rtdetr.model, tmp_path / "own")))
+
+
+def check_program(model: Detector, path: Path) -> None:
+    opened = find_target("pt2").open(path)
+    assert opened.card.names == tuple(NAMES.values()) and opened.card.imgsz == SIZE and opened.card.end2end
+    assert opened.stretch is model.stretch and torch.equal(opened.stride, model.stride)
+    for batch in (1, 3):
+        images = torch.rand(batch, 3, SIZE, SIZE)
+        assert_alike(opened(images)[0], answer(model, images))
+
+
+def assert_alike(found: Tensor, expected: Tensor) -> None:
+    """The best detections are the same; others, whose scores hardly differ, may change places."""
+    assert found.shape == expected.shape and expected[..., :4].std() > 1
+    torch.testing.assert_close(found[:, :10], expected[:, :10], atol=2e-3, rtol=1e-4)
+
+
+def test_a_program_runs_where_eyas_is_not(yolo: YOLO, program: Path, tmp_path: Path) -> None:
+    images = torch.rand(2, 3, SIZE, SIZE)
+    np.save(tmp_path / "images.npy", images.numpy())
+    script = f"""
+import sys, numpy, torch
+extra = {{"eyas.json": ""}}
+program = torch.export.load({str(program)!r}, extra_files=extra).module()
+numpy.save("boxes.npy", program(torch.from_numpy(numpy.load("images.npy"))).numpy())
+assert not [name for name in sys.modules if name.partition(".")[0] == "eyas"]
+print(extra["eyas.json"])
+"""
+    run = [sys.executable, "-I", "-c", script]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "names": ["cat", "dog", "owl"], "stride": [8.0, 16.0, 32.0], "imgsz": SIZE, "stretch": False, "end2end": True,
+    }  # fmt: skip
+    assert_alike(torch.from_numpy(np.load(tmp_path / "boxes.npy")), answer(yolo.model, images))
+
+
+def test_a_target_of_ones_own_is_an_object_that_is_passed(
+    yolo: YOLO, data: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "eyas")
+    target: ExportTarget = StateDict()
+    before = {key: value.clone() for key, value in yolo.model.state_dict().items()}
+    path = yolo.export(target=target, imgsz=SIZE, data=data)
+    assert path.suffix == ".state"
+    assert [line for line in caplog.messages if line.startswith("Verified on 6 images: mAP50-95 of the state file 0.9")]
+    images = torch.rand(2, 3, SIZE, SIZE)
+    found, nothing = target.open(path)(images)
+    assert_alike(found, answer(yolo.model, images))
+    assert nothing is None
+    after = yolo.model.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_wrong_numbers_are_refused_and_leave_nothing(yolo: YOLO, data: str) -> None:
+    path = Path(str(yolo.ckpt_path)).with_suffix(".state")
+    path.write_text("an earlier file")
+    with pytest.raises(
+        ExportError, match=r"the state file is not as good .* on 6 images its mAP50-95 is 0\.\d+, the model's 0\.9"
+    ):
+        yolo.export(target=Shifted(), imgsz=SIZE, data=data)
+    assert path.read_text() == "an earlier file"
+    assert not list(path.parent.glob(".export-*"))
+    yolo.export(target=Shifted(), imgsz=SIZE, verify=False)
+    assert path.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("after", "good"), [(0.5019, True), (0.4981, True), (0.5021, False), (0.4979, False)])
+def test_how_far_a_file_may_be_from_its_model(after: float, good: bool) -> None:
+    assert as_good(after, 0.5) is good
+    assert not as_good(float("nan"), 0.5)
+
+
+def test_a_model_that_finds_nothing_is_told_to_prove_nothing(
+    yolo: YOLO, data: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Path(data).parent
+    shutil.copytree(other, tmp_path / "other")
+    for label in (tmp_path / "other" / "labels").iterdir():
+        label.write_text("0 0.02 0.02 0.01 0.01")
+    described = {"path": str(tmp_path / "other"), "train": "images", "val": "images", "names": NAMES}
+    yolo.export(target=StateDict(), imgsz=SIZE, data=described)
+    assert "mAP50-95 on 6 images is 0.0000, too low to tell a wrong file from a right one" in caplog.text
+
+
+def test_images_of_any_shape_are_squares_to_model_and_file(rtdetr: YOLO, yolo: YOLO, tmp_path: Path) -> None:
+    """A file takes no rectangles, and 200 images are enough."""
+    folder = tmp_path / "wide"
+    (folder / "images").mkdir(parents=True)
+    for i in range(203):
+        cv2.imwrite(str(folder / "images" / f"{i:03}.png"), np.zeros((20, 40, 3), np.uint8))
+    described = {"path": str(folder), "train": "images", "val": "images", "names": NAMES}
+    sizes: list[torch.Size] = []
+
+    class Watched(StateDict):
+        def open(self, path: Path) -> Exported:
+            card = super().open(path).card
+            return Exported(card, lambda images: sizes.append(images.shape) or torch.zeros(len(images), 0, 6))
+
+    yolo.export(target=Watched(), imgsz=SIZE, data=described)
+    assert {tuple(size[1:]) for size in sizes} == {(3, SIZE, SIZE)} and sum(size[0] for size in sizes) == 200
+
+
+def test_a_file_answers_only_as_it_was_written(yolo: YOLO, tmp_path: Path) -> None:
+    path = yolo.export(target=StateDict(), imgsz=SIZE, verify=False)
+    opened = StateDict().open(path)
+    with pytest.raises(ValueError, match="exported for images of 64 x 64 px, not 32 x 64"):
+        opened(torch.zeros(1, 3, 32, 64))
+    opened.ready(nms=False, max_det=100, agnostic=False).__enter__()
+    for settings, message in (
+        ({"nms": True, "max_det": 300, "agnostic": False}, "exported without NMS: leave nms unset"),
+        (
+            {"nms": None, "max_det": 301, "agnostic": False},
+            "at most 300 detections.*max_det=301 and agnostic_nms=False would have no",
+        ),
+        ({"nms": None, "max_det": 300, "agnostic": True}, "max_det=300 and agnostic_nms=True would have no effect"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            opened.ready(**settings).__enter__()
+    single = Exported(replace(opened.card, names=("item",)), opened.answer)
+    single.ready(nms=None, max_det=300, agnostic=True).__enter__()
+    dense = Exported(replace(opened.card, end2end=False), opened.answer)
+    dense.ready(nms=True, max_det=1000, agnostic=True).__enter__()
+    with pytest.raises(ValueError, match="exported for NMS"):
+        dense.ready(nms=False, max_det=300, agnostic=False).__enter__()
+
+
+class Undecided(DetectionModel):
+    """A model whose way depends on what it sees."""
+
+    def predict(self, x: Tensor) -> object:
+        return super().predict(x if x.sum() > 0 else -x)
+
+
+def test_what_cannot_be_traced_is_named(yolo: YOLO, tmp_path: Path) -> None:
+    model = Undecided(yolo.model.yaml, verbose=False)
+    with pytest.raises(ExportError, match=r"torch\.export cannot follow a Undecided \(yolo26\): .*data-dependent"):
+        export(model, find_target("pt2"), tmp_path / "a.pt2", imgsz=SIZE, validator=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_of_someone_else_is_refused(tmp_path: Path) -> None:
+    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(1),))
+    torch.export.save(program, tmp_path / "other.pt2")
+    with pytest.raises(ExportError, match=r"other.pt2 holds no eyas.json"):
+        find_target("pt2").open(tmp_path / "other.pt2")
+
+
+def test_arguments_without_sense_are_refused(yolo: YOLO) -> None:
+    with pytest.raises(ValueError, match=r"target='pt' is not one of pt2\. Did you mean 'pt2'\?"):
+        yolo.export(target="pt")
+    with pytest.raises(ValueError, match=r"no data to verify on; give data=my.yaml, or verify=False"):
+        yolo.export()
+    with pytest.raises(ValueError, match="data is there to verify on"):
+        yolo.export(data="digits-tiny", verify=False)
