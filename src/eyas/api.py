@@ -261,13 +261,15 @@ class YOLO:
 
         Raises:
             ExportError: the target cannot write the model, or the file's mAP50-95 is off by more than 0.002.
-            ValueError: no such target, or there is no data to verify on.
+            ValueError: no such target, one that would replace the checkpoint, or there is no data to verify on.
         """
         chosen = find_target(target)
         given = {"model": self.name, "imgsz": imgsz, "data": data, "device": "cpu", "workers": 0}
         call = {name: value for name, value in given.items() if value is not None}
         options = venue().val_options(resolve(recipe=self.remembered("val"), call=call, command="val"))
         path = Path(self.ckpt_path or Path(self.name).name).with_suffix(chosen.suffix)
+        if self.ckpt_path and path == Path(self.ckpt_path):
+            raise ValueError(f"a file of suffix {chosen.suffix!r} would take the place of {path}; choose another.")
         write = partial(export, self.model, chosen, path, imgsz=options.imgsz)
         if not verify:
             if data is not None:

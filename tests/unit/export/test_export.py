@@ -282,5 +282,9 @@ def test_arguments_without_sense_are_refused(yolo: YOLO) -> None:
         yolo.export(target="pt")
     with pytest.raises(ValueError, match=r"no data to verify on; give data=my.yaml, or verify=False"):
         yolo.export()
+    target = StateDict()
+    target.suffix = ".pt"
+    with pytest.raises(ValueError, match=r"suffix '.pt' would take the place of .*best.pt"):
+        yolo.export(target=target, imgsz=SIZE, verify=False)
     with pytest.raises(ValueError, match="data is there to verify on"):
         yolo.export(data="digits-tiny", verify=False)
