@@ -419,7 +419,8 @@ def saved(results: Iterable[Results], folder: Path) -> Iterator[Results]:
     """Pass results on, writing each one's annotated picture into ``folder``; equal names get a number."""
     taken: set[str] = set()
     for number, result in enumerate(results):
-        name = Path(result.path).name or f"image{number}.jpg"
+        name = Path(result.path).name or f"image{number}"
+        name = name if Path(name).suffix else f"{name}.jpg"  # an array has no file's name
         name = name if name not in taken else f"{number}_{name}"
         taken.add(name)
         folder.mkdir(parents=True, exist_ok=True)

@@ -74,8 +74,8 @@ def test_predict_writes_pictures_only_when_asked(trained: Path, digits_tiny: Pat
     yolo = YOLO(trained)
     with pytest.raises(ValueError, match="add save=True"):
         yolo.predict(image, project=str(tmp_path))
-    yolo.predict([image, image], save=True, project=str(tmp_path))
-    assert len(list((tmp_path / "predict").iterdir())) == 2
+    yolo.predict([image, image, cv2.imread(image)], save=True, project=str(tmp_path))
+    assert len(list((tmp_path / "predict").glob("*.*"))) == 3, "an array gets a name too"
 
 
 def test_the_shell_trains_validates_and_predicts(

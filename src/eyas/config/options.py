@@ -140,6 +140,7 @@ class TrainOptions(BaseModel):
         also="weights checkpoint",
         resumable=True,
         told_by=Teller.MODEL,
+        at_start=True,
     )
     pretrained: bool | Text = _run(
         True,
