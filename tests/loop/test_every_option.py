@@ -287,9 +287,10 @@ class SkipsAdjusters(DetectionTrainer):
         self.metrics, self.fitness = self.validate()
 
 
-class Thaws(Callback):
-    def on_train_batch_start(self, trainer: Any) -> None:
-        trainer.model.requires_grad_(True)
+class Leaks(Callback):
+    def on_train_batch_end(self, trainer: Any) -> None:
+        with torch.no_grad():
+            next(p for p in trainer.model.parameters() if not p.requires_grad).add_(1.0)
 
 
 # -- one case for each option ------------------------------------------------------------------------------------------
@@ -356,7 +357,7 @@ CASES: dict[str, Case] = {
     "clip_grad_norm": Case(1.0, OwnStep),
     "clip_grad_value": Case(1.0, OwnStep),
     "clip_per_group": Case(True, OwnStep),
-    "freeze": Case("backbone", callbacks=(Thaws,), later=True),
+    "freeze": Case("backbone", callbacks=(Leaks,), later=True),
     "freeze_epochs": Case(1.0, NoComponents, {"freeze": "backbone"}),
     "freeze_ramp": Case(1.0, NoComponents, {"freeze": "backbone", "freeze_epochs": 1.0}),
     "freeze_norm": Case("update", NoComponents, {"freeze": "backbone"}),

@@ -379,13 +379,12 @@ class Freeze(StockCallback):
     def witness(self, trainer: Run) -> dict[str, object]:
         """Return hashes of what is frozen, when it was frozen and now or when it was unfrozen; when; with what norms.
 
-        ``freeze`` is left out if something frozen has moved, or if someone has unfrozen all that is to be frozen now.
+        ``freeze`` is left out if something frozen has moved.
         """
         model = unwrap_model(trainer.model)
         seen = [self.phase_seen(model, i) for i in range(len(self.resolved))]
         found: dict[str, object] = {}
-        thawed = any(not phase["frozen"] for i, phase in enumerate(seen) if i in self.active)
-        if not thawed and all(phase.get("identical", True) for phase in seen):
+        if all(phase.get("identical", True) for phase in seen):
             found["freeze"] = seen
         if any(phase.end() is not None for phase in self.resolved):
             found["freeze_epochs"] = {"until epoch": [phase.end() for phase in self.resolved]}
