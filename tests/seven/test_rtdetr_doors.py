@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -12,17 +11,20 @@ from eyas import RTDETRTrainer
 from eyas.callbacks import BestBy, ClassWeights, ClipGradNorm, Freeze, LayerRates, MetricReport, SyncBatchNorm
 from eyas.models import RTDETRDetectionModel
 from eyas.optim import unwrap_model
+from users_overrides import AddsF1, ChoosesByClassLoss, ClipsItself, Synchronises, freeze_at_first
 
 
-class WithF1(RTDETRTrainer):
-    def validate(self) -> Any:
-        metrics, fitness = super().validate()
-        box = self.validator.metrics.box
-        by_class = np.full(self.data["nc"], np.nan)
-        by_class[box.ap_class_index] = box.f1
-        stem = "metrics/F1@iou0.5_best"
-        f1 = {f"{stem}({name})": by_class[i] for i, name in self.data["names"].items()}
-        return metrics | {f"{stem}(B)": box.f1.mean()} | f1, fitness
+class WithF1(AddsF1, RTDETRTrainer): ...
+
+
+class ByClassLoss(ChoosesByClassLoss, RTDETRTrainer): ...
+
+
+class Synchronised(Synchronises, RTDETRTrainer): ...
+
+
+class MyStep(ClipsItself, RTDETRTrainer):
+    largest = 0.5
 
 
 def test_metrics(tiny_set: Any) -> None:
@@ -55,26 +57,11 @@ def test_class_weights(tiny_set: Any, plain_set_run: Any) -> None:
     assert tiny_set.differ(option, plain_set_run)
 
 
-class ByClassLoss(RTDETRTrainer):
-    def validate(self) -> Any:
-        metrics, _ = super().validate()
-        return metrics, -metrics["val/cls_loss"]
-
-
 def test_best_by(tiny_set: Any) -> None:
     option = tiny_set.train(best_by="val/cls_loss")
     tiny_set.assert_same(option, tiny_set.train(None, BestBy({"metric": "val/cls_loss", "mode": "min"})))
     tiny_set.assert_same(option, tiny_set.train(ByClassLoss))
     assert option.best["best_by"]
-
-
-def freeze_at_first(trainer: Any) -> None:
-    """A plain function for ``on_train_epoch_start``."""
-    model: Any = unwrap_model(trainer.model)
-    backbone, frozen = model.sections()["backbone"], trainer.epoch < 1
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not (frozen and name.startswith(backbone)))
-    trainer.freeze_layer_names = [".dfl", *backbone] if frozen else [".dfl"]
 
 
 def test_freeze(tiny_set: Any, plain_set_run: Any) -> None:
@@ -121,29 +108,12 @@ def test_rates(tiny_set: Any, plain_set_run: Any) -> None:
     assert tiny_set.differ(option, plain_set_run)
 
 
-class Synchronised(RTDETRTrainer):
-    def set_model_attributes(self) -> None:
-        super().set_model_attributes()
-        self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-
-
 def test_sync_bn_in_one_process(tiny_set: Any, plain_set_run: Any) -> None:
     tiny_set.assert_same(plain_set_run, tiny_set.train(sync_bn=True))
     tiny_set.assert_same(plain_set_run, tiny_set.train(None, SyncBatchNorm(True)))
     override = tiny_set.train(Synchronised)
     tiny_set.assert_same(plain_set_run, override)
     assert any(isinstance(module, nn.SyncBatchNorm) for module in override.trainer.ema.ema.modules())
-
-
-class MyStep(RTDETRTrainer):
-    def optimizer_step(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=0.5)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        if self.ema:
-            self.ema.update(self.model)
 
 
 def test_clipping(tiny_set: Any, plain_set_run: Any) -> None:

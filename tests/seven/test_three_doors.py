@@ -10,7 +10,6 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,26 +20,14 @@ from eyas.losses import EndToEndCriterion
 from eyas.models import DetectionModel
 from eyas.nn.sync_bn import convert, portable
 from eyas.optim import unwrap_model
+from users_overrides import AddsF1, ChoosesByClassLoss, ClipsItself, Synchronises, freeze_at_first
 
 
 # -- 1. metrics --------------------------------------------------------------------------------------------------------
-class WithF1(DetectionTrainer):
-    """Adds F1 under the names that the shipped metric has."""
-
-    def validate(self) -> Any:
-        metrics, fitness = super().validate()
-        box = self.validator.metrics.box
-        by_class = np.full(self.data["nc"], np.nan)
-        by_class[box.ap_class_index] = box.f1
-        stem = "metrics/F1@iou0.5_best"
-        f1 = {f"{stem}({name})": by_class[i] for i, name in self.data["names"].items()}
-        return metrics | {f"{stem}(B)": box.f1.mean()} | f1, fitness
-
-
 def test_metrics_through_three_doors(found: Any) -> None:
     option = found.train(metrics=["f1"], fraction=1.0)
     component = found.train(DetectionTrainer, MetricReport("f1"), fraction=1.0)
-    override = found.train(WithF1, fraction=1.0)
+    override = found.train(AddsF1, fraction=1.0)
     found.assert_same(option, component)
     found.assert_same(option, override)
     values = [row["metrics/F1@iou0.5_best(B)"] for row in option.result.history]
@@ -99,14 +86,6 @@ def test_class_weights_through_three_doors(tiny: Any, plain_run: Any) -> None:
 
 
 # -- 3. best by another metric -----------------------------------------------------------------------------------------
-class ByClassLoss(DetectionTrainer):
-    """Chooses by the class loss on the validation split: lower is better, so its negative is the fitness."""
-
-    def validate(self) -> Any:
-        metrics, _ = super().validate()
-        return metrics, -metrics["val/cls_loss"]
-
-
 class ByClassLossItself(DetectionTrainer):
     """The same, and keeps the book on the best itself before the loop looks, as the guide does."""
 
@@ -122,23 +101,13 @@ def test_best_by_through_three_doors(tiny: Any, plain_run: Any) -> None:
     option = tiny.train(best_by="val/cls_loss")
     component = tiny.train(DetectionTrainer, BestBy({"metric": "val/cls_loss", "mode": "min"}))
     tiny.assert_same(option, component)
-    tiny.assert_same(option, tiny.train(ByClassLoss))
+    tiny.assert_same(option, tiny.train(ChoosesByClassLoss))
     tiny.assert_same(option, tiny.train(ByClassLossItself))
     assert option.best["epoch"] == 1 and plain_run.best["epoch"] == 0, "another epoch than the usual number chooses"
     assert option.best["best_by"] == component.best["best_by"]
 
 
 # -- 4. freeze, then unfreeze ------------------------------------------------------------------------------------------
-def freeze_at_first(trainer: Any) -> None:
-    """A plain function for ``on_train_epoch_start``."""
-    model: Any = unwrap_model(trainer.model)
-    backbone = model.sections()["backbone"]
-    frozen = trainer.epoch < 1
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not (frozen and name.startswith(backbone)))
-    trainer.freeze_layer_names = [".dfl", *backbone] if frozen else [".dfl"]
-
-
 def test_freeze_through_three_doors(tiny: Any, plain_run: Any) -> None:
     option = tiny.train(freeze="backbone", freeze_epochs=1)
     component = tiny.train(DetectionTrainer, Freeze("backbone", epochs=1))
@@ -192,18 +161,10 @@ def test_rates_through_three_doors(tiny: Any, plain_run: Any) -> None:
 
 
 # -- 6. synchronised normalisation -------------------------------------------------------------------------------------
-class Synchronised(DetectionTrainer):
-    """Converts by torch's own function, whatever the number of processes."""
-
-    def set_model_attributes(self) -> None:
-        super().set_model_attributes()
-        self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-
-
 def test_sync_bn_through_three_doors_in_one_process(tiny: Any, plain_run: Any) -> None:
     tiny.assert_same(plain_run, tiny.train(sync_bn=True))
     tiny.assert_same(plain_run, tiny.train(DetectionTrainer, SyncBatchNorm(True)))
-    override = tiny.train(Synchronised)
+    override = tiny.train(Synchronises)
     tiny.assert_same(plain_run, override)
     assert any(isinstance(module, nn.SyncBatchNorm) for module in override.trainer.ema.ema.modules())
 
@@ -227,17 +188,8 @@ def test_sync_bn_of_component_and_override_converts_the_same_layers(tiny_model: 
 
 
 # -- 7. clipping -------------------------------------------------------------------------------------------------------
-class MyStep(DetectionTrainer):
-    """README's: writes the whole step, so nothing of the stock clipping is left."""
-
-    def optimizer_step(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=0.1)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        if self.ema:
-            self.ema.update(self.model)
+class MyStep(ClipsItself):
+    largest = 0.1
 
 
 def test_clipping_through_three_doors(tiny: Any, plain_run: Any) -> None:

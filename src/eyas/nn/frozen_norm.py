@@ -5,7 +5,6 @@ State-dict keys are those of ``BatchNorm2d`` without ``num_batches_tracked``, so
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,24 +46,15 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.num_features}, eps={self.eps}"
 
 
+@torch.no_grad()
 def freeze_norms(model: nn.Module) -> int:
     """Replace every ``BatchNorm2d`` below ``model`` by a `FrozenBatchNorm2d` with its values; return how many."""
-    return _replace(model, nn.BatchNorm2d, FrozenBatchNorm2d)
-
-
-def thaw_norms(model: nn.Module) -> int:
-    """Replace every `FrozenBatchNorm2d` below ``model`` by a trainable ``BatchNorm2d``; return how many."""
-    return _replace(model, FrozenBatchNorm2d, nn.BatchNorm2d)
-
-
-@torch.no_grad()
-def _replace(model: nn.Module, old: type[nn.Module], new: Callable[..., nn.Module]) -> int:
-    places = [(m, name, child) for m in model.modules() for name, child in m.named_children() if isinstance(child, old)]
+    named = ((module, name, child) for module in model.modules() for name, child in module.named_children())
+    places = [(parent, name, child) for parent, name, child in named if isinstance(child, nn.BatchNorm2d)]
     for parent, name, child in places:
         values: dict[str, Tensor] = child.state_dict()
-        fresh: nn.Module = new(child.num_features, eps=child.eps).to(values["weight"].device, values["weight"].dtype)
+        fresh = FrozenBatchNorm2d(child.num_features, eps=child.eps).to(values["weight"].device, values["weight"].dtype)
         for key, value in fresh.state_dict().items():
-            if key in values:
-                value.copy_(values[key])
+            value.copy_(values[key])
         setattr(parent, name, fresh.train(child.training))
     return len(places)
