@@ -105,6 +105,13 @@ def test_expected_visits_equal_the_factors() -> None:
         np.testing.assert_allclose(visits, order.factors, atol=4 * 0.5 / math.sqrt(epochs))
 
 
+def test_images_of_equal_factors_are_spread_over_the_epoch() -> None:
+    """Visits are drawn in the order of the factors; an epoch must not end with all the images that come twice."""
+    often = np.concatenate([WeightedOrder(np.repeat([1.0, 2.0], 50)).permutation(epoch) >= 50 for epoch in range(20)])
+    share = often.reshape(20, 10, 15).mean((0, 2))  # of the visits in each tenth of an epoch
+    np.testing.assert_allclose(share, 2 / 3, atol=0.12)  # four standard deviations
+
+
 def test_balanced_draws_every_class_equally_often() -> None:
     """With one class per image, so that no class comes along with another."""
     labels: Labels = [[0]] * 30 + [[1]] * 6 + [[2]] * 3 + [[]]

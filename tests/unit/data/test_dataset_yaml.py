@@ -114,6 +114,7 @@ def test_names_come_in_the_order_of_their_ids(order: list[int], text: bool) -> N
         ({"nc": "many"}, "nc='many' must be"),
         ({"channels": 1}, "channels=1 is not supported"),
         ({"kpt_shape": [17]}, "kpt_shape=.* two whole numbers"),
+        ({"kpt_shape": [0, 3]}, r"kpt_shape=\[0, 3\] must be two whole numbers"),
         ({"train": None}, "key 'train' .* is missing"),
         ({"train": None, "trian": "images/train"}, "Did you mean trian"),
         ({"train": {"a": 1}}, "must be a folder, a .txt list"),
@@ -141,6 +142,12 @@ def test_missing_root_lists_what_was_tried(root: Path) -> None:
         check_dataset(write(root.parent, path="sett"))
     assert f"Tried {root.parent / 'sett'}" in str(error.value)
     assert f"Did you mean {root}?" in str(error.value)
+
+
+def test_an_absolute_root_that_is_missing_is_not_replaced_by_the_folder_of_the_yaml(root: Path) -> None:
+    gone = root.parent / "gone" / root.name
+    with pytest.raises(ValueError, match=f"folder path={gone} does not exist"):
+        check_dataset(write(root, path=str(gone)))
 
 
 def test_only_the_splits_asked_for_must_exist(root: Path) -> None:

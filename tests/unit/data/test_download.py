@@ -30,6 +30,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.send_header("Location", "/set.zip")
             self.send_header("Content-Length", "0")
             self.end_headers()
+        elif self.path.startswith("/to_ftp"):
+            self.send_response(302)
+            self.send_header("Location", "ftp://127.0.0.1/set.zip")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif self.path.startswith("/cut"):
             self.send_response(200)
             self.send_header("Content-Length", "1000")
@@ -101,6 +106,8 @@ def test_redirects_are_followed_to_http_only(served: tuple[Path, str], tmp_path:
     assert (download_archive(f"{address}/moved.zip", tmp_path / "a") / "set/data.yaml").exists()
     with pytest.raises(ValueError, match="(is no http|Redirection to url 'file:///etc/passwd' is not allowed)"):
         download_archive(f"{address}/to_file.zip", tmp_path / "a")
+    with pytest.raises(ValueError, match=r"'ftp://127\.0\.0\.1/set\.zip' is no http"):
+        download_archive(f"{address}/to_ftp.zip", tmp_path / "a")
 
 
 @pytest.mark.parametrize(

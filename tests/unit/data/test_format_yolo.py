@@ -109,6 +109,11 @@ def test_pose_rows_are_cut_to_the_box() -> None:
     assert rows(data, keypoints=(3, 2)) == rows(GOOD)
 
 
+def test_polygons_of_a_pose_set_stay_polygons() -> None:
+    polygon = b"1 0.4 0.45 0.6 0.5 0.375 0.4375 0.625 0.5625\n"
+    np.testing.assert_allclose(rows(polygon, keypoints=(3, 2)), rows(GOOD), atol=1e-6)
+
+
 def test_polygons_and_boxes_share_a_file() -> None:
     assert len(rows(GOOD + b"0 0.1 0.1 0.3 0.1 0.3 0.4\n")) == 2
 

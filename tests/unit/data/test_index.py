@@ -252,6 +252,20 @@ def test_shapes_follow_exif_orientation(tmp_path: Path, orientation: int, suffix
     assert header.orientation == (1 if suffix == "tiff" else orientation)  # every reader turns TIFF itself
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_there_is_not_means_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(picture(30, 40)).save(tmp_path / "x.jpg", exif=exif)
+    assert ih.read_header(str(tmp_path / "x.jpg")) == (ih.ImageHeader(30, 40, 1), None)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 40), (40, 10)])
+def test_the_smallest_image_is_kept(tmp_path: Path, height: int, width: int) -> None:
+    Image.fromarray(picture(height, width)).save(tmp_path / "x.png")
+    assert ih.read_header(str(tmp_path / "x.png")) == (ih.ImageHeader(height, width, 1), None)
+
+
 def test_nothing_left_tells_why(data: Path) -> None:
     for file in (data / "images/train").iterdir():
         file.write_text("no image")
@@ -362,6 +376,7 @@ def test_fraction_is_spread_and_nested(tmp_path: Path) -> None:
     few, many = chosen(0.25), chosen(0.5)
     assert (len(few), len(many), len(chosen(7)), len(chosen(1.0)), len(chosen(0.001))) == (10, 20, 7, 40, 1)
     assert few < many
+    assert len(chosen(0.045)) == 2, "1.8 images"
     assert few != {str(tmp_path / f"images/{i:02}.png") for i in range(10)}
     for wrong in (0, -1, 1.5):
         with pytest.raises(ValueError, match="fraction"):

@@ -468,6 +468,13 @@ def test_rect_shapes_of_the_spec(shapes, expected):
     assert rect_shape(aspects, 640, 32, 0.5) == tuple(side + 32 for side in expected)
 
 
+def test_rounding_errors_cost_no_padding():
+    """23 strides wide at this size; as a product of ratios it is 736.0000000000001 px."""
+    from eyas.data.dataset import rect_shape
+
+    assert rect_shape(np.array([1280 / 736]), 1280, 32, 0.0) == (1280, 736)
+
+
 @pytest.mark.parametrize("rect", [True, False])
 def test_evaluation_boxes_go_back_to_the_original(index, rect):
     for batch in eval_batches(index, rect=rect):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from eyas.data import store as store_module
-from eyas.data.decode import load_image, read_image, resized_shape
+from eyas.data.decode import load_image, read_image, resize, resized_shape
 from eyas.data.index import ImageIndex, build_index
 from eyas.data.store import ImageStore
 
@@ -115,6 +115,14 @@ def test_a_jpeg_is_decoded_as_small_as_it_may_be(
     monkeypatch.setattr(cv2, "imdecode", lambda *args, real=cv2.imdecode: decoded.append((i := real(*args)).shape) or i)
     load_image(path, shape=(height, width), imgsz=64, stretch=True)
     assert decoded == [(-(-height // factor), -(-width // factor), 3)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 8), (8, 2), (4, 4)])
+def test_every_pixel_counts_where_an_image_shrinks_to_half(height: int, width: int) -> None:
+    """Each pixel that is left is the mean of those it stands for."""
+    blocks = np.random.default_rng(0).integers(0, 256, (16, height, 16, width, 3), dtype=np.uint8)
+    image = blocks.reshape(16 * height, 16 * width, 3)
+    np.testing.assert_allclose(resize(image, (16, 16)), blocks.mean((1, 3)), atol=1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -232,6 +240,14 @@ def test_disk_cache_serves_later_runs_and_no_other_data(index: ImageIndex, tmp_p
     changed = build_index([tmp_path / "images"], names={0: "a"}, split="val", cache_dir=tmp_path / "cache")
     assert open_store(changed, tmp_path, cache="disk").cached == 0
     assert not [file for file in (tmp_path / "images").iterdir() if file.suffix not in (".jpg", ".png")]
+
+
+def test_stretched_pixels_and_others_are_kept_side_by_side(index: ImageIndex, tmp_path: Path) -> None:
+    """Whoever trains with both in turn finds what each decoded."""
+    open_store(index, tmp_path, cache="disk").fill()
+    open_store(index, tmp_path, cache="disk", stretch=True).fill()
+    assert open_store(index, tmp_path, cache="disk").cached == 5
+    assert open_store(index, tmp_path, cache="disk", stretch=True).cached == 5
 
 
 def test_damaged_pixels_on_disk_are_decoded_again(index: ImageIndex, tmp_path: Path) -> None:
