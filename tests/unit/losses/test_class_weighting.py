@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eyas.losses import DenseCriterion, EndToEndCriterion, bce_loss, weight_classes
+from eyas.losses.class_weighting import as_class_weights
 from eyas.models import DetectionModel
 
 NC, IMAGES, ANCHORS = 5, 2, 84
@@ -91,6 +92,12 @@ def test_through_a_real_model(tiny_model: Path) -> None:
         assert torch.equal(after, before * torch.tensor(doubled(2)).view(1, NC, 1))
     for before, after in zip(plain[2:], weighted[2:], strict=True):
         assert torch.equal(after, before * torch.tensor(doubled(2)))
+
+
+@pytest.mark.parametrize("count", [NC - 1, NC + 1])
+def test_class_weights_are_one_for_each_class(count: int) -> None:
+    with pytest.raises(ValueError, match=f"class_weights has {count} values and the model {NC} classes"):
+        as_class_weights([1.0] * count, NC)
 
 
 def test_without_weights_the_loss_is_the_very_same_tensor() -> None:

@@ -137,6 +137,7 @@ def test_each_number_is_read_at_its_own_threshold():
     box, rows = metrics.box, metrics.summary()
     assert box.map50 == pytest.approx(0.995) and box.map75 == pytest.approx(0.995 / 2)
     assert box.map == pytest.approx(0.75 * 0.995)
+    assert metrics.fitness == pytest.approx(0.1 * 0.995 + 0.9 * 0.75 * 0.995)
     assert [(row["mAP50"], row["mAP75"]) for row in rows] == [(0.995, 0.0), (0.995, 0.995)]
     assert rows[0]["mAP50-95"] == pytest.approx(0.4975)
 

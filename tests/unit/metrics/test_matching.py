@@ -117,3 +117,13 @@ def test_an_overlap_of_exactly_a_threshold_counts(thresholds):
     box, half, zero = np.array([[0.0, 0, 8, 8]]), np.array([[0.0, 0, 8, 4]]), np.zeros(1)
     found = match_detections(box, zero, zero, zero, half, zero, zero, thresholds=np.array(thresholds))
     assert found[0].tolist() == [0 if threshold <= 0.5 else -1 for threshold in thresholds]
+
+
+def test_of_equal_scores_the_first_wins_in_every_image():
+    """Four detections at the same place in each of 500 images: the first with the highest score claims the object."""
+    scores = np.random.default_rng(0).choice([0.25, 0.5, 0.75], (500, 4))
+    image, zero = np.arange(2000) // 4, np.zeros(2000)
+    det, gt = np.tile([0.0, 0, 8, 8], (2000, 1)), np.tile([0.0, 0, 8, 8], (500, 1))
+    found = match_detections(det, scores.ravel(), zero, image, gt, zero[:500], np.arange(500))
+    winners = [4 * i + row.index(max(row)) for i, row in enumerate(scores.tolist())]
+    assert np.flatnonzero(found[:, 0] >= 0).tolist() == winners
