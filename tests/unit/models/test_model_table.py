@@ -12,6 +12,7 @@ import yaml
 from eyas.models import MODELS, DetectionModel, ModelTableError, UnknownModelError, model_table, resolve_model
 from eyas.models.graph import Scale
 from eyas.models.yolo26 import yolo26_table
+from eyas.nn import C3k
 
 TINY: dict[str, Any] = {
     "nc": 2,
@@ -119,6 +120,13 @@ def test_scale_rules() -> None:
     scale = Scale(depth=0.5, width=0.25, max_channels=512)
     assert [scale.repeats(n) for n in (1, 2, 3, 6)] == [1, 1, 2, 3]
     assert [scale.channels(c) for c in (64, 100, 1024)] == [16, 32, 128]
+    assert [Scale(depth=2).repeats(n) for n in (1, 2, 3)] == [1, 4, 6]
+
+
+@pytest.mark.parametrize(("letter", "blocks"), [("n", 0), ("s", 0), ("m", 2), ("l", 2), ("x", 2)])
+def test_larger_scales_are_built_of_c3k(letter: str, blocks: int) -> None:
+    model = DetectionModel(tiny(scales={letter: [1, 1, 64]}), verbose=False)
+    assert sum(isinstance(m, C3k) for m in model.model[2].modules()) == blocks
 
 
 ROW_ERRORS = [
@@ -131,6 +139,7 @@ ROW_ERRORS = [
     ([-1, 1, "Conv", 8], "args is 8"),
     ([7, 1, "Conv", [8]], "names row 7"),
     ([-9, 1, "Conv", [8]], "names row -9"),
+    ([-3, 1, "Conv", [8]], "names row -3"),  # one before row 0: the image
     (["-1", 1, "Conv", [8]], "from is '-1'"),
     ([[], 1, "Concat", [1]], "from is empty"),
     ([[0, 1], 1, "Conv", [8]], "takes one input"),

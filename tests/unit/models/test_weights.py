@@ -137,3 +137,6 @@ def test_class_rows() -> None:
     assert class_rows({0: "a", 1: "b"}, {0: "A", 1: " b"}) is None
     assert class_rows({0: "a", 1: "b"}, {0: "b", 1: "z", 2: "a"}) == [(0, 1), (2, 0)]
     assert class_rows({0: "a"}, {0: "z"}) == []
+    assert class_rows({0: "Cat ", 1: "dog"}, {0: "dog", 1: "cat"}) == [(0, 1), (1, 0)]
+    assert class_rows({0: "a", 1: "b", 2: "a"}, {0: "b", 1: "a"}) == [(0, 1), (1, 0)], "the first of two of one name"
+    assert class_rows({0: "0", 1: "b"}, {0: "b", 1: "0"}) == [(0, 1), (1, 0)], "a class may be called 0"

@@ -55,6 +55,16 @@ def test_every_layer_is_replaced(device: str) -> None:
     assert [type(module) for module in (net[1][0], net[2])] == [FrozenBatchNorm2d] * 2
 
 
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+def test_freezing_keeps_the_output_and_the_mode(eps: float) -> None:
+    net = nn.Sequential(randomised(nn.BatchNorm2d(3, eps=eps))).eval()
+    x = torch.randn(2, 3, 4, 4)
+    before = net(x)
+    freeze_norms(net)
+    torch.testing.assert_close(net(x), before)
+    assert not any(module.training for module in net.modules())
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_folding_keeps_the_output(frozen: bool) -> None:
     layer = ConvNorm(3, 5, 3, 2, nn.SiLU()).eval()
