@@ -200,6 +200,12 @@ class OnMeta(DetectionTrainer):
         self.model = self.model.to("meta")
 
 
+class Alone(DetectionTrainer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.world_size = 0
+
+
 class HalfPrecision(DetectionTrainer):
     def setup(self) -> None:
         super().setup()
@@ -369,7 +375,7 @@ CASES: dict[str, Case] = {
     "best_by": Case(["f1"], SkipsAdjusters, later=True, said="BestBy: adjust_metrics was registered"),
     "stop": Case({"metric": "f1"}, SkipsAdjusters, later=True),
     "device": Case("cpu", OnMeta),
-    "processes": Case(2),
+    "processes": Case(2, Alone),
     "restarts": Case(1),
     "amp": Case(False, HalfPrecision),
     "channels_last": Case(False, LaidOut),

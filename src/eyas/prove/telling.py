@@ -53,16 +53,17 @@ def folder(run: Run) -> Told:
 
 def place(run: Run) -> Told:
     """Where, in how many processes, in what precision and how reproducibly it computes."""
+    launched = dist.world_size() > 1  # a plan is made in one process, for as many as there will be
     told: Told = {
         "device": str(next(run.model.parameters()).device),
-        "processes": dist.local_world_size() if run.world_size else 1,
+        "processes": dist.local_world_size() if launched else max(run.world_size, 1),
         "amp": HALF.get(run.amp_dtype),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     if run.device.type != "cuda":
         told["deterministic"] = Words("always so on this device")
-    if run.world_size and (limit := dist.restart_limit()) is not None:
-        told["restarts"] = limit
+    if run.world_size:
+        told["restarts"] = dist.restart_limit() if launched else Words("several processes to come")
     return told
 
 
