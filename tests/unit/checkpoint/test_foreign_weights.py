@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import logging
+import math
 import os
 import pickle
 import sys
@@ -168,6 +169,19 @@ def test_an_empty_tensor_is_read(dresser: Dresser, tmp_path: Path) -> None:
     network._modules["model"]._modules["0"].__dict__["_buffers"] = {"anchors": torch.empty(0, 4)}
     dresser.save({"model": network}, tmp_path / "empty.pt")
     assert read_weights(tmp_path / "empty.pt")["model"]["model.0.anchors"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("dimensions", range(6))
+def test_tensors_of_any_layout_are_read(dimensions: int, dresser: Dresser, tmp_path: Path) -> None:
+    """Pickle has an instruction of its own for tuples of each length up to three, so sizes and strides have too."""
+    shape = (2, 3, 4, 5, 6)[:dimensions]
+    plain = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
+    turned = plain.permute(tuple(reversed(range(dimensions))))
+    layer = dresser.cls("layers.Layer")()
+    layer.__dict__ = {"_parameters": OrderedDict(plain=plain, turned=turned)}
+    dresser.save({"model": detector(dresser, layer)}, tmp_path / "layout.pt")
+    state = read_weights(tmp_path / "layout.pt")["model"]
+    assert torch.equal(state["model.0.x.plain"], plain) and torch.equal(state["model.0.x.turned"], turned)
 
 
 def test_the_average_is_preferred(dresser: Dresser, tiny: DetectionModel, tmp_path: Path) -> None:
@@ -534,7 +548,8 @@ def test_a_fused_network_and_wrong_names(dresser: Dresser, tiny: DetectionModel,
     dresser.save({"model": dresser.network(copy.deepcopy(tiny).fuse())}, tmp_path / "fused.pt")
     with pytest.raises(ForeignFileError, match="folded"):
         read_weights(tmp_path / "fused.pt")
-    for changes in ({"names": {0: "cat"}}, {"nc": "three"}, {"names": {"a": "cat"}}, {"yaml": None}):
+    gap = {0: "cat", 1: "dog", 3: "owl"}
+    for changes in ({"names": {0: "cat"}}, {"names": gap}, {"nc": "three"}, {"names": {"a": "cat"}}, {"yaml": None}):
         dresser.save({"model": detector(dresser, **changes)}, tmp_path / "names.pt")
         with pytest.raises(ForeignFileError, match="classes|numbered|table"):
             read_weights(tmp_path / "names.pt")

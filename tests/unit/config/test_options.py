@@ -145,6 +145,8 @@ def test_values_are_normalised(name, given, kept):
         ("patience", None),
         ("nbs", 0),
         ("max_det", 0),
+        ("iou", 70),
+        ("iou", -0.1),
         ("seed", -1),
         ("seed", 2**64),
         ("batch", -1),
@@ -260,6 +262,7 @@ def test_none_for_an_auto_option_leaves_the_choice_to_the_library():
 
 def test_both_spellings_of_the_cosine_schedule_agree():
     assert TrainOptions(cos_lr=True).schedule == "cosine"
+    assert TrainOptions(cos_lr=False).schedule == "linear"
     assert TrainOptions(schedule="cosine").cos_lr is True
     assert TrainOptions(schedule="flat-cosine").cos_lr is False
     options = TrainOptions()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from eyas.evaluate import Predictor
 from eyas.evaluate.predictor import locate
-from eyas.models import DetectionModel
+from eyas.models import DetectionModel, build_detector
 
 NAMES = {0: "cat", 1: "dog"}
 
@@ -80,6 +80,45 @@ def test_batches_of_equal_and_mixed_shapes(model, picture):
     assert [result.orig_shape for result in mixed] == [(48, 96), (96, 48)]
     assert three._inputs([picture, tall])[0].shape == (2, 3, 64, 64)
     assert three._inputs([picture] * 2)[0].shape == (2, 3, 32, 64)
+
+
+def seen_by(model, image, **options):
+    """What reaches the network, (B, 3, H, W) in [0, 1]."""
+    seen = []
+    hook = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        Predictor(model, **options)(image)
+    finally:
+        hook.remove()
+    (images,) = seen
+    return images
+
+
+def test_small_images_are_enlarged(model):
+    images = seen_by(model, np.full((16, 32, 3), 255, np.uint8), imgsz=64)
+    assert images.shape == (1, 3, 32, 64) and (images == 1).all()  # no grey around it
+
+
+def test_a_model_of_squares_gets_a_square(tiny_rtdetr):
+    """RT-DETR is trained on stretched images; a single wide one is no reason for a rectangle."""
+    squares = build_detector(str(tiny_rtdetr), nc=2, names=NAMES, verbose=False)
+    images = seen_by(squares, np.full((48, 96, 3), 255, np.uint8), imgsz=64)
+    assert images.shape == (1, 3, 64, 64) and (images == 1).all()
+
+
+def test_nms_gives_one_class_for_each_anchor(model, picture):
+    """A threshold of 1 suppresses nothing, so a row for each anchor is left: 4x8, 2x4 and 1x2 of a 32x64 input."""
+    found = Predictor(model, imgsz=64, conf=0.0, nms=True, iou=1.0, max_det=1000)(picture)[0]
+    assert len(found) == 32 + 8 + 2
+
+
+@pytest.mark.parametrize(("orientation", "quarters"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_pil_images_are_turned_as_their_orientation_says(picture, orientation, quarters):
+    """`quarters`: counterclockwise turns that make the stored pixels upright."""
+    image = Image.fromarray(picture[:, :, ::-1])
+    image.getexif()[0x0112] = orientation
+    ((_, pixels),) = locate(image)
+    np.testing.assert_array_equal(pixels, np.rot90(picture, quarters))
 
 
 def test_stream_is_lazy(model, picture):

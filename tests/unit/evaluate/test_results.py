@@ -48,6 +48,14 @@ def test_plot_draws_on_a_copy():
     assert (results.plot(labels=False, conf=False) != drawn).any()
 
 
+def test_pictures_without_labels_do_not_depend_on_names():
+    other = make()
+    other.names = {0: "a much longer name", 1: "y"}
+    assert (make().plot(conf=False) != other.plot(conf=False)).any()
+    for conf in (True, False):
+        np.testing.assert_array_equal(make().plot(labels=False, conf=conf), other.plot(labels=False, conf=conf))
+
+
 def test_save(tmp_path, monkeypatch):
     path = make().save(tmp_path / "new" / "out.png")
     np.testing.assert_array_equal(cv2.imread(str(path)), make().plot())
