@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import replace
-from typing import TypedDict
 
 from eyas.config import TrainOptions
 from eyas.optim.optimizers import optimizer_class
@@ -112,96 +111,78 @@ def make_plan(
     Raises:
         ValueError: unknown optimizer.
     """
-    choices = _Choices(options)
-    length = choose_length(choices, recipe, images, batch, batches, on_cpu, processes)
-    rates = choose_rates(choices, recipe, length["updates"], from_scratch)
-    return Plan(
-        **length,
-        **rates,
-        warmup_batches=choose_warmup(choices, recipe, length["epochs"], batches),
-        weight_decay=scaled_decay(choices, recipe, batch * length["accumulate"]),
-        **choose_ends(choices, recipe, length["epochs"], length["updates"]),
+    choices, nbs = _Choices(options), options.nbs or recipe.nbs
+    epochs = choices.take_whole("epochs", *automatic_epochs(recipe, images, options.imgsz, on_cpu))
+    note_batches(choices, epochs, images, batch, batches, processes)
+    accumulate = choose_accumulation(choices, recipe, batch, epochs * batches)
+    updates = epochs * math.ceil(batches / accumulate)
+    choice = choose_usable_optimizer(choices, recipe, updates)
+    return Plan(  # what is decided in here is told in this order
+        epochs=epochs,
+        images=images,
+        batch=batch,
+        batches=batches,
+        accumulate=accumulate,
+        updates=updates,
+        optimizer=choice.name,
+        lr0=choose_rate(choices, recipe, choice, from_scratch),
+        lrf=choices.take_number("lrf", options.lrf, options.source("lrf")),
+        momentum=choices.take_number("momentum", choice.momentum, f"for {choice.name}"),
+        schedule=choose_schedule(choices),
+        warmup_bias_lr=choices.take_number("warmup_bias_lr", choice.warmup_bias_lr, f"for {choice.name}"),
+        warmup_batches=choose_warmup(choices, recipe, epochs, batches),
+        weight_decay=scaled_decay(choices, nbs, batch * accumulate),
+        nbs=nbs,
+        ema_decay=options.ema_decay,
+        ema_tau=choose_tau(choices, recipe, updates),
+        close_mosaic=choose_closing(choices, recipe, epochs),
         from_scratch=from_scratch,
-        nbs=options.nbs or recipe.nbs,
         decisions=tuple(choices.decisions),
     )
 
 
-class Length(TypedDict):
-    """How much is trained; the fields of ``Plan`` of the same names."""
-
-    epochs: int
-    images: int
-    batch: int
-    batches: int
-    accumulate: int
-    updates: int
-
-
-class Rates(TypedDict):
-    """How fast; the fields of ``Plan`` of the same names."""
-
-    optimizer: str
-    lr0: float
-    lrf: float
-    momentum: float
-    schedule: str
-    warmup_bias_lr: float
-
-
-class Ends(TypedDict):
-    """What takes hold or ends on the way; the fields of ``Plan`` of the same names."""
-
-    ema_decay: float
-    ema_tau: float
-    close_mosaic: int
-
-
-def choose_length(
-    choices: _Choices, recipe: Recipe, images: int, batch: int, batches: int, on_cpu: bool, processes: int
-) -> Length:
-    """Return how many epochs, passes and optimizer steps the run has; see ``make_plan`` for the arguments."""
+def note_batches(choices: _Choices, epochs: int, images: int, batch: int, batches: int, processes: int) -> None:
+    """Tell how the images are cut; see ``make_plan`` for the arguments."""
     options = choices.options
-    epochs, why = automatic_epochs(recipe, images, options.imgsz, on_cpu)
-    epochs = choices.take_whole("epochs", epochs, why)
     choices.note("batch", batch, options.source("batch") if options.is_typed("batch") else "recipe")
     if processes > 1:
         asked = next((name for name in ("processes", "device") if options.is_typed(name)), None)
         choices.note("processes", processes, options.source(asked) if asked else "launcher")
-    total = epochs * batches
-    choices.note("steps", f"{batches} batches of {batch} per epoch, {total} in all", f"{images} images")
-    accumulate, why = accumulation(options, recipe, batch, total)
+    choices.note("steps", f"{batches} batches of {batch} per epoch, {epochs * batches} in all", f"{images} images")
+
+
+def choose_accumulation(choices: _Choices, recipe: Recipe, batch: int, batches: int) -> int:
+    """Return passes per optimizer step in a run of so many batches."""
+    accumulate, why = accumulation(choices.options, recipe, batch, batches)
     choices.note("accumulate", accumulate, why)
-    updates = epochs * math.ceil(batches / accumulate)
-    return Length(epochs=epochs, images=images, batch=batch, batches=batches, accumulate=accumulate, updates=updates)
+    return accumulate
 
 
-def choose_rates(choices: _Choices, recipe: Recipe, updates: int, from_scratch: bool) -> Rates:
-    """Return optimizer, rate and schedule for a run of so many optimizer steps.
+def choose_usable_optimizer(choices: _Choices, recipe: Recipe, updates: int) -> OptimizerChoice:
+    """Return the optimizer of a run of so many steps.
 
     Raises:
         ValueError: unknown optimizer, or an option that it cannot use.
     """
-    options = choices.options
-    choice, why = choose_optimizer(options, recipe, updates)
+    choice, why = choose_optimizer(choices.options, recipe, updates)
     choices.note("optimizer", choice.name, why)
-    refuse_void_options(options, choice.name)
+    refuse_void_options(choices.options, choice.name)
+    return choice
+
+
+def choose_rate(choices: _Choices, recipe: Recipe, choice: OptimizerChoice, from_scratch: bool) -> float:
+    """Return the base rate; weights that were given are changed more gently."""
     rate, why = choice.lr0, f"rate of the recipe for {choice.name}"
     if not from_scratch:
         rate, why = rate * recipe.fine_tune, f"{why}, x {recipe.fine_tune:g} for given weights"
-    lr0 = choices.take_number("lr0", rate, why)
-    lrf = choices.take_number("lrf", options.lrf, options.source("lrf"))
-    momentum = choices.take_number("momentum", choice.momentum, f"for {choice.name}")
+    return choices.take_number("lr0", rate, why)
+
+
+def choose_schedule(choices: _Choices) -> str:
+    """Return the name of the rate's curve; a torch scheduler is a component that takes over a constant one."""
+    options = choices.options
     choices.note("schedule", options.schedule, options.source("cos_lr" if options.cos_lr else "schedule"))
-    bias_lr = choices.take_number("warmup_bias_lr", choice.warmup_bias_lr, f"for {choice.name}")
-    return Rates(
-        optimizer=choice.name,
-        lr0=lr0,
-        lrf=lrf,
-        momentum=momentum,
-        schedule=options.schedule if isinstance(options.schedule, str) else "constant",  # a component takes over
-        warmup_bias_lr=bias_lr,
-    )
+    return options.schedule if isinstance(options.schedule, str) else "constant"
 
 
 def choose_warmup(choices: _Choices, recipe: Recipe, epochs: int, batches: int) -> int:
@@ -218,21 +199,24 @@ def choose_warmup(choices: _Choices, recipe: Recipe, epochs: int, batches: int) 
     return passes
 
 
-def scaled_decay(choices: _Choices, recipe: Recipe, images: int) -> float:
+def scaled_decay(choices: _Choices, nbs: int, images: int) -> float:
     """Return the weight decay of one optimizer step over so many images."""
-    nbs, asked = choices.options.nbs or recipe.nbs, choices.options.weight_decay
+    asked = choices.options.weight_decay
     decay = asked * images / nbs
     choices.note("weight_decay", decay, f"{asked:g} x {images} images per step / {nbs}")
     return decay
 
 
-def choose_ends(choices: _Choices, recipe: Recipe, epochs: int, updates: int) -> Ends:
-    """Return when the average of the weights takes hold and when mosaic ends."""
+def choose_tau(choices: _Choices, recipe: Recipe, updates: int) -> float:
+    """Return over how many steps the average of the weights takes hold."""
     tau = min(recipe.ema_tau, max(updates * recipe.ema_share, 1.0))
-    tau = choices.take_number("ema_tau", tau, f"auto: at most {recipe.ema_share:.0%} of {updates} steps")
+    return choices.take_number("ema_tau", tau, f"auto: at most {recipe.ema_share:.0%} of {updates} steps")
+
+
+def choose_closing(choices: _Choices, recipe: Recipe, epochs: int) -> int:
+    """Return how many last epochs go without mosaic and mixing."""
     close = min(recipe.close_mosaic, round(epochs * recipe.close_share))
-    close = choices.take_whole("close_mosaic", close, f"auto: at most {recipe.close_share:.0%} of the run")
-    return Ends(ema_decay=choices.options.ema_decay, ema_tau=tau, close_mosaic=close)
+    return choices.take_whole("close_mosaic", close, f"auto: at most {recipe.close_share:.0%} of the run")
 
 
 # -- on the way --------------------------------------------------------------------------------------------------------
