@@ -44,7 +44,5 @@ def test_its_file_opens_as_what_it_is(r18: RTDETRTrainer) -> None:
 
 
 def test_random_weights_have_trained_norms_and_given_ones_frozen_norms(monkeypatch: Any) -> None:
-    from eyas.train.rtdetr import table_to_train
-
-    assert table_to_train("rtdetr-r50", from_scratch=True)["frozen_norms"] is False
-    assert table_to_train("rtdetr-r50", from_scratch=False)["frozen_norms"] is True
+    assert RTDETRTrainer.table_to_train("rtdetr-r50", from_scratch=True)["frozen_norms"] is False
+    assert RTDETRTrainer.table_to_train("rtdetr-r50", from_scratch=False)["frozen_norms"] is True

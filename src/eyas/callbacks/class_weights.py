@@ -20,7 +20,7 @@ from torch import Tensor
 from eyas import dist
 from eyas.callbacks.base import Decision, StockCallback
 from eyas.data.balance import ImageClasses, combined_factors, describe_combined, sampling_factors
-from eyas.data.loader import EpochLoader
+from eyas.data.loader import own_index
 from eyas.data.sampler import WeightedOrder
 from eyas.log import print_table, warn
 from eyas.losses import Criterion, DenseCriterion, EndToEndCriterion
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eyas.config import TrainOptions
-    from eyas.data.index import ImageIndex
 
 Numbers = NDArray[np.float64]
 CAP = 10.0  # beyond a ratio of ten a handful of boxes, wrong ones included, outweighs everything else
@@ -397,11 +396,6 @@ class ClassWeights(StockCallback):
             sampling = sampling_factors(classes, order.factors)
             combined = combined_factors(sampling, weights)
             warn(describe_combined(names, sampling, weights, combined, sampler=order.name))
-
-
-def own_index(loader: Loader) -> ImageIndex | None:
-    """Return the labels behind a loader of ours; None for a user's, which does not tell them."""
-    return loader.dataset.index if isinstance(loader, EpochLoader) else None
 
 
 def print_weights(names: Mapping[int, str], classes: ImageClasses, weights: Numbers) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from eyas.data.dataset import EvalDataset, SampleError, TrainDataset
+from eyas.data.index import ImageIndex
 from eyas.data.sampler import EpochOrder, EvalBatchSampler, Order, TrainBatchSampler, choose_order
 from eyas.log import warn
 
@@ -191,6 +192,11 @@ def build_eval_loader(
     return EpochLoader(
         dataset, sampler, workers=workers, prefetch=_prefetch(2, workers, largest), pin_memory=pin_memory
     )
+
+
+def own_index(loader: object) -> ImageIndex | None:
+    """Return the images and labels behind a loader of ours; None for a user's, which need not tell them."""
+    return loader.dataset.index if isinstance(loader, EpochLoader) else None
 
 
 def default_workers(workers: int | None, device: torch.device) -> int:

@@ -70,9 +70,9 @@ def split_index(
     )
 
 
-def eval_dataset(index: ImageIndex, store: ImageStore, batch: int | None = None) -> EvalDataset:
+def eval_dataset(index: ImageIndex, store: ImageStore, batch: int | None = None, *, rect: bool = True) -> EvalDataset:
     """Return the images of an index as they are evaluated, ``EVAL_BATCH`` at a time unless told otherwise."""
-    return EvalDataset(index, store, imgsz=store.imgsz, stride=STRIDE, batch=batch or EVAL_BATCH)
+    return EvalDataset(index, store, imgsz=store.imgsz, stride=STRIDE, rect=rect, batch=batch or EVAL_BATCH)
 
 
 def eval_loader(
@@ -141,8 +141,6 @@ def square_validator(
     """
     data = described_data(options.data or "", (options.split,), single_cls=options.single_cls)
     index = split_index(options, data, data[options.split], options.split, fraction=images)
-    side = padded(options.imgsz)
-    store = ImageStore(index, imgsz=side, stretch=stretch)
-    dataset = EvalDataset(index, store, imgsz=side, stride=STRIDE, rect=False, batch=options.batch or EVAL_BATCH)
-    with eval_loader(options, dataset, device) as loader:
+    store = ImageStore(index, imgsz=padded(options.imgsz), stretch=stretch)
+    with eval_loader(options, eval_dataset(index, store, options.batch, rect=False), device) as loader:
         yield build_validator(options, loader, names=data["names"], save_dir=Path(), device=device)

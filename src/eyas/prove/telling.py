@@ -16,7 +16,7 @@ from eyas.config.folders import folder_effects
 from eyas.device import step_seed
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import SCHEDULES
-from eyas.run.protocol import Run
+from eyas.run.protocol import FollowsEpoch, Run
 from eyas.run.told import Rounded, Tells, Words
 
 HALF = {torch.float16: "fp16", torch.bfloat16: "bf16", None: "fp32"}
@@ -100,7 +100,7 @@ def length(run: Run) -> Told:
         "warmup_epochs": steps_of(plan.warmup_batches, 1 / plan.batches),
         "nbs": steps_of(run.accumulate, images) if run.accumulate > 1 else Rounded(images, 0, 1.5 * images),
     }
-    if hasattr(run.train_loader, "set_epoch"):  # a user's loader need not follow epochs
+    if isinstance(run.train_loader, FollowsEpoch):
         told["close_mosaic"] = run.closing_epochs()
     return told
 

@@ -85,8 +85,7 @@ SHORTEN: dict[object, Callable[[Any, int | None], Any]] = {
     Rehearsed.PHASE_LENGTH: lambda value, total: short_phase_values({"epochs": value}, total)["epochs"],
     Rehearsed.RAMP: lambda value, total: min(short_length(value, total), 1.0),
     Rehearsed.STOP_RULE: short_stop,
-    Rehearsed.SHARE: lambda value, total: (
-        0.999 if value != 1 else value
-    ),  # still a person's wish, and still all of the images
+    # Still a person's wish, and still all of the images.
+    Rehearsed.SHARE: lambda value, total: 0.999 if value != 1 else value,
     Rehearsed.PRECISION: lambda value, total: value if value in (True, False, "fp32") else True,
 }

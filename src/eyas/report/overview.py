@@ -13,8 +13,9 @@ from eyas.config import TrainOptions, describe
 from eyas.config.options import TYPED
 from eyas.log import print_table
 from eyas.nn.unwrap import unwrap_model
-from eyas.run.overrides import names_in, overrides
+from eyas.run.overrides import overrides
 from eyas.run.protocol import Component, Run, Stage
+from eyas.run.reading import read
 
 DECISION_HEADER = ("plan", "value", "why")
 STAGE_HEADER = ("stage", "epochs", "share of the run", "timeline")
@@ -169,7 +170,9 @@ def how_many(part: int, whole: int) -> str:
 def clip_text(run: Run) -> str:
     """Say how gradients are clipped."""
     step = overrides(type(run)).get("optimizer_step")
-    if step is not None and not {"optimizer_step", "adjust_gradients"} & names_in(step):
-        return f"{step.__qualname__}()"
+    if step is not None:
+        reading = read(type(run), step)
+        if "optimizer_step" not in reading.stock and "adjust_gradients" not in reading.adjusters:
+            return f"{step.__qualname__}()"
     texts = [text for component in run.callbacks.callbacks if (text := component.clip_text(run))]
     return ", ".join(texts) or "off"

@@ -1,10 +1,9 @@
-"""Which methods of a class are a user's own, and what they mention."""
+"""Which methods of a class are a user's own."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from types import CodeType
+from collections.abc import Callable
 from typing import Any
 
 
@@ -31,21 +30,3 @@ def stock_bases(cls: type) -> list[type]:
 def is_stock(thing: type | Callable[..., Any]) -> bool:
     """Whether a class or a function is Eyas' own."""
     return thing.__module__.startswith("eyas.")
-
-
-def names_in(fn: Callable[..., Any]) -> set[str]:
-    """Return names and texts that a function mentions: ``super().save_model`` mentions it, so does a stock method that
-    was kept in a variable around the function."""
-    found: set[str] = set()
-    for code in codes(fn.__code__):
-        found |= set(code.co_names) | {const for const in code.co_consts if isinstance(const, str)}
-    around = [*inspect.getclosurevars(fn).nonlocals.values(), *inspect.getclosurevars(fn).globals.values()]
-    return found | {value.__name__ for value in around if inspect.isroutine(value)}
-
-
-def codes(code: CodeType) -> Iterator[CodeType]:
-    """Yield a function's code and that of the functions and comprehensions inside it."""
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            yield from codes(const)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,15 @@ class Loader(Protocol):
 
     def __iter__(self) -> Iterator[Any]: ...
     def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class FollowsEpoch(Protocol):
+    """A loader whose order and augmentation are a function of the epoch: what ours adds, and a user's may have."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None: ...
+    def close(self) -> None: ...
 
 
 class Component(Protocol):

@@ -14,7 +14,7 @@ from eyas.augment.multiscale import batch_size_px
 from eyas.augment.settings import AugmentSettings
 from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.index import ImageIndex
-from eyas.data.loader import EpochLoader, build_train_loader, default_workers
+from eyas.data.loader import EpochLoader, build_train_loader, default_workers, own_index
 from eyas.data.store import ImageStore
 from eyas.evaluate import assemble
 from eyas.evaluate.validator import DetectionValidator
@@ -55,7 +55,8 @@ class DetectionTrainer(BaseTrainer):
             load_weights(model, weights, remap=self.args.cls_remap)
         return model
 
-    def table_to_train(self, cfg: Any, from_scratch: bool) -> dict[str, Any]:
+    @staticmethod
+    def table_to_train(cfg: Any, from_scratch: bool) -> dict[str, Any]:
         """Return the table of the model to train, which may depend on whether its weights are random."""
         return model_table(cfg)
 
@@ -155,7 +156,8 @@ class DetectionTrainer(BaseTrainer):
     def setup_loaders(self) -> None:
         """Build both loaders, and report what is wrong with the data before anything is trained."""
         super().setup_loaders()
-        reports = [loader.dataset.index.report for loader in (self.train_loader, self.test_loader) if ours(loader)]
+        indices = (own_index(loader) for loader in (self.train_loader, self.test_loader))
+        reports = [index.report for index in indices if index is not None]
         if reports and dist.is_main():
             for report in reports:
                 report.print_table()
@@ -209,8 +211,3 @@ def check_family(trainer: DetectionTrainer, cls: type[nn.Module]) -> None:
     if issubclass(cls, Detector) and cls.family not in ("", trainer.family):
         right = f"{cls.trained_by}, or {cls.opened_by}(...)"
         raise ValueError(f"{type(trainer).__name__} does not train a {cls.__name__}; use {right}.")
-
-
-def ours(loader: Any) -> bool:
-    """Whether a loader reads our own data sets, whose index can be asked."""
-    return isinstance(loader, EpochLoader)

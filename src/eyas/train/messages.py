@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
+from eyas.run.protocol import FollowsEpoch
 from eyas.types import Batch, Progress
-
-
-@runtime_checkable
-class FollowsEpoch(Protocol):
-    """A loader whose order and augmentation are a function of the epoch."""
-
-    def __iter__(self) -> Iterator[Batch]: ...
-    def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None: ...
-    def close(self) -> None: ...
 
 
 @runtime_checkable

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from eyas.callbacks import Callback, CallbackList
+from eyas.callbacks import Callback
 from eyas.callbacks.rates import LayerRates, layer_rates
 from eyas.config import TrainOptions
 from eyas.models import model_table
 from eyas.nn.unwrap import unwrap_model
 from eyas.recipes import RTDETR, Recipe
 from eyas.run.plan import Plan
+from eyas.train.components import Given
 from eyas.train.detection import DetectionTrainer
 
 
@@ -34,16 +35,20 @@ class RTDETRTrainer(DetectionTrainer):
         self,
         cfg: TrainOptions | Mapping[str, Any] | str | Path | None = None,
         overrides: TrainOptions | Mapping[str, Any] | None = None,
-        _callbacks: CallbackList | Mapping[str, list[Any]] | list[Callback] | None = None,
+        _callbacks: Given = None,
     ) -> None:
         super().__init__(cfg, overrides, _callbacks)
         refuse_deterministic(self.args, self.device)
         if self.args.nms:
             raise ValueError("nms=True has no effect on RT-DETR, whose queries do not repeat each other; leave it out.")
 
-    def table_to_train(self, cfg: Any, from_scratch: bool) -> dict[str, Any]:
-        """Return the model's table; random weights are all trained, where given ones keep stem and statistics still."""
-        return table_to_train(cfg, from_scratch)
+    @staticmethod
+    def table_to_train(cfg: Any, from_scratch: bool) -> dict[str, Any]:
+        """Return the model's table; random weights are all trained, where given ones keep stem and norms frozen."""
+        table = model_table(cfg)
+        if from_scratch and table.get("frozen_norms"):
+            table |= {"frozen_norms": False, "freeze_stem": False}
+        return table
 
     def closing_augmentation(self) -> list[str]:
         """Return which of mosaic, mixing and multi-scale are on, and end before the run does."""
@@ -84,14 +89,6 @@ def decides_backbone(callback: Callback, model: Any) -> bool:
     if not isinstance(callback, LayerRates):
         return callback.decides == LayerRates.decides
     return callback.sets_rate_of(model, "backbone")
-
-
-def table_to_train(cfg: Any, from_scratch: bool) -> dict[str, Any]:
-    """Return the model's table; random weights are all trained, where given ones keep stem and statistics frozen."""
-    table = model_table(cfg)
-    if from_scratch and table.get("frozen_norms"):
-        table |= {"frozen_norms": False, "freeze_stem": False}
-    return table
 
 
 def refuse_deterministic(args: TrainOptions, device: torch.device) -> None:

@@ -509,7 +509,7 @@ class BaseTrainer:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
         self.meter.reduce()
         if dist.is_main():
-            save_checkpoint(self.checkpoint(finished_epoch=False), self.last)
+            self.write(self.checkpoint(finished_epoch=False), self.last)
         dist.barrier()
         raise Interrupted(
             f"stopped in epoch {self.epoch + 1} after {self.step + 1} of {len(self.train_loader)} batches, all saved. "
