@@ -260,8 +260,9 @@ def test_patience_val_every_and_save_period(options: Any) -> None:
 
 
 def test_time_budget_ends_the_run(options: Any) -> None:
-    result = DetectionTrainer(overrides={k: v for k, v in options(time=4 / 3600).items() if k != "epochs"}).train()
+    result = DetectionTrainer(overrides={k: v for k, v in options(time=8 / 3600).items() if k != "epochs"}).train()
     assert result.history[-1]["time"] < 20
+    assert result.history[-1]["lr/pg0"] < 0.2 * result.plan.lr0, "annealed, however many epochs fitted into the time"
     assert result.last.exists() and "metrics/mAP50(B)" in result.metrics
 
 

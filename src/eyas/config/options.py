@@ -466,12 +466,21 @@ class TrainOptions(BaseModel):
     )
 
     # ---- averaging
-    ema: bool = _averaging(
-        True, "Validate and save an exponential moving average of the weights.", told_by=Teller.AVERAGE
+    ema: bool = _averaging(True, "Validate and save a moving average of the weights.", told_by=Teller.AVERAGE)
+    ema_share: Float | None = _averaging(
+        None,
+        "Mean age of the averaged weights, as a share of the steps so far: the average of a run of any length looks "
+        "back over the same share of it.",
+        gt=0,
+        le=0.5,
+        auto="by the recipe; none where `ema_decay` or `ema_tau` asks for an exponential average",
+        void=(_NO_AVERAGE, replaced_by("ema_decay"), replaced_by("ema_tau")),
+        told_by=Teller.AVERAGE,
     )
-    ema_decay: Float = _averaging(
-        0.9999,
-        "Decay of the moving average once it is warm.",
+    ema_decay: Float | None = _averaging(
+        None,
+        "Decay of an exponential average once it is warm: asks for one in the place of `ema_share`.",
+        auto="0.9999 where `ema_tau` was given",
         also="ema_momentum",
         void=_NO_AVERAGE,
         told_by=Teller.AVERAGE,
@@ -480,9 +489,10 @@ class TrainOptions(BaseModel):
     )
     ema_tau: Float | None = _averaging(
         None,
-        "Steps over which the decay grows: decay * (1 - exp(-step / tau)).",
+        "Steps over which the decay of an exponential average grows, decay * (1 - exp(-step / tau)): asks for one in "
+        "the place of `ema_share`.",
         gt=0,
-        auto="fitted to the length of the run, at most 2000",
+        auto="where `ema_decay` was given, fitted to the length of the run, at most 2000",
         void=_NO_AVERAGE,
         told_by=Teller.AVERAGE,
     )

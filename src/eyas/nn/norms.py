@@ -32,6 +32,34 @@ def norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, module) for name, module in unwrap_model(model).named_modules() if isinstance(module, _NormBase)]
 
 
+class GrowingStatistics:
+    """Running statistics that look back over a share of the steps so far, until that is longer than their own window.
+
+    A momentum of 0.03 remembers about 33 steps, and the weights of the first of them are random: a run of 80 steps is
+    then measured with statistics of weights that it no longer has. Growing as ``1 - (1 - 1/n)^6`` at step n, their mean
+    age is a seventh of the steps so far, as in ``eyas.optim.PowerAverage``, and never more than their own window.
+
+    Args:
+        model: wrappers are looked through; layers without a momentum, which average over all steps, are left alone.
+    """
+
+    EXPONENT = 6
+
+    def __init__(self, model: nn.Module) -> None:
+        layers = [module for _, module in norms(model) if isinstance(module, _NormBase)]
+        self.layers = [(layer, layer.momentum) for layer in layers if layer.momentum is not None]
+
+    def follow(self, step: int) -> None:
+        """Set the momentum of a step, counted from 0 over the whole run: a function of it alone."""
+        young = self.momentum(step)
+        for layer, own in self.layers:
+            layer.momentum = max(own, young)
+
+    def momentum(self, step: int) -> float:
+        """Return what a step has to say in the statistics, in (0, 1]."""
+        return float(1 - (1 - 1 / (step + 1)) ** self.EXPONENT)
+
+
 def norms_within(model: nn.Module, names: Iterable[str]) -> list[str]:
     """Return names of the normalisation layers that lie within a selection of parameters.
 

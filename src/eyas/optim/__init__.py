@@ -1,7 +1,7 @@
 """Parameters chosen by name, groups by rule, optimizers, schedules as functions of progress, and the weight average."""
 
 from eyas.nn.unwrap import unwrap_model
-from eyas.optim.ema import ModelEMA
+from eyas.optim.ema import ModelEMA, PowerAverage
 from eyas.optim.groups import parameter_groups, split_groups
 from eyas.optim.musgd import MuSGD
 from eyas.optim.optimizers import build_optimizer, check_groups, optimizer_names
@@ -12,6 +12,7 @@ __all__ = [
     "SCHEDULES",
     "ModelEMA",
     "MuSGD",
+    "PowerAverage",
     "Selector",
     "apply_schedule",
     "build_optimizer",

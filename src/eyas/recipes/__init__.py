@@ -1,7 +1,7 @@
 """Recipes: data, not code. Option defaults and automatic choices per model family."""
 
-from eyas.recipes.base import OptimizerChoice, Recipe
+from eyas.recipes.base import Fitted, OptimizerChoice, Recipe, Situation
 from eyas.recipes.rtdetr import RTDETR
 from eyas.recipes.yolo26 import YOLO26
 
-__all__ = ["RTDETR", "YOLO26", "OptimizerChoice", "Recipe"]
+__all__ = ["RTDETR", "YOLO26", "Fitted", "OptimizerChoice", "Recipe", "Situation"]

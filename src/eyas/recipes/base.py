@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+GREATEST_FACTOR = 4.0  # on the rate, for large batches: 16 times the images
+Fitted = dict[str, tuple[object, str]]  # option -> value, and why
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a run has to work with; recipes are functions of it.
+
+    Attributes:
+        epochs: length of the run.
+        images: training images.
+        names: of the classes.
+        objects: labelled objects per image.
+        from_scratch: whether the weights are random.
+    """
+
+    epochs: int
+    images: int
+    names: tuple[str, ...]
+    objects: float
+    from_scratch: bool = True
+
+
+def as_typed(situation: Situation) -> Fitted:
+    """Fit nothing: options are as typed, or at their defaults."""
+    return {}
 
 
 @dataclass(frozen=True)
 class OptimizerChoice:
-    """What ``optimizer=auto`` picks."""
+    """What ``optimizer=auto`` picks.
+
+    Attributes:
+        name: class name.
+        lr0: base rate.
+        momentum: momentum, or the first beta.
+        warmup_bias_lr: rate of biases at the first step.
+        images: images per step that ``lr0`` is meant for: the rate grows with the root of the real ones, as the noise
+            of a gradient falls with it; None for a rate that holds for any.
+    """
 
     name: str
     lr0: float
     momentum: float
     warmup_bias_lr: float = 0.0
+    images: int | None = None
+
+    def rate(self, images: int) -> tuple[float, str]:
+        """Return the rate for steps over so many images, and why."""
+        why = f"rate of the recipe for {self.name}"
+        if self.images is None:
+            return self.lr0, why
+        factor = min((images / self.images) ** 0.5, GREATEST_FACTOR)
+        return self.lr0 * factor, f"{why}, {self.lr0:g} x {factor:.3g} for {images} images per step"
 
 
 @dataclass(frozen=True)
@@ -29,7 +74,8 @@ class Recipe:
         cpu_batch: images per step on a CPU.
         epochs: length of a run on an accelerator.
         cpu_megapixels: training work on a CPU, images x height x width / 1e6 over the whole run; the number of epochs
-            follows from it.
+            follows from it,
+        cpu_steps: or from so many steps, where those are less work.
         min_epochs: the work budget never shortens a run below this.
         warmup_epochs: longest warm-up.
         warmup_share: the warm-up takes at most this share of the run.
@@ -37,9 +83,12 @@ class Recipe:
         min_updates: accumulation towards ``nbs`` starts only where more updates than this remain.
         close_mosaic: last epochs without mosaic and mixing, at most.
         close_share: at most this share of the run.
-        ema_tau: slowest ramp of the weight average, in updates.
-        ema_share: the ramp takes at most this share of the run.
+        ema_share: mean age of the averaged weights, as a share of the steps so far.
+        ema_decay: final decay of an exponential average, where one was asked for.
+        ema_tau: slowest ramp of an exponential average, in updates.
+        ema_ramp: that ramp takes at most this share of the run.
         sgd_lr0: rate of SGD and its kin where one of them was asked for by name.
+        augmentation: what fits augmentation to the data and the length of the run.
         options: defaults of this family that differ from the global ones.
     """
 
@@ -51,6 +100,7 @@ class Recipe:
     cpu_batch: int = 8
     epochs: int = 100
     cpu_megapixels: float = 1100.0
+    cpu_steps: int = 2500
     min_epochs: int = 10
     warmup_epochs: float = 3.0
     warmup_share: float = 0.05
@@ -58,7 +108,10 @@ class Recipe:
     min_updates: int = 4000
     close_mosaic: int = 10
     close_share: float = 0.25
+    ema_share: float = 0.06
+    ema_decay: float = 0.9999
     ema_tau: float = 2000.0
-    ema_share: float = 0.2
+    ema_ramp: float = 0.2
     sgd_lr0: float = 0.01
+    augmentation: Callable[[Situation], Fitted] = as_typed
     options: Mapping[str, object] = field(default_factory=dict)

@@ -97,7 +97,7 @@ def stages(run: Run) -> Iterator[Stage]:
     plan = run.plan
     if plan.warmup_batches:
         yield Stage("warm-up", 0, plan.warmup_batches / plan.batches)
-    if run.ema:
+    if run.ema and plan.ema_share is None:
         # After 3 tau the average's decay is within 5 % of its limit.
         yield Stage("average takes hold", 0, 3 * plan.ema_tau * run.epochs / plan.updates)
     for component in run.callbacks.callbacks:
@@ -111,7 +111,7 @@ def stages(run: Run) -> Iterator[Stage]:
 # -- groups ------------------------------------------------------------------------------------------------------------
 def group_rows(run: Run) -> list[list[object]]:
     """Return one row for each group of the real optimizer, as ``GROUP_HEADER`` names the columns."""
-    clip, average = clip_text(run), f"{run.ema.decay_limit:g}" if run.ema else "off"
+    clip, average = clip_text(run), run.ema.summary() if run.ema else "off"
     return [
         [
             group.get("name", f"group{number}"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,11 @@ class Plan:
         weight_decay: decay per step, scaled to the real batch.
         warmup_bias_lr: rate of biases at the first step.
         schedule: name of the learning-rate curve.
-        ema_decay: final decay of the weight average.
+        ema_decay: final decay of an exponential weight average.
         ema_tau: updates over which that decay ramps up.
+        ema_share: mean age of the averaged weights as a share of the steps so far; None for an exponential average.
         close_mosaic: last epochs without mosaic and mixing.
+        augmentation: options of augmentation that were fitted to data and length, by name.
         from_scratch: whether the run began with random weights.
         decisions: all of it with reasons, for people.
     """
@@ -61,8 +63,10 @@ class Plan:
     ema_decay: float
     ema_tau: float
     close_mosaic: int
+    ema_share: float | None = None
     from_scratch: bool = True
     nbs: int = 64
+    augmentation: dict[str, Any] = field(default_factory=dict)
     decisions: tuple[Choice, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from eyas.evaluate import assemble
 from eyas.evaluate.validator import DetectionValidator
 from eyas.models import Detector, detector_class, load_weights, model_table
 from eyas.nn.unwrap import unwrap_model
+from eyas.recipes import Fitted
 from eyas.run.plan import Plan
+from eyas.train.plan import fit_augmentation
 from eyas.train.trainer import BaseTrainer
 from eyas.types import Batch
 
@@ -100,8 +102,22 @@ class DetectionTrainer(BaseTrainer):
         return padded(self.args.imgsz)
 
     def augment_settings(self) -> AugmentSettings:
-        """Return what augmentation may do, from the options."""
-        return AugmentSettings(**{name: getattr(self.args, name) for name in AugmentSettings.__dataclass_fields__})
+        """Return what augmentation may do: options as typed, and the others as fitted to data and length."""
+        return AugmentSettings(**{name: self.fitted(name) for name in AugmentSettings.__dataclass_fields__})
+
+    def fitted(self, name: str) -> Any:
+        """Return an option's value: as fitted to data and length where it was, else as it stands."""
+        return self.augmentation[name][0] if name in self.augmentation else getattr(self.args, name)
+
+    def fit_augmentation(self, index: ImageIndex) -> Fitted:
+        """Return what suits the training images; a resumed run keeps what it was started with."""
+        if self.resume_from is not None:
+            stored = self.resume_from["state"]["plan"].get("augmentation", {})
+            return {name: (value, "as before") for name, value in stored.items()}
+        on_cpu, scratch = self.device.type == "cpu", self.from_scratch
+        return fit_augmentation(
+            self.args, self.recipe, index, batch=self.batch_size, on_cpu=on_cpu, from_scratch=scratch
+        )
 
     def build_index(self, img_path: Any, mode: str) -> ImageIndex:
         """Return images and labels of a split as flat arrays; a ``fraction`` of them only to train on."""
@@ -111,7 +127,7 @@ class DetectionTrainer(BaseTrainer):
 
     def closing_augmentation(self) -> list[str]:
         """Return which of mosaic and mixing are on, and end before the run does."""
-        return [name for name in ("mosaic", "mixup", "cutmix") if getattr(self.args, name)]
+        return [name for name in ("mosaic", "mixup", "cutmix") if self.fitted(name)]
 
     def image_store(self, index: ImageIndex) -> ImageStore:
         """Return what loads images at the network's input size."""
@@ -122,6 +138,7 @@ class DetectionTrainer(BaseTrainer):
         index = self.build_index(img_path, mode)
         store = self.image_store(index)
         if mode == "train":
+            self.augmentation = self.fit_augmentation(index)
             return TrainDataset(
                 index,
                 store,
@@ -186,13 +203,13 @@ class DetectionTrainer(BaseTrainer):
             self.args.channels_last is False
         ):  # the loader's images are channels last, and convolutions would follow them
             moved["img"] = moved["img"].contiguous()
-        if self.args.multi_scale:
+        if self.fitted("multi_scale"):
             moved["img"] = self.rescale(moved["img"])
         return moved
 
     def size_of_step(self) -> int:
         """Side in pixels of this step's images: what (seed, epoch, step) draw under ``multi_scale``."""
-        return batch_size_px(self.imgsz(), self.args.multi_scale, STRIDE, self.args.seed, self.epoch, self.step)
+        return batch_size_px(self.imgsz(), self.fitted("multi_scale"), STRIDE, self.args.seed, self.epoch, self.step)
 
     def rescale(self, images: torch.Tensor) -> torch.Tensor:
         """Resize (B, 3, H, W) to the size of this step; normalised boxes stay true."""

@@ -7,8 +7,9 @@ import math
 from dataclasses import replace
 
 from eyas.config import TrainOptions
+from eyas.data.index import ImageIndex
 from eyas.optim.optimizers import optimizer_class
-from eyas.recipes import OptimizerChoice, Recipe
+from eyas.recipes import Fitted, OptimizerChoice, Recipe, Situation
 from eyas.run.plan import Choice, Plan
 
 
@@ -35,13 +36,15 @@ class _Choices:
         self.decisions.append(Choice(name, value, why))
 
 
-def automatic_epochs(recipe: Recipe, images: int, imgsz: int, on_cpu: bool) -> tuple[int, str]:
-    """Return a run length and its reason: the recipe's on an accelerator, what a work budget allows on a CPU."""
+def automatic_epochs(recipe: Recipe, images: int, imgsz: int, batch: int, on_cpu: bool) -> tuple[int, str]:
+    """Return a run length and its reason: the recipe's on an accelerator, on a CPU what work and steps suit it."""
     if not on_cpu:
         return recipe.epochs, "recipe"
-    megapixels = images * imgsz * imgsz / 1e6
-    affordable = math.floor(recipe.cpu_megapixels / megapixels)
-    epochs = min(max(affordable, recipe.min_epochs), recipe.epochs)
+    affordable = math.floor(recipe.cpu_megapixels / (images * imgsz * imgsz / 1e6))
+    enough = math.ceil(recipe.cpu_steps / math.ceil(images / batch))
+    epochs = min(max(min(affordable, enough), recipe.min_epochs), recipe.epochs)
+    if enough < affordable:
+        return epochs, f"auto: about {recipe.cpu_steps} steps suit a CPU"
     return epochs, f"auto: about {recipe.cpu_megapixels:g} megapixels of training suit a CPU"
 
 
@@ -67,9 +70,8 @@ def choose_optimizer(options: TrainOptions, recipe: Recipe, updates: int) -> tup
     base = recipe.long if sgd_like else recipe.short
     warm_bias = 0.1 if name == "SGD" else base.warmup_bias_lr
     rate = recipe.sgd_lr0 if sgd_like else base.lr0
-    return OptimizerChoice(name, rate, 0.937 if name == "SGD" else base.momentum, warm_bias), options.source(
-        "optimizer"
-    )
+    momentum = 0.937 if name == "SGD" else base.momentum
+    return OptimizerChoice(name, rate, momentum, warm_bias, base.images), options.source("optimizer")
 
 
 def refuse_void_options(options: TrainOptions, optimizer: str) -> None:
@@ -95,6 +97,7 @@ def make_plan(
     on_cpu: bool,
     from_scratch: bool = True,
     processes: int = 1,
+    augmentation: Fitted | None = None,
 ) -> Plan:
     """Derive the plan of a run.
 
@@ -107,12 +110,13 @@ def make_plan(
         on_cpu: whether training runs on a CPU.
         from_scratch: whether the weights are random; given weights are changed more gently.
         processes: how many share each batch.
+        augmentation: what ``fit_augmentation`` returned.
 
     Raises:
         ValueError: unknown optimizer.
     """
     choices, nbs = _Choices(options), options.nbs or recipe.nbs
-    epochs = choices.take_whole("epochs", *automatic_epochs(recipe, images, options.imgsz, on_cpu))
+    epochs = choices.take_whole("epochs", *automatic_epochs(recipe, images, options.imgsz, batch, on_cpu))
     note_batches(choices, epochs, images, batch, batches, processes)
     accumulate = choose_accumulation(choices, recipe, batch, epochs * batches)
     updates = epochs * math.ceil(batches / accumulate)
@@ -125,7 +129,7 @@ def make_plan(
         accumulate=accumulate,
         updates=updates,
         optimizer=choice.name,
-        lr0=choose_rate(choices, recipe, choice, from_scratch),
+        lr0=choose_rate(choices, recipe, choice, batch * accumulate, from_scratch),
         lrf=choices.take_number("lrf", options.lrf, options.source("lrf")),
         momentum=choices.take_number("momentum", choice.momentum, f"for {choice.name}"),
         schedule=choose_schedule(choices),
@@ -133,8 +137,10 @@ def make_plan(
         warmup_batches=choose_warmup(choices, recipe, epochs, batches),
         weight_decay=scaled_decay(choices, nbs, batch * accumulate),
         nbs=nbs,
-        ema_decay=options.ema_decay,
+        ema_share=choose_share(choices, recipe),
+        ema_decay=choose_decay(choices, recipe),
         ema_tau=choose_tau(choices, recipe, updates),
+        augmentation=tell_augmentation(choices, augmentation or {}),
         close_mosaic=choose_closing(choices, recipe, epochs),
         from_scratch=from_scratch,
         decisions=tuple(choices.decisions),
@@ -170,9 +176,9 @@ def choose_usable_optimizer(choices: _Choices, recipe: Recipe, updates: int) -> 
     return choice
 
 
-def choose_rate(choices: _Choices, recipe: Recipe, choice: OptimizerChoice, from_scratch: bool) -> float:
-    """Return the base rate; weights that were given are changed more gently."""
-    rate, why = choice.lr0, f"rate of the recipe for {choice.name}"
+def choose_rate(choices: _Choices, recipe: Recipe, choice: OptimizerChoice, images: int, from_scratch: bool) -> float:
+    """Return the base rate for steps over so many images; weights that were given are changed more gently."""
+    rate, why = choice.rate(images)
     if not from_scratch:
         rate, why = rate * recipe.fine_tune, f"{why}, x {recipe.fine_tune:g} for given weights"
     return choices.take_number("lr0", rate, why)
@@ -207,16 +213,61 @@ def scaled_decay(choices: _Choices, nbs: int, images: int) -> float:
     return decay
 
 
+def is_exponential(options: TrainOptions) -> bool:
+    """Whether the weights' average has a decay of its own: one was asked for."""
+    return options.ema_decay is not None or options.ema_tau is not None
+
+
+def choose_share(choices: _Choices, recipe: Recipe) -> float | None:
+    """Return over which share of the run so far weights are averaged; None for an exponential average."""
+    if is_exponential(choices.options):
+        return None
+    why = "auto: the average looks back over this share of the run so far, however long that is"
+    return choices.take_number("ema_share", recipe.ema_share, why)
+
+
+def choose_decay(choices: _Choices, recipe: Recipe) -> float:
+    """Return the final decay of an exponential average; told where there is one."""
+    if not is_exponential(choices.options):
+        return recipe.ema_decay
+    return choices.take_number("ema_decay", recipe.ema_decay, "recipe")
+
+
 def choose_tau(choices: _Choices, recipe: Recipe, updates: int) -> float:
-    """Return over how many steps the average of the weights takes hold."""
-    tau = min(recipe.ema_tau, max(updates * recipe.ema_share, 1.0))
-    return choices.take_number("ema_tau", tau, f"auto: at most {recipe.ema_share:.0%} of {updates} steps")
+    """Return over how many steps an exponential average takes hold; told where there is one."""
+    tau = min(recipe.ema_tau, max(updates * recipe.ema_ramp, 1.0))
+    if not is_exponential(choices.options):
+        return tau
+    return choices.take_number("ema_tau", tau, f"auto: at most {recipe.ema_ramp:.0%} of {updates} steps")
+
+
+def tell_augmentation(choices: _Choices, fitted: Fitted) -> dict[str, object]:
+    """Return the options of augmentation that were fitted to data and length, and tell why."""
+    for name, (value, why) in fitted.items():
+        choices.note(name, value, why)
+    return {name: value for name, (value, _) in fitted.items()}
 
 
 def choose_closing(choices: _Choices, recipe: Recipe, epochs: int) -> int:
     """Return how many last epochs go without mosaic and mixing."""
     close = min(recipe.close_mosaic, round(epochs * recipe.close_share))
     return choices.take_whole("close_mosaic", close, f"auto: at most {recipe.close_share:.0%} of the run")
+
+
+# -- before the plan ---------------------------------------------------------------------------------------------------
+def fit_augmentation(
+    options: TrainOptions, recipe: Recipe, index: ImageIndex, *, batch: int, on_cpu: bool, from_scratch: bool
+) -> Fitted:
+    """Return the options of augmentation that nobody typed, as the recipe fits them to the data and the run's length.
+
+    A typed ``close_mosaic`` speaks of a mosaic that there is. Under a ``time`` budget the length is an estimate.
+    """
+    images = len(index)
+    epochs = options.epochs or automatic_epochs(recipe, images, options.imgsz, batch, on_cpu)[0]
+    situation = Situation(epochs, images, tuple(index.names.values()), len(index.boxes) / images, from_scratch)
+    decided = {"mosaic"} if options.is_typed("close_mosaic") else set()
+    fitted = recipe.augmentation(situation)
+    return {name: how for name, how in fitted.items() if name not in decided and not options.is_typed(name)}
 
 
 # -- on the way --------------------------------------------------------------------------------------------------------

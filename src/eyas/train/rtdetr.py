@@ -52,7 +52,7 @@ class RTDETRTrainer(DetectionTrainer):
 
     def closing_augmentation(self) -> list[str]:
         """Return which of mosaic, mixing and multi-scale are on, and end before the run does."""
-        return [*super().closing_augmentation(), *(["multi_scale"] if self.args.multi_scale else [])]
+        return [*super().closing_augmentation(), *(["multi_scale"] if self.fitted("multi_scale") else [])]
 
     def is_deterministic(self) -> bool:
         """Whether kernels must be deterministic: never on a GPU, where deformable attention has no such kernel."""

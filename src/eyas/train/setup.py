@@ -13,8 +13,9 @@ from eyas.config import TrainOptions
 from eyas.models import Detector, model_table
 from eyas.models.catalog import published_weights
 from eyas.models.published import find_published, is_name
-from eyas.optim import parameter_groups
+from eyas.optim import ModelEMA, PowerAverage, parameter_groups
 from eyas.optim.optimizers import optimizer_class
+from eyas.run.plan import Plan
 
 
 def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> tuple[Any, Any]:
@@ -61,6 +62,13 @@ def place_model(model: nn.Module, device: torch.device, channels_last: bool | No
     if channels_last is False or (channels_last is None and device.type == "mps"):
         return model.to(device)
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lag
+
+
+def averaged(model: nn.Module, plan: Plan) -> ModelEMA:
+    """Return the average of the weights that the plan asks for."""
+    if plan.ema_share is not None:
+        return PowerAverage(model, share=plan.ema_share)
+    return ModelEMA(model, decay=plan.ema_decay, tau=plan.ema_tau)
 
 
 def default_groups(model: nn.Module, name: str, lr: float, decay: float) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict(),
         "updates": trainer.ema.updates if trainer.ema else 0,
+        "average_trusted": trainer.ema.trusted if trainer.ema else True,
         "epochs": trainer.epochs,
         "step": 0 if finished_epoch else trainer.step + 1,
         "meter": None if finished_epoch else trainer.meter.state_dict(),
@@ -79,6 +80,7 @@ def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
     if trainer.ema:
         trainer.ema.ema.load_state_dict(checkpoint["model"])
         trainer.ema.updates = state["updates"]
+        trainer.ema.trusted = state.get("average_trusted", True)  # runs of earlier versions did not ask
     trainer.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:  # empty unless the run so far used float16
         trainer.scaler.load_state_dict(state["scaler"])

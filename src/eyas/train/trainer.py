@@ -23,13 +23,13 @@ from eyas.device import amp_dtype, check_amp, process_devices, reproducible, see
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
 from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
-from eyas.log import setup_logging
-from eyas.nn.norms import hold_norms
+from eyas.log import LOGGER, setup_logging
+from eyas.nn.norms import GrowingStatistics, hold_norms
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, check_groups
 from eyas.optim.optimizers import optimizer_class
 from eyas.prove import conflicts, effects
-from eyas.recipes import YOLO26, Recipe
+from eyas.recipes import YOLO26, Fitted, Recipe
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
 from eyas.train import checks, components, messages, options, parallel, plan, setup, state
@@ -109,9 +109,10 @@ class BaseTrainer:
         self.metrics: dict[str, float] = {}
         self.loss_items: dict[str, Tensor] = {}
         self.loss_names: tuple[str, ...] = ()
+        self.augmentation: Fitted = {}
         self.stop = self.validated = self.time_is_up = False
         self.effects: effects.Effects | None = None
-        self.elapsed_before = 0.0
+        self.elapsed_before = self.time_spent = self.validation_seconds = 0.0
         self.created = time.time()
         self.requests = Requests(several=self.world_size > 0)
         self.exception: BaseException | None = None
@@ -197,6 +198,7 @@ class BaseTrainer:
         seed_step(self.args.seed, self.epoch, self.step, dist.rank())
         self.run_callbacks("on_train_batch_start")
         self.set_rates()
+        self.set_statistics()
         self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
         with parallel.sync_when(self.model, self.step_due()):
             with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
@@ -218,8 +220,9 @@ class BaseTrainer:
         effects.prove_setup(self)
 
     def begin(self) -> None:
-        """Start the clock of the run."""
+        """Start the clock of the run; one that goes on has spent a part of its ``time``."""
         self.started = time.monotonic()
+        self.keep_time()
         self.run_callbacks("on_train_start")
 
     def first_epoch(self) -> tuple[int, bool]:
@@ -263,8 +266,9 @@ class BaseTrainer:
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
         self.setup_criterion()
         self.setup_optimizer()
+        self.statistics = GrowingStatistics(self.model)
         if self.args.ema:
-            self.ema = ModelEMA(self.model, decay=self.plan.ema_decay, tau=self.plan.ema_tau)
+            self.ema = setup.averaged(self.model, self.plan)
         self.validator = self.get_validator()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
         if self.resume_from is not None:
@@ -367,6 +371,7 @@ class BaseTrainer:
             on_cpu=self.device.type == "cpu",
             from_scratch=self.from_scratch,
             processes=max(self.world_size, 1),
+            augmentation=self.augmentation,
         )
 
     def write_description(self) -> None:
@@ -412,18 +417,33 @@ class BaseTrainer:
 
     def set_rates(self) -> None:
         """Set learning rates and momenta of this batch, as a function of progress alone."""
-        progress, length = self.progress(), self.plan.warmup_batches
-        warm = (progress.batches + 1) / length if progress.batches < length else 1.0
         bias_lr = self.args.warmup_bias_lr
         apply_schedule(
             self.optimizer,
-            multiplier=self.adjust("adjust_schedule", self.lf(progress.fraction)),
-            warm=warm,
+            multiplier=self.adjust("adjust_schedule", self.lf(self.share_done())),
+            warm=self.warm_up_done(),
             bias_lr=self.plan.warmup_bias_lr if bias_lr is None else bias_lr,
             warm_momentum=self.args.warmup_momentum,
             momentum=self.plan.momentum,
         )
         self.adjust("adjust_rates", self.optimizer.param_groups)
+
+    def share_done(self) -> float:
+        """Share of the run that lies behind, in [0, 1]: of its epochs, or of its ``time``, however many fit into it."""
+        return self.progress().fraction if self.args.time is None else min(self.time_spent, 1.0)
+
+    def warm_up_done(self) -> float:
+        """Share of the warm-up that is done with this batch, in (0, 1]; it may not outlast its part of the ``time``."""
+        done, length = self.progress().batches + 1, self.plan.warmup_batches
+        warm = done / length if done <= length else 1.0
+        if self.args.time is None or self.args.is_typed("warmup_epochs"):
+            return warm
+        return min(max(warm, self.share_done() / self.recipe.warmup_share), 1.0)
+
+    def set_statistics(self) -> None:
+        """Set how fast normalisation follows this batch, as a function of progress alone; given statistics are kept."""
+        if self.plan.from_scratch:
+            self.statistics.follow(self.progress().batches)
 
     def lf(self, fraction: float) -> float:
         """Multiplier of all rates after this share of the run, in (0, 1]."""
@@ -443,7 +463,9 @@ class BaseTrainer:
         self.run_callbacks("on_val_start")
         parallel.share_statistics(self.model, self.ema)
         best_before = self.best_fitness  # an override of validate() may write best_fitness itself (architecture trap 3)
+        began = time.monotonic()
         metrics, fitness = self.validate()
+        self.validation_seconds = time.monotonic() - began
         self.metrics = checks.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
         conflicts.refuse_second_fitness(self, fitness)
         self.fitness = self.judge(fitness)
@@ -502,8 +524,15 @@ class BaseTrainer:
             return False
         if due and dist.any_rank(bool(self.interrupted)):
             self.save_and_leave()
+        self.keep_time()
         self.time_is_up = self.args.time is not None and dist.agree(self.out_of_time())
         return self.time_is_up
+
+    def keep_time(self) -> None:
+        """Agree among the processes on how much of the ``time`` for training, that without validation, is spent."""
+        if self.args.time is not None:
+            seconds = 3600 * self.args.time
+            self.time_spent = dist.agree(self.elapsed() / max(seconds - self.validation_seconds, seconds / 2))
 
     def save_and_leave(self) -> None:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
@@ -643,9 +672,26 @@ class BaseTrainer:
             self.ema.update(self.model)
 
     def validate(self) -> tuple[dict[str, float], float | None]:
-        """Return ``(metrics, fitness)`` of the averaged weights; never writes ``best_fitness``."""
+        """Return ``(metrics, fitness)`` of the averaged weights; never writes ``best_fitness``.
+
+        Until the average has once been as good as the live weights, both are measured, and where it is behind, it
+        starts again from them: what is validated, saved and called the best is the better of the two.
+        """
+        on_trial = self.ema is not None and not self.ema.trusted
+        live = self.validator(model=unwrap_model(self.model)).get("fitness") if on_trial else None
         metrics = self.validator(self)
+        if live is not None and self.average_restarts(dist.agree(live), dist.agree(metrics["fitness"])):
+            metrics = self.validator(self)
         return metrics, metrics.pop("fitness", None)
+
+    def average_restarts(self, live: float, averaged: float) -> bool:
+        """Trust the average from now on if it is as good as the live weights; else let it start again from them."""
+        assert self.ema is not None
+        self.ema.trusted = averaged >= live > 0
+        if averaged < live:
+            self.ema.restart(self.model)
+            LOGGER.info("the live weights score %.4f, their average %.4f: it starts again from them", live, averaged)
+        return averaged < live
 
     def save_model(self) -> bool:
         """Write best weights, ``last.pt`` and ``epochN.pt`` when due, each atomically; returns whether one was written.

@@ -13,6 +13,7 @@ from torch import nn
 from eyas.optim import (
     ModelEMA,
     MuSGD,
+    PowerAverage,
     apply_schedule,
     build_optimizer,
     check_groups,
@@ -308,6 +309,46 @@ def test_ema_follows_its_closed_form() -> None:
         left *= 0.9 * (1 - math.exp(-update / 5.0))
     torch.testing.assert_close(ema.ema.running_mean, target + (start - target) * left)
     assert ema.updates == 7 and not any(p.requires_grad for p in ema.ema.parameters())
+
+
+@pytest.mark.parametrize("share", [0.02, 0.06, 0.25, 0.5])
+def test_a_power_average_weighs_steps_by_its_closed_form(share: float) -> None:
+    """Step k of u has the part (k^g - (k-1)^g) / u^g, g = 1/share - 1; half of all weighs every step alike."""
+    live = nn.Linear(1, 1, bias=False).double()
+    average = PowerAverage(live, share=share)
+    values = torch.linspace(-2, 3, 40, dtype=torch.float64).sin()
+    exponent = 1 / share - 1
+    for steps, value in enumerate(values, 1):
+        live.weight.data.fill_(value)
+        average.update(live)
+        k = torch.arange(1, steps + 1, dtype=torch.float64)
+        parts = (k**exponent - (k - 1) ** exponent) / steps**exponent
+        torch.testing.assert_close(parts.sum(), torch.tensor(1.0, dtype=torch.float64))
+        torch.testing.assert_close(average.ema.weight.squeeze(), (parts * values[:steps]).sum())
+    if share == 0.5:
+        torch.testing.assert_close(average.ema.weight.squeeze(), values.mean())
+
+
+@pytest.mark.parametrize("share", [0.02, 0.06, 0.25, 0.5])
+def test_the_mean_age_of_a_power_average_is_its_share_of_any_run(share: float) -> None:
+    for steps in (2000, 20_000):
+        k, exponent = torch.arange(1, steps + 1, dtype=torch.float64) / steps, 1 / share - 1
+        parts = k**exponent - (k - 1 / steps) ** exponent
+        age = float((parts * (1 - k)).sum())
+        assert age == pytest.approx(share, abs=2 / steps)
+
+
+def test_a_power_average_takes_over_statistics_and_starts_again_where_asked() -> None:
+    live = nn.BatchNorm1d(3)
+    average = PowerAverage(live, share=0.1)
+    for value in (1.0, 5.0):
+        live.running_mean.fill_(value)
+        live.weight.data.fill_(value)
+        average.update(live)
+    assert torch.equal(average.ema.running_mean, live.running_mean)
+    assert 1 < average.ema.weight[0] < 5
+    average.restart(live)
+    assert torch.equal(average.ema.weight, live.weight) and average.updates == 2
 
 
 def test_the_average_follows_a_model_that_takes_anothers_place() -> None:

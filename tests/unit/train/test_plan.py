@@ -26,10 +26,12 @@ def plan(
 
 
 def test_a_cpu_gets_a_budget_of_work_and_a_gpu_the_recipes_length() -> None:
-    assert automatic_epochs(YOLO26, 205, 320, on_cpu=True)[0] == int(1100e6 / (205 * 320 * 320))
-    assert automatic_epochs(YOLO26, 118_000, 640, on_cpu=True)[0] == YOLO26.min_epochs
-    assert automatic_epochs(YOLO26, 4, 64, on_cpu=True)[0] == YOLO26.epochs
-    assert automatic_epochs(YOLO26, 205, 320, on_cpu=False)[0] == YOLO26.epochs
+    assert automatic_epochs(YOLO26, 205, 320, 8, on_cpu=True)[0] == int(1100e6 / (205 * 320 * 320))
+    assert automatic_epochs(YOLO26, 5000, 96, 8, on_cpu=True)[0] == YOLO26.min_epochs
+    assert automatic_epochs(YOLO26, 1000, 128, 8, on_cpu=True) == (20, "auto: about 2500 steps suit a CPU")
+    assert automatic_epochs(YOLO26, 118_000, 640, 8, on_cpu=True)[0] == YOLO26.min_epochs
+    assert automatic_epochs(YOLO26, 4, 64, 8, on_cpu=True)[0] == YOLO26.epochs
+    assert automatic_epochs(YOLO26, 205, 320, 8, on_cpu=False)[0] == YOLO26.epochs
 
 
 def test_auto_chooses_by_the_length_of_the_run_and_only_what_was_left_open() -> None:
@@ -40,6 +42,12 @@ def test_auto_chooses_by_the_length_of_the_run_and_only_what_was_left_open() -> 
     assert (typed.optimizer, typed.lr0, typed.momentum) == ("AdamW", 0.5, 0.7)
     named = plan(epochs=10, optimizer="SGD")
     assert (named.optimizer, named.lr0, named.momentum) == ("SGD", YOLO26.long.lr0, 0.937)
+
+
+@pytest.mark.parametrize(("batch", "factor"), [(4, 0.5), (16, 1.0), (64, 2.0), (256, 4.0), (512, 4.0)])
+def test_the_rate_grows_with_the_root_of_the_images_of_a_step_up_to_a_limit(batch: int, factor: float) -> None:
+    assert plan(batch=batch, epochs=10).lr0 == pytest.approx(YOLO26.short.lr0 * factor)
+    assert plan(batch=batch, epochs=10, lr0=0.01).lr0 == 0.01
 
 
 def test_given_weights_are_changed_more_gently() -> None:
@@ -58,7 +66,12 @@ def test_a_short_run_keeps_its_steps() -> None:
 
 def test_the_average_and_the_last_epochs_are_fitted_to_the_run() -> None:
     short, long = plan(epochs=12), plan(118_000, epochs=100, on_cpu=False)
-    assert short.ema_tau == pytest.approx(0.2 * short.updates) and long.ema_tau == 2000
+    assert short.ema_share == long.ema_share == YOLO26.ema_share
+    slow = plan(118_000, epochs=100, on_cpu=False, ema_decay=0.999)
+    fast = plan(epochs=12, ema_decay=0.999)
+    assert fast.ema_tau == pytest.approx(0.2 * fast.updates) and slow.ema_tau == 2000
+    assert (slow.ema_decay, slow.ema_share) == (0.999, None)
+    assert (plan(ema_tau=7.0).ema_decay, plan(ema_tau=7.0).ema_tau) == (0.9999, 7.0)
     assert short.close_mosaic == 3 and long.close_mosaic == 10
     assert plan(epochs=12, close_mosaic=0).close_mosaic == 0
 
