@@ -108,7 +108,7 @@ class Recipe:
     min_updates: int = 4000
     close_mosaic: int = 10
     close_share: float = 0.25
-    ema_share: float = 0.06
+    ema_share: float = 0.05
     ema_decay: float = 0.9999
     ema_tau: float = 2000.0
     ema_ramp: float = 0.2

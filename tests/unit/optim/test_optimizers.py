@@ -338,17 +338,17 @@ def test_the_mean_age_of_a_power_average_is_its_share_of_any_run(share: float) -
         assert age == pytest.approx(share, abs=2 / steps)
 
 
-def test_a_power_average_takes_over_statistics_and_starts_again_where_asked() -> None:
+def test_an_average_starts_again_where_asked() -> None:
     live = nn.BatchNorm1d(3)
     average = PowerAverage(live, share=0.1)
     for value in (1.0, 5.0):
         live.running_mean.fill_(value)
         live.weight.data.fill_(value)
         average.update(live)
-    assert torch.equal(average.ema.running_mean, live.running_mean)
-    assert 1 < average.ema.weight[0] < 5
+    assert 1 < average.ema.weight[0] < 5 and 1 < average.ema.running_mean[0] < 5
     average.restart(live)
-    assert torch.equal(average.ema.weight, live.weight) and average.updates == 2
+    assert torch.equal(average.ema.weight, live.weight) and torch.equal(average.ema.running_mean, live.running_mean)
+    assert average.updates == 2
 
 
 def test_the_average_follows_a_model_that_takes_anothers_place() -> None:
