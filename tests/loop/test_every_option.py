@@ -358,6 +358,7 @@ CASES: dict[str, Case] = {
     "warmup_bias_lr": Case(0.05, OwnWarmUp, {"warmup_epochs": 1.0}),
     "nbs": Case(16, OwnPlan),
     "ema": Case(False, OwnAverage),
+    "ema_share": Case(0.2, OwnAverage, later=True),
     "ema_decay": Case(0.9, OwnAverage, later=True),
     "ema_tau": Case(7.0, OwnStep, {"clip_grad_norm": 0.0}, later=True),
     "clip_grad_norm": Case(1.0, OwnStep),
@@ -480,8 +481,8 @@ TOGETHER = {
         "iou": 0.6, "conf": 0.01, "max_det": 50,
     },
     "against the clock": {"time": 1e-5, "epochs": None, "exist_ok": True, "name": "mine", "save_period": 0},
-    "one validation": {"val": False, "agnostic_nms": True, "amp": "fp32", "channels_last": False, "save_json": True,
-                       "save_dir": "{folder}/own", "project": None, "single_cls": True, "device": "cpu"},
+    "one validation": {"val": False, "ema_share": 0.2, "agnostic_nms": True, "amp": "fp32", "channels_last": False,
+                       "save_json": True, "save_dir": "{folder}/own", "project": None, "single_cls": True, "device": "cpu"},
 }  # fmt: skip
 
 

@@ -828,12 +828,9 @@ class TrainOptions(BaseModel):
     def is_typed(self, name: str) -> bool:
         """True when a person gave this value, so that the library must not replace it.
 
-        None given for an "auto" option asks the library to choose, and so does not count. Nor does a default that a
-        file repeats: files such as a run's own `options.yaml` hold every option.
+        None given for an "auto" option asks the library to choose, and so does not count.
         """
-        source, value = self.source(name), getattr(self, name)
-        repeated = source == "file" and value == type(self).model_fields[name].default
-        return source in TYPED and value is not None and not repeated
+        return self.source(name) in TYPED and getattr(self, name) is not None
 
     def is_changed(self, name: str) -> bool:
         """True when a person gave another value than the default."""

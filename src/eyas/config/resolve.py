@@ -54,8 +54,18 @@ def resolve(
 
 
 def read_option_file(path: Path | str | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """The options of a YAML file and "file:line" of each; both empty without a file. Raises OptionValueError."""
-    return ({}, {}) if path is None else read_mapping(Path(path))
+    """The options of a YAML file and "file:line" of each; both empty without a file. Raises OptionValueError.
+
+    A file that holds every option, such as a run's own `options.yaml`, was not typed by a person: what it holds at its
+    default is left out.
+    """
+    if path is None:
+        return {}, {}
+    values, where = read_mapping(Path(path))
+    defaults = TrainOptions().to_dict()
+    if values.keys() >= set(option_names("train")):
+        values = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    return values, where
 
 
 def parse_cli(values: Mapping[str, Any]) -> dict[str, Any]:

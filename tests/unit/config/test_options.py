@@ -84,7 +84,10 @@ SPEC_DEFAULTS = {
     "mixup": 0.0,
     "cutmix": 0.0,
 }
-AUTO = ("epochs", "lr0", "momentum", "warmup_epochs", "warmup_bias_lr", "close_mosaic", "workers", "nbs", "ema_tau")
+AUTO = (
+    *("epochs", "lr0", "momentum", "warmup_epochs", "warmup_bias_lr", "close_mosaic", "workers", "nbs"),
+    *("ema_share", "ema_decay", "ema_tau"),
+)
 
 
 def test_defaults_are_those_of_the_specification():
@@ -305,9 +308,12 @@ def test_stored_values_are_checked_like_any_other():
         TrainOptions.from_dict({"epochz": 1})
 
 
-def test_a_file_that_repeats_a_default_asks_for_nothing(tmp_path: Path) -> None:
+def test_a_file_that_holds_every_option_was_written_by_a_run_and_its_defaults_ask_for_nothing(tmp_path: Path) -> None:
     file = tmp_path / "options.yaml"
-    file.write_text("patience: 100\nwarmup_momentum: 0.8\nlrf: 0.5\n")
+    file.write_text("mosaic: 1.0\nlrf: 0.5\n")
+    assert resolve(file=file).is_typed("mosaic"), "a person wrote this file, and it means what it says"
+    file.write_text(yaml.safe_dump(resolve(call={"lrf": 0.5}).to_dict()))
     options = resolve(file=file)
-    assert not options.is_typed("patience") and options.is_typed("lrf")
+    assert options.is_typed("lrf")
+    assert [name for name in option_names("train") if options.is_typed(name)] == ["lrf"]
     assert resolve(call={"patience": 100}).is_typed("patience"), "a call means what it says"
