@@ -482,7 +482,8 @@ TOGETHER = {
     },
     "against the clock": {"time": 1e-5, "epochs": None, "exist_ok": True, "name": "mine", "save_period": 0},
     "one validation": {"val": False, "ema_share": 0.2, "agnostic_nms": True, "amp": "fp32", "channels_last": False,
-                       "save_json": True, "save_dir": "{folder}/own", "project": None, "single_cls": True, "device": "cpu"},
+                       "save_json": True, "save_dir": "{folder}/own", "project": None, "single_cls": True,
+                       "device": "cpu"},
 }  # fmt: skip
 
 
