@@ -88,7 +88,7 @@ class Recipe:
         ema_tau: slowest ramp of an exponential average, in updates.
         ema_ramp: that ramp takes at most this share of the run.
         sgd_lr0: rate of SGD and its kin where one of them was asked for by name.
-        augmentation: what fits augmentation to the data and the length of the run.
+        fit: what fits options of augmentation and loss to the data and the length of the run.
         options: defaults of this family that differ from the global ones.
     """
 
@@ -113,5 +113,5 @@ class Recipe:
     ema_tau: float = 2000.0
     ema_ramp: float = 0.2
     sgd_lr0: float = 0.01
-    augmentation: Callable[[Situation], Fitted] = as_typed
+    fit: Callable[[Situation], Fitted] = as_typed
     options: Mapping[str, object] = field(default_factory=dict)

@@ -6,8 +6,8 @@ from eyas.recipes.mirrors import mirrored_classes
 STRONG_FROM = 30  # epochs from which composing and zooming images teaches more than it confuses
 
 
-def augmentation(situation: Situation) -> Fitted:
-    """Fit augmentation: weak where no image is seen often enough to be learned by heart; no mirrors for characters."""
+def fit(situation: Situation) -> Fitted:
+    """Fit options: weak augmentation where no image is seen often enough to be known by heart; no mirrored letters."""
     fitted: Fitted = {}
     if situation.epochs < STRONG_FROM:
         why = f"auto: too few epochs to profit from more, fewer than {STRONG_FROM}"
@@ -20,5 +20,5 @@ def augmentation(situation: Situation) -> Fitted:
 YOLO26 = Recipe(
     short=OptimizerChoice("AdamW", lr0=0.004, momentum=0.9, images=16),
     long=OptimizerChoice("MuSGD", lr0=0.01, momentum=0.9),
-    augmentation=augmentation,
+    fit=fit,
 )

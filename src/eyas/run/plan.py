@@ -41,7 +41,7 @@ class Plan:
         ema_tau: updates over which that decay ramps up.
         ema_share: mean age of the averaged weights as a share of the steps so far; None for an exponential average.
         close_mosaic: last epochs without mosaic and mixing.
-        augmentation: options of augmentation that were fitted to data and length, by name.
+        fitted: options of augmentation and loss that were fitted to data and length, by name.
         from_scratch: whether the run began with random weights.
         decisions: all of it with reasons, for people.
     """
@@ -66,7 +66,7 @@ class Plan:
     ema_share: float | None = None
     from_scratch: bool = True
     nbs: int = 64
-    augmentation: dict[str, Any] = field(default_factory=dict)
+    fitted: dict[str, Any] = field(default_factory=dict)
     decisions: tuple[Choice, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

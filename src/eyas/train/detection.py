@@ -22,7 +22,7 @@ from eyas.models import Detector, detector_class, load_weights, model_table
 from eyas.nn.unwrap import unwrap_model
 from eyas.recipes import Fitted
 from eyas.run.plan import Plan
-from eyas.train.plan import fit_augmentation
+from eyas.train.plan import fit_options
 from eyas.train.trainer import BaseTrainer
 from eyas.types import Batch
 
@@ -38,6 +38,7 @@ class DetectionTrainer(BaseTrainer):
     """
 
     family: str = "yolo26"
+    typed_gains: dict[str, float] | None = None
     stretch: bool = False
 
     def get_dataset(self) -> dict[str, Any]:
@@ -80,22 +81,22 @@ class DetectionTrainer(BaseTrainer):
         model: Any = unwrap_model(self.model)
         model.nc = self.data["nc"]
         model.names = self.data["names"]
-        model.gains = self.gains()
+        model.gains = self.typed_gains = self.gains()  # fitted to the data once that is known, in setup_criterion()
         model.args = self.args  # for the user's own init_criterion()
         model.set_head_attr(max_det=self.args.max_det, agnostic_nms=self.args.agnostic_nms)
         if self.args.nms is not None:  # unset, the layer table decides
             model.set_head_attr(end2end=not self.args.nms)
 
     def setup_criterion(self) -> None:
-        """Build the criterion, with the gains of the options also where an override has left them out."""
+        """Build the criterion, with the gains of options and data, also where an override has left them out."""
         model: Any = unwrap_model(self.model)
-        if isinstance(model, Detector) and model.gains is None:
+        if isinstance(model, Detector) and model.gains in (None, self.typed_gains):  # else an override has set others
             model.gains = self.gains()
         super().setup_criterion()
 
     def gains(self) -> dict[str, float]:
         """Return the weights of the losses by name."""
-        return {name: getattr(self.args, name) for name in GAINS}
+        return {name: self.fitted(name) for name in GAINS}
 
     def imgsz(self) -> int:
         """Network input side in pixels: ``imgsz`` rounded up to a multiple of 32."""
@@ -107,17 +108,15 @@ class DetectionTrainer(BaseTrainer):
 
     def fitted(self, name: str) -> Any:
         """Return an option's value: as fitted to data and length where it was, else as it stands."""
-        return self.augmentation[name][0] if name in self.augmentation else getattr(self.args, name)
+        return self.fits[name][0] if name in self.fits else getattr(self.args, name)
 
-    def fit_augmentation(self, index: ImageIndex) -> Fitted:
+    def fit_options(self, index: ImageIndex) -> Fitted:
         """Return what suits the training images; a resumed run keeps what it was started with."""
         if self.resume_from is not None:
-            stored = self.resume_from["state"]["plan"].get("augmentation", {})
+            stored = self.resume_from["state"]["plan"].get("fitted", {})
             return {name: (value, "as before") for name, value in stored.items()}
         on_cpu, scratch = self.device.type == "cpu", self.from_scratch
-        return fit_augmentation(
-            self.args, self.recipe, index, batch=self.batch_size, on_cpu=on_cpu, from_scratch=scratch
-        )
+        return fit_options(self.args, self.recipe, index, batch=self.batch_size, on_cpu=on_cpu, from_scratch=scratch)
 
     def build_index(self, img_path: Any, mode: str) -> ImageIndex:
         """Return images and labels of a split as flat arrays; a ``fraction`` of them only to train on."""
@@ -138,7 +137,7 @@ class DetectionTrainer(BaseTrainer):
         index = self.build_index(img_path, mode)
         store = self.image_store(index)
         if mode == "train":
-            self.augmentation = self.fit_augmentation(index)
+            self.fits = self.fit_options(index)
             return TrainDataset(
                 index,
                 store,

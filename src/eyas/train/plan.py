@@ -97,7 +97,7 @@ def make_plan(
     on_cpu: bool,
     from_scratch: bool = True,
     processes: int = 1,
-    augmentation: Fitted | None = None,
+    fitted: Fitted | None = None,
 ) -> Plan:
     """Derive the plan of a run.
 
@@ -110,7 +110,7 @@ def make_plan(
         on_cpu: whether training runs on a CPU.
         from_scratch: whether the weights are random; given weights are changed more gently.
         processes: how many share each batch.
-        augmentation: what ``fit_augmentation`` returned.
+        fitted: what ``fit_options`` returned.
 
     Raises:
         ValueError: unknown optimizer.
@@ -140,7 +140,7 @@ def make_plan(
         ema_share=choose_share(choices, recipe),
         ema_decay=choose_decay(choices, recipe),
         ema_tau=choose_tau(choices, recipe, updates),
-        augmentation=tell_augmentation(choices, augmentation or {}),
+        fitted=tell_fitted(choices, fitted or {}),
         close_mosaic=choose_closing(choices, recipe, epochs),
         from_scratch=from_scratch,
         decisions=tuple(choices.decisions),
@@ -241,8 +241,8 @@ def choose_tau(choices: _Choices, recipe: Recipe, updates: int) -> float:
     return choices.take_number("ema_tau", tau, f"auto: at most {recipe.ema_ramp:.0%} of {updates} steps")
 
 
-def tell_augmentation(choices: _Choices, fitted: Fitted) -> dict[str, object]:
-    """Return the options of augmentation that were fitted to data and length, and tell why."""
+def tell_fitted(choices: _Choices, fitted: Fitted) -> dict[str, object]:
+    """Return the options that were fitted to data and length, and tell why."""
     for name, (value, why) in fitted.items():
         choices.note(name, value, why)
     return {name: value for name, (value, _) in fitted.items()}
@@ -255,10 +255,10 @@ def choose_closing(choices: _Choices, recipe: Recipe, epochs: int) -> int:
 
 
 # -- before the plan ---------------------------------------------------------------------------------------------------
-def fit_augmentation(
+def fit_options(
     options: TrainOptions, recipe: Recipe, index: ImageIndex, *, batch: int, on_cpu: bool, from_scratch: bool
 ) -> Fitted:
-    """Return the options of augmentation that nobody typed, as the recipe fits them to the data and the run's length.
+    """Return the options of augmentation and loss that nobody typed, as the recipe fits them to data and length.
 
     A typed ``close_mosaic`` speaks of a mosaic that there is. Under a ``time`` budget the length is an estimate.
     """
@@ -266,7 +266,7 @@ def fit_augmentation(
     epochs = options.epochs or automatic_epochs(recipe, images, options.imgsz, batch, on_cpu)[0]
     situation = Situation(epochs, images, tuple(index.names.values()), len(index.boxes) / images, from_scratch)
     decided = {"mosaic"} if options.is_typed("close_mosaic") else set()
-    fitted = recipe.augmentation(situation)
+    fitted = recipe.fit(situation)
     return {name: how for name, how in fitted.items() if name not in decided and not options.is_typed(name)}
 
 

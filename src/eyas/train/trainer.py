@@ -109,7 +109,7 @@ class BaseTrainer:
         self.metrics: dict[str, float] = {}
         self.loss_items: dict[str, Tensor] = {}
         self.loss_names: tuple[str, ...] = ()
-        self.augmentation: Fitted = {}
+        self.fits: Fitted = {}
         self.stop = self.validated = self.time_is_up = False
         self.effects: effects.Effects | None = None
         self.elapsed_before = self.time_spent = self.validation_seconds = 0.0
@@ -371,7 +371,7 @@ class BaseTrainer:
             on_cpu=self.device.type == "cpu",
             from_scratch=self.from_scratch,
             processes=max(self.world_size, 1),
-            augmentation=self.augmentation,
+            fitted=self.fits,
         )
 
     def write_description(self) -> None:
