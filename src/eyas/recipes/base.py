@@ -15,6 +15,7 @@ class Situation:
 
     Attributes:
         epochs: length of the run.
+        steps: batches in the whole run.
         images: training images.
         names: of the classes.
         objects: labelled objects per image.
@@ -22,6 +23,7 @@ class Situation:
     """
 
     epochs: int
+    steps: int
     images: int
     names: tuple[str, ...]
     objects: float

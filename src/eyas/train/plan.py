@@ -264,7 +264,14 @@ def fit_options(
     """
     images = len(index)
     epochs = options.epochs or automatic_epochs(recipe, images, options.imgsz, batch, on_cpu)[0]
-    situation = Situation(epochs, images, tuple(index.names.values()), len(index.boxes) / images, from_scratch)
+    situation = Situation(
+        epochs=epochs,
+        steps=epochs * math.ceil(images / batch),
+        images=images,
+        names=tuple(index.names.values()),
+        objects=len(index.boxes) / images,
+        from_scratch=from_scratch,
+    )
     decided = {"mosaic"} if options.is_typed("close_mosaic") else set()
     fitted = recipe.fit(situation)
     return {name: how for name, how in fitted.items() if name not in decided and not options.is_typed(name)}
