@@ -46,6 +46,8 @@ class OptimizerChoice:
         warmup_bias_lr: rate of biases at the first step.
         images: images per step that ``lr0`` is meant for: the rate grows with the root of the real ones, as the noise
             of a gradient falls with it; None for a rate that holds for any.
+        parameters: millions that a network of random weights has for which ``lr0`` is meant: the rate falls with the
+            cube root of the real ones; None for a rate that holds for any.
     """
 
     name: str
@@ -53,14 +55,18 @@ class OptimizerChoice:
     momentum: float
     warmup_bias_lr: float = 0.0
     images: int | None = None
+    parameters: float | None = None
 
-    def rate(self, images: int) -> tuple[float, str]:
-        """Return the rate for steps over so many images, and why."""
-        why = f"rate of the recipe for {self.name}"
-        if self.images is None:
-            return self.lr0, why
-        factor = min((images / self.images) ** 0.5, GREATEST_FACTOR)
-        return self.lr0 * factor, f"{why}, {self.lr0:g} x {factor:.3g} for {images} images per step"
+    def rate(self, images: int, parameters: float | None = None) -> tuple[float, str]:
+        """Return the rate for steps over so many images, of a random network of so many million parameters, and why."""
+        rate, why = self.lr0, f"{self.lr0:g} for {self.name}"
+        if self.images is not None:
+            factor = min((images / self.images) ** 0.5, GREATEST_FACTOR)
+            rate, why = rate * factor, f"{why}, x {factor:.3g} for {images} images per step"
+        if self.parameters is not None and parameters is not None:
+            factor = (self.parameters / parameters) ** (1 / 3)
+            rate, why = rate * factor, f"{why}, x {factor:.3g} for {parameters:.3g} million parameters"
+        return rate, why
 
 
 @dataclass(frozen=True)

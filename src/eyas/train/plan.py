@@ -71,7 +71,8 @@ def choose_optimizer(options: TrainOptions, recipe: Recipe, updates: int) -> tup
     warm_bias = 0.1 if name == "SGD" else base.warmup_bias_lr
     rate = recipe.sgd_lr0 if sgd_like else base.lr0
     momentum = 0.937 if name == "SGD" else base.momentum
-    return OptimizerChoice(name, rate, momentum, warm_bias, base.images), options.source("optimizer")
+    chosen = replace(base, name=name, lr0=rate, momentum=momentum, warmup_bias_lr=warm_bias)
+    return chosen, options.source("optimizer")
 
 
 def refuse_void_options(options: TrainOptions, optimizer: str) -> None:
@@ -97,6 +98,7 @@ def make_plan(
     on_cpu: bool,
     from_scratch: bool = True,
     processes: int = 1,
+    parameters: float = 1.0,
     fitted: Fitted | None = None,
 ) -> Plan:
     """Derive the plan of a run.
@@ -110,6 +112,7 @@ def make_plan(
         on_cpu: whether training runs on a CPU.
         from_scratch: whether the weights are random; given weights are changed more gently.
         processes: how many share each batch.
+        parameters: of the network, in millions.
         fitted: what ``fit_options`` returned.
 
     Raises:
@@ -129,7 +132,7 @@ def make_plan(
         accumulate=accumulate,
         updates=updates,
         optimizer=choice.name,
-        lr0=choose_rate(choices, recipe, choice, batch * accumulate, from_scratch),
+        lr0=choose_rate(choices, recipe, choice, batch * accumulate, parameters, from_scratch),
         lrf=choices.take_number("lrf", options.lrf, options.source("lrf")),
         momentum=choices.take_number("momentum", choice.momentum, f"for {choice.name}"),
         schedule=choose_schedule(choices),
@@ -176,9 +179,11 @@ def choose_usable_optimizer(choices: _Choices, recipe: Recipe, updates: int) -> 
     return choice
 
 
-def choose_rate(choices: _Choices, recipe: Recipe, choice: OptimizerChoice, images: int, from_scratch: bool) -> float:
+def choose_rate(
+    choices: _Choices, recipe: Recipe, choice: OptimizerChoice, images: int, parameters: float, from_scratch: bool
+) -> float:
     """Return the base rate for steps over so many images; weights that were given are changed more gently."""
-    rate, why = choice.rate(images)
+    rate, why = choice.rate(images, parameters if from_scratch else None)
     if not from_scratch:
         rate, why = rate * recipe.fine_tune, f"{why}, x {recipe.fine_tune:g} for given weights"
     return choices.take_number("lr0", rate, why)

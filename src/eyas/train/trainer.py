@@ -371,6 +371,7 @@ class BaseTrainer:
             on_cpu=self.device.type == "cpu",
             from_scratch=self.from_scratch,
             processes=max(self.world_size, 1),
+            parameters=sum(p.numel() for p in unwrap_model(self.model).parameters()) / 1e6,
             fitted=self.fits,
         )
 
