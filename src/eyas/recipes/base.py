@@ -44,8 +44,8 @@ class OptimizerChoice:
         lr0: base rate.
         momentum: momentum, or the first beta.
         warmup_bias_lr: rate of biases at the first step.
-        images: images per step that ``lr0`` is meant for: the rate grows with the root of the real ones, as the noise
-            of a gradient falls with it; None for a rate that holds for any.
+        images: images per step up to which ``lr0`` is meant: beyond, the rate grows with their root, as the noise of a
+            gradient falls with it; None for a rate that holds for any.
         parameters: millions that a network of random weights has for which ``lr0`` is meant: the rate falls with the
             cube root of the real ones; None for a rate that holds for any.
     """
@@ -61,7 +61,7 @@ class OptimizerChoice:
         """Return the rate for steps over so many images, of a random network of so many million parameters, and why."""
         rate, why = self.lr0, f"{self.lr0:g} for {self.name}"
         if self.images is not None:
-            factor = min((images / self.images) ** 0.5, GREATEST_FACTOR)
+            factor = min(max(images / self.images, 1.0) ** 0.5, GREATEST_FACTOR)
             rate, why = rate * factor, f"{why}, x {factor:.3g} for {images} images per step"
         if self.parameters is not None and parameters is not None:
             factor = (self.parameters / parameters) ** (1 / 3)
@@ -107,7 +107,7 @@ class Recipe:
     batch: int = 16
     cpu_batch: int = 8
     epochs: int = 100
-    cpu_megapixels: float = 1100.0
+    cpu_megapixels: float = 1300.0
     cpu_steps: int = 2500
     min_epochs: int = 10
     warmup_epochs: float = 3.0
