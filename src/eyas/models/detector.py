@@ -55,6 +55,7 @@ class Detector(nn.Module):
         args: options of the run it is trained in, for overrides of `init_criterion`; None outside of one.
         class_weights: factors of the classes in the class loss, or None.
         criterion: the loss, made at its first use.
+        classes_kept: share of the classes whose rows the latest ``load`` took over; None before the first.
 
     Raises:
         UnknownModelError, ModelTableError: the table cannot be found or built.
@@ -92,6 +93,7 @@ class Detector(nn.Module):
         self.class_weights: Any = None
         self.criterion: Any = None
         self.remapped: bool | None = None
+        self.classes_kept: float | None = None
         self.inplace = False
         self.build(table)
         if verbose:
@@ -209,6 +211,8 @@ class Detector(nn.Module):
         first = next((k for k, v in target.items() if v.ndim == 4), "")
         copied = copy_state(target, state, class_keys=self.class_keys(), rows=rows, first_conv=first)
         self.remapped = remap
+        known = 1.0 if rows is None else len(rows) / self.nc
+        self.classes_kept = known if self.class_keys() & set(copied) else 0.0
         if verbose:
             LOGGER.info("Loaded %d of %d tensors from the given weights", len(copied), len(target))
         return len(copied)

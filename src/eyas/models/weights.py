@@ -58,12 +58,15 @@ def real_names(names: Names | None) -> bool:
 def class_rows(source: Names | None, target: Names | None) -> list[tuple[int, int]] | None:
     """Return pairs (target row, source row) of classes with one name, or None when rows need no remapping.
 
-    Names are compared trimmed and without case. Without real names on both sides, or with the same order, rows stay.
+    Names are compared trimmed and without case. Without real names on both sides, or with the same order, rows stay;
+    but where classes have been added to placeholders, those of before keep their rows: "3" of five is "3" of ten.
     """
-    if not real_names(source) or not real_names(target):
+    if not source or not target or real_names(source) != real_names(target):
         return None
-    old = {i: n.strip().lower() for i, n in source.items()}  # type: ignore[union-attr]
-    new = {i: n.strip().lower() for i, n in target.items()}  # type: ignore[union-attr]
+    if not real_names(target) and len(target) < len(source):
+        return None
+    old = {i: n.strip().lower() for i, n in source.items()}
+    new = {i: n.strip().lower() for i, n in target.items()}
     if old == new:
         return None
     by_name = {name: i for i, name in reversed(old.items())}

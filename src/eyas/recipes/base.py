@@ -77,7 +77,8 @@ class Recipe:
         short: optimizer for runs of at most ``long_after`` updates.
         long: optimizer for longer runs.
         long_after: updates above which a run is long.
-        fine_tune: factor on the rate when training starts from given weights.
+        fine_tune: factor on the rate when training starts from given weights that know all classes.
+        new_classes: the same where they know none of them.
         batch: images per step on an accelerator.
         cpu_batch: images per step on a CPU.
         epochs: length of a run on an accelerator.
@@ -104,6 +105,7 @@ class Recipe:
     long: OptimizerChoice
     long_after: int = 10_000
     fine_tune: float = 0.25
+    new_classes: float = 1.0
     batch: int = 16
     cpu_batch: int = 8
     epochs: int = 100

@@ -17,6 +17,7 @@ RTDETR = Recipe(
     short=ADAMW,
     long=ADAMW,
     fine_tune=0.05,
+    new_classes=0.05,
     nbs=16,
     cpu_steps=5000,
     fit=fit,

@@ -41,6 +41,7 @@ class Plan:
         ema_tau: updates over which that decay ramps up.
         ema_share: mean age of the averaged weights as a share of the steps so far; None for an exponential average.
         close_mosaic: last epochs without mosaic and mixing.
+        classes_kept: share of the classes that the given weights know.
         fitted: options of augmentation and loss that were fitted to data and length, by name.
         from_scratch: whether the run began with random weights.
         decisions: all of it with reasons, for people.
@@ -65,6 +66,7 @@ class Plan:
     close_mosaic: int
     ema_share: float | None = None
     from_scratch: bool = True
+    classes_kept: float = 1.0
     nbs: int = 64
     fitted: dict[str, Any] = field(default_factory=dict)
     decisions: tuple[Choice, ...] = ()

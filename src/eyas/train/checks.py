@@ -111,6 +111,12 @@ def refuse_other_table(model: nn.Module, cfg: Any, options: TrainOptions) -> Non
         )
 
 
+def classes_kept(model: nn.Module) -> float:
+    """Return the share of its classes that a network knows from the weights it was given; 1 where nobody can tell."""
+    kept = model.classes_kept if isinstance(model, Detector) else None
+    return 1.0 if kept is None else kept
+
+
 def holds(model: nn.Module, weights: Any) -> bool:
     """Whether a network holds a tensor of the weights that it was given; True where they cannot be looked at."""
     state = weights.get("model") if isinstance(weights, Mapping) else None

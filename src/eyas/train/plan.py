@@ -99,6 +99,7 @@ def make_plan(
     from_scratch: bool = True,
     processes: int = 1,
     parameters: float = 1.0,
+    classes_kept: float = 1.0,
     fitted: Fitted | None = None,
 ) -> Plan:
     """Derive the plan of a run.
@@ -113,6 +114,7 @@ def make_plan(
         from_scratch: whether the weights are random; given weights are changed more gently.
         processes: how many share each batch.
         parameters: of the network, in millions.
+        classes_kept: share of the classes that the given weights know.
         fitted: what ``fit_options`` returned.
 
     Raises:
@@ -132,7 +134,9 @@ def make_plan(
         accumulate=accumulate,
         updates=updates,
         optimizer=choice.name,
-        lr0=choose_rate(choices, recipe, choice, batch * accumulate, parameters, from_scratch),
+        lr0=choose_rate(
+            choices, recipe, choice, batch * accumulate, None if from_scratch else classes_kept, parameters
+        ),
         lrf=choices.take_number("lrf", options.lrf, options.source("lrf")),
         momentum=choices.take_number("momentum", choice.momentum, f"for {choice.name}"),
         schedule=choose_schedule(choices),
@@ -146,6 +150,7 @@ def make_plan(
         fitted=tell_fitted(choices, fitted or {}),
         close_mosaic=choose_closing(choices, recipe, epochs),
         from_scratch=from_scratch,
+        classes_kept=classes_kept,
         decisions=tuple(choices.decisions),
     )
 
@@ -180,12 +185,16 @@ def choose_usable_optimizer(choices: _Choices, recipe: Recipe, updates: int) -> 
 
 
 def choose_rate(
-    choices: _Choices, recipe: Recipe, choice: OptimizerChoice, images: int, parameters: float, from_scratch: bool
+    choices: _Choices, recipe: Recipe, choice: OptimizerChoice, images: int, kept: float | None, parameters: float
 ) -> float:
-    """Return the base rate for steps over so many images; weights that were given are changed more gently."""
-    rate, why = choice.rate(images, parameters if from_scratch else None)
-    if not from_scratch:
-        rate, why = rate * recipe.fine_tune, f"{why}, x {recipe.fine_tune:g} for given weights"
+    """Return the base rate for steps over so many images; given weights change more gently, the more they know.
+
+    ``kept`` is the share of the classes that given weights know, None for random weights.
+    """
+    rate, why = choice.rate(images, parameters if kept is None else None)
+    if kept is not None:
+        factor = recipe.fine_tune**kept * recipe.new_classes ** (1 - kept)
+        rate, why = rate * factor, f"{why}, x {factor:.3g} for given weights that know {kept:.0%} of the classes"
     return choices.take_number("lr0", rate, why)
 
 

@@ -372,6 +372,7 @@ class BaseTrainer:
             from_scratch=self.from_scratch,
             processes=max(self.world_size, 1),
             parameters=sum(p.numel() for p in unwrap_model(self.model).parameters()) / 1e6,
+            classes_kept=checks.classes_kept(unwrap_model(self.model)),
             fitted=self.fits,
         )
 
@@ -442,8 +443,11 @@ class BaseTrainer:
         return min(max(warm, self.share_done() / self.recipe.warmup_share), 1.0)
 
     def set_statistics(self) -> None:
-        """Set how fast normalisation follows this batch, as a function of progress alone; given statistics are kept."""
-        if self.plan.from_scratch:
+        """Set how fast normalisation follows this batch, as a function of progress alone.
+
+        Given statistics are kept, unless they were those of other objects.
+        """
+        if self.plan.from_scratch or not self.plan.classes_kept:
             self.statistics.follow(self.progress().batches)
 
     def lf(self, fraction: float) -> float:

@@ -89,6 +89,33 @@ def test_fewer_classes_take_rows_by_name() -> None:
     assert torch.equal(unnamed.head.cv3[0][2].weight, before)
 
 
+def test_placeholders_keep_their_rows_where_classes_were_added() -> None:
+    source, target = net(nc=5, seed=1), net(nc=10, seed=2)
+    fresh = target.head.cv3[0][2].weight.clone()
+    target.load({"model": source.state_dict(), "names": source.names})
+    got = target.head.cv3[0][2].weight
+    assert torch.equal(got[:5], source.head.cv3[0][2].weight) and torch.equal(got[5:], fresh[5:])
+    assert target.classes_kept == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "kept"),
+    [
+        (["cat", "dog", "fox"], ["cat", "dog", "fox"], 1.0),
+        (["cat", "dog", "fox"], ["fox", "owl", "cat", "hen"], 0.5),
+        (["cat", "dog", "fox"], ["hen", "owl"], 0.0),
+        (["cat", "dog", "fox"], ["0", "1"], 0.0),  # unnamed, and of another number
+    ],
+)
+def test_a_model_tells_the_share_of_its_classes_that_weights_know(
+    given: list[str], own: list[str], kept: float
+) -> None:
+    source, target = net(given, seed=1), net(own, seed=2)
+    assert target.classes_kept is None
+    target.load({"model": source.state_dict(), "names": source.names})
+    assert target.classes_kept == kept
+
+
 def test_class_branch_is_rebuilt_at_the_sources_width() -> None:
     """80-class weights in a 3-class n model keep a hidden width of 80: the figure of spec core C.8."""
     source = DetectionModel("yolo26n", nc=80, verbose=False)

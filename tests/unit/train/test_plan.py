@@ -12,7 +12,13 @@ from eyas.train.plan import accumulation, automatic_epochs, epochs_within, make_
 
 
 def plan(
-    images: int = 2000, batch: int = 16, *, on_cpu: bool = True, from_scratch: bool = True, **options: object
+    images: int = 2000,
+    batch: int = 16,
+    *,
+    on_cpu: bool = True,
+    from_scratch: bool = True,
+    classes_kept: float = 1.0,
+    **options: object,
 ) -> Plan:
     return make_plan(
         TrainOptions(**options),
@@ -22,6 +28,7 @@ def plan(
         batches=-(-images // batch),
         on_cpu=on_cpu,
         from_scratch=from_scratch,
+        classes_kept=classes_kept,
     )
 
 
@@ -52,6 +59,8 @@ def test_the_rate_grows_with_the_root_of_the_images_of_a_step_up_to_a_limit(batc
 
 def test_given_weights_are_changed_more_gently() -> None:
     assert plan(epochs=10, from_scratch=False).lr0 == pytest.approx(YOLO26.short.lr0 * YOLO26.fine_tune)
+    assert plan(epochs=10, from_scratch=False, classes_kept=0.0).lr0 == pytest.approx(YOLO26.short.lr0)
+    assert plan(epochs=10, from_scratch=False, classes_kept=0.5).lr0 == pytest.approx(YOLO26.short.lr0 / 2)
     assert plan(epochs=10, from_scratch=False, lr0=0.01).lr0 == 0.01
 
 
