@@ -41,7 +41,7 @@ def test_a_row_for_every_group_and_every_parameter(options: Any) -> None:
     assert rows["weight"]["learning rate"] == "0 -> 0.004 -> 4e-05 linear"
     assert rows["bias"]["learning rate"] == "0.05 -> 0.004 -> 4e-05 linear"
     assert rows["weight"]["clip"] == "norm 0.1"
-    assert rows["weight"]["EMA"] == "0.9999"
+    assert rows["weight"]["EMA"] == "5% of the run"
     assert (rows["bn"]["decay"], rows["weight"]["decay"]) == ("0", f"{trainer.plan.weight_decay:.3g}")
 
 

@@ -28,7 +28,7 @@ MAY_DIFFER = {  # pattern of a whole path -> why a resumed run may hold somethin
     r"args\.(resume|model|save_dir|name)|args\._sources.*": "which run this is, and that it was resumed",
     r"save_dir|wdir|last|best|csv": "where its files lie",
     r"resume_from(\..*)?": "what it was resumed from",
-    r"started|created|elapsed_before|history\.rows\[\d+\]\.time": "clocks",
+    r"started|created|elapsed_before|validation_seconds|history\.rows\[\d+\]\.time": "clocks",
     r"from_scratch": "asked once, when the weights are made; the plan keeps the answer",
     r"callbacks\.(callbacks|_keys)(\..*|\[.*)?": "components are walked one by one, below their own names",
     r"callbacks\.(calls|fired|late|functions)(\..*|\[.*)?": "hooks of this process, for its own proof of effect",

@@ -46,8 +46,8 @@ class OptimizerChoice:
         warmup_bias_lr: rate of biases at the first step.
         images: images per step up to which ``lr0`` is meant: beyond, the rate grows with their root, as the noise of a
             gradient falls with it; None for a rate that holds for any.
-        parameters: millions that a network of random weights has for which ``lr0`` is meant: the rate falls with the
-            cube root of the real ones; None for a rate that holds for any.
+        parameters: millions that a network of random weights has up to which ``lr0`` is meant: the rate of larger ones
+            falls with the cube root of their size; None for a rate that holds for any.
     """
 
     name: str
@@ -64,7 +64,7 @@ class OptimizerChoice:
             factor = min(max(images / self.images, 1.0) ** 0.5, GREATEST_FACTOR)
             rate, why = rate * factor, f"{why}, x {factor:.3g} for {images} images per step"
         if self.parameters is not None and parameters is not None:
-            factor = (self.parameters / parameters) ** (1 / 3)
+            factor = min(self.parameters / parameters, 1.0) ** (1 / 3)
             rate, why = rate * factor, f"{why}, x {factor:.3g} for {parameters:.3g} million parameters"
         return rate, why
 

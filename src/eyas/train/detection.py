@@ -113,8 +113,10 @@ class DetectionTrainer(BaseTrainer):
     def fit_options(self, index: ImageIndex) -> Fitted:
         """Return what suits the training images; a resumed run keeps what it was started with."""
         if self.resume_from is not None:
-            stored = self.resume_from["state"]["plan"].get("fitted", {})
-            return {name: (value, "as before") for name, value in stored.items()}
+            stored = Plan.from_dict(self.resume_from["state"]["plan"])
+            return {
+                choice.name: (choice.value, choice.by) for choice in stored.decisions if choice.name in stored.fitted
+            }
         on_cpu, scratch = self.device.type == "cpu", self.from_scratch
         return fit_options(self.args, self.recipe, index, batch=self.batch_size, on_cpu=on_cpu, from_scratch=scratch)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eyas.config import TrainOptions
-from eyas.recipes import YOLO26
+from eyas.recipes import RTDETR, YOLO26
 from eyas.run.plan import Plan
 from eyas.train.plan import accumulation, automatic_epochs, epochs_within, make_plan
 
@@ -55,6 +55,15 @@ def test_auto_chooses_by_the_length_of_the_run_and_only_what_was_left_open() -> 
 def test_the_rate_grows_with_the_root_of_the_images_of_a_step_up_to_a_limit(batch: int, factor: float) -> None:
     assert plan(batch=batch, epochs=10).lr0 == pytest.approx(YOLO26.short.lr0 * factor)
     assert plan(batch=batch, epochs=10, lr0=0.01).lr0 == 0.01
+
+
+@pytest.mark.parametrize(("parameters", "rate"), [(0.1, 2e-3), (0.75, 2e-3), (6.0, 1e-3), (48.0, 5e-4)])
+def test_the_rate_of_a_random_rtdetr_falls_with_the_cube_root_of_its_size(parameters: float, rate: float) -> None:
+    given = {"images": 64, "batch": 16, "batches": 4, "on_cpu": True, "parameters": parameters}
+    assert make_plan(TrainOptions(), RTDETR, **given).lr0 == pytest.approx(rate)
+    for kept in (0.0, 1.0):
+        known = make_plan(TrainOptions(), RTDETR, from_scratch=False, classes_kept=kept, **given)
+        assert known.lr0 == pytest.approx(1e-4), "whatever the size"
 
 
 def test_given_weights_are_changed_more_gently() -> None:
