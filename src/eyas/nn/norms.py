@@ -48,12 +48,16 @@ class GrowingStatistics:
     def __init__(self, model: nn.Module) -> None:
         layers = [module for _, module in norms(model) if isinstance(module, _NormBase)]
         self.layers = [(layer, layer.momentum) for layer in layers if layer.momentum is not None]
+        self.grown = False
 
     def follow(self, step: int) -> None:
         """Set the momentum of a step, counted from 0 over the whole run: a function of it alone."""
+        if self.grown:
+            return  # a hundred assignments to modules in every step of a long run would cost a third of a millisecond
         young = self.momentum(step)
         for layer, own in self.layers:
             layer.momentum = max(own, young)
+        self.grown = all(young <= own for _, own in self.layers)
 
     def momentum(self, step: int) -> float:
         """Return what a step has to say in the statistics, in (0, 1]."""

@@ -685,7 +685,8 @@ class BaseTrainer:
         on_trial = self.ema is not None and not self.ema.trusted
         live = self.validator(model=unwrap_model(self.model)).get("fitness") if on_trial else None
         metrics = self.validator(self)
-        if live is not None and self.average_restarts(dist.agree(live), dist.agree(metrics["fitness"])):
+        averaged = metrics.get("fitness")  # a validator of the user's own may know none
+        if live is not None and averaged is not None and self.average_restarts(*dist.agree((live, averaged))):
             metrics = self.validator(self)
         return metrics, metrics.pop("fitness", None)
 
