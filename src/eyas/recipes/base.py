@@ -109,7 +109,7 @@ class Recipe:
     batch: int = 16
     cpu_batch: int = 8
     epochs: int = 100
-    cpu_megapixels: float = 1300.0
+    cpu_megapixels: float = 1100.0
     cpu_steps: int = 2500
     min_epochs: int = 10
     warmup_epochs: float = 3.0

@@ -33,7 +33,7 @@ def plan(
 
 
 def test_a_cpu_gets_a_budget_of_work_and_a_gpu_the_recipes_length() -> None:
-    assert automatic_epochs(YOLO26, 205, 320, 8, on_cpu=True)[0] == int(1300e6 / (205 * 320 * 320))
+    assert automatic_epochs(YOLO26, 205, 320, 8, on_cpu=True)[0] == int(1100e6 / (205 * 320 * 320))
     assert automatic_epochs(YOLO26, 5000, 96, 8, on_cpu=True)[0] == YOLO26.min_epochs
     assert automatic_epochs(YOLO26, 1000, 128, 8, on_cpu=True) == (20, "auto: about 2500 steps suit a CPU")
     assert automatic_epochs(YOLO26, 118_000, 640, 8, on_cpu=True)[0] == YOLO26.min_epochs
