@@ -11,7 +11,9 @@ from eyas.nn.unwrap import unwrap_model
 from eyas.recipes import YOLO26, Situation
 from eyas.train import DetectionTrainer
 
-FITTED = ("mosaic", "scale", "fliplr", "cls")
+FITTED = ("mosaic", "scale", "translate", "fliplr", "cls")
+
+FITTED_VALUES = {"mosaic": 0.0, "scale": 0.1, "translate": 0.05, "fliplr": 0.0, "cls": 1.67}
 
 
 def used(trainer: DetectionTrainer) -> dict[str, Any]:
@@ -19,20 +21,20 @@ def used(trainer: DetectionTrainer) -> dict[str, Any]:
     dataset: Any = trainer.train_loader.dataset  # type: ignore[attr-defined]
     criterion: Any = unwrap_model(trainer.model).criterion
     settings = dataset.settings
-    return {name: getattr(settings, name) for name in FITTED[:3]} | {"cls": criterion.effects()["cls"]}
+    return {name: getattr(settings, name) for name in FITTED[:4]} | {"cls": criterion.effects()["cls"]}
 
 
 def test_a_short_run_on_digits_gets_weak_augmentation_no_mirrors_and_more_class_loss(options: Any) -> None:
     trainer = DetectionTrainer(overrides=untyped(options(epochs=2)))
     with trainer.prepared():
-        assert used(trainer) == {"mosaic": 0.0, "scale": 0.2, "fliplr": 0.0, "cls": 1.67} == trainer.plan.fitted
+        assert used(trainer) == FITTED_VALUES == trainer.plan.fitted
         told = {choice.name: choice.by for choice in trainer.plan.decisions}
         assert "'0', '1', '2' are characters" in told["fliplr"] and "10 classes" in told["cls"]
         assert trainer.closing_augmentation() == []
 
 
 def test_what_was_typed_is_what_is_done(options: Any) -> None:
-    typed = {"mosaic": 0.75, "scale": 0.4, "fliplr": 0.25, "cls": 0.6}
+    typed = {"mosaic": 0.75, "scale": 0.4, "translate": 0.2, "fliplr": 0.25, "cls": 0.6}
     trainer = DetectionTrainer(overrides=options(epochs=2, **typed))
     with trainer.prepared():
         assert used(trainer) == typed and trainer.plan.fitted == {}
@@ -47,7 +49,7 @@ def test_a_typed_close_mosaic_speaks_of_a_mosaic(options: Any) -> None:
 @pytest.mark.parametrize(("epochs", "steps", "weak"), [(29, 9000, True), (30, 599, True), (30, 600, False)])
 def test_strong_augmentation_needs_epochs_and_steps(epochs: int, steps: int, weak: bool) -> None:
     situation = Situation(epochs=epochs, steps=steps, images=200, names=("cat", "dog", "hen"), objects=3.0)
-    assert YOLO26.fit(situation).keys() == ({"mosaic", "scale"} if weak else set())
+    assert YOLO26.fit(situation).keys() == ({"mosaic", "scale", "translate"} if weak else set())
 
 
 @pytest.mark.parametrize(("classes", "gain"), [(1, None), (3, None), (6, 1.0), (12, 2.0), (80, 2.0)])
