@@ -82,7 +82,6 @@ def train(key: Key, data: str, root: Path, typed: dict[str, str]) -> dict[str, o
     from eyas.models import model_table
 
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
     model, name, batch, epochs, seed = key
     options = {"model": model, "data": data, "imgsz": SIZES[name], "batch": batch, "epochs": epochs, "seed": seed}
     quiet = {"workers": 0, "cache": "ram", "plots": False, "verbose": False, "save": False, "exist_ok": True}

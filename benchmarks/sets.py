@@ -30,7 +30,7 @@ FONTS = {
 VAL_COINS = 2  # of the six of every row
 
 Ink = tuple[int, np.ndarray, np.ndarray]  # class, (h, w, 3) float32 picture, (h, w) float32 opacity
-Scene = tuple[np.ndarray, list[list[float]]]
+Scene = tuple[np.ndarray, list[list[float]]]  # picture, rows `class cx cy w h`
 
 
 def ensure(name: str, root: Path) -> Path:
@@ -59,9 +59,7 @@ def write_split(name: str, split: str, folder: Path) -> None:
         (folder / "labels" / split / f"{i:04d}.txt").write_text(text, encoding="utf-8")
 
 
-def scene(
-    rng: np.random.Generator, background: np.ndarray, draw: Iterator[Ink]
-) -> tuple[np.ndarray, list[list[float]]]:
+def scene(rng: np.random.Generator, background: np.ndarray, draw: Iterator[Ink]) -> Scene:
     """Return a (SIZE, SIZE, 3) uint8 picture with one to six objects, and rows `class cx cy w h` in shares of it."""
     side = int(rng.uniform(SIZE, min(background.shape[:2])))
     top, left = (int(rng.integers(n - side + 1)) for n in background.shape[:2])
@@ -85,7 +83,7 @@ def letters(rng: np.random.Generator, split: str) -> Iterator[Ink]:
     """Yield letters: any class, font, size from 14 to 44 px, tint, and up to 12 degrees of tilt."""
     while True:
         cls = int(rng.integers(len(CLASSES["letters"])))
-        font = FontProperties(family=str(rng.choice(FONTS[split])), weight="normal")
+        font = FontProperties(family=str(rng.choice(FONTS[split])))
         path = TextPath((0, 0), CLASSES["letters"][cls], size=rng.uniform(24, 64), prop=font)
         angle = np.deg2rad(rng.uniform(-12, 12))
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

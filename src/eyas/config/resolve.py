@@ -62,8 +62,8 @@ def read_option_file(path: Path | str | None) -> tuple[dict[str, Any], dict[str,
     if path is None:
         return {}, {}
     values, where = read_mapping(Path(path))
-    defaults = TrainOptions().to_dict()
     if values.keys() >= set(option_names("train")):
+        defaults = TrainOptions().to_dict()
         values = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
     return values, where
 

@@ -27,7 +27,7 @@ def hold_norms(model: nn.Module, substrings: Iterable[str]) -> int:
     return len(held)
 
 
-def norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def norms(model: nn.Module) -> list[tuple[str, _NormBase]]:
     """Return the normalisation layers with running statistics, by dotted name."""
     return [(name, module) for name, module in unwrap_model(model).named_modules() if isinstance(module, _NormBase)]
 
@@ -46,8 +46,7 @@ class GrowingStatistics:
     EXPONENT = 6
 
     def __init__(self, model: nn.Module) -> None:
-        layers = [module for _, module in norms(model) if isinstance(module, _NormBase)]
-        self.layers = [(layer, layer.momentum) for layer in layers if layer.momentum is not None]
+        self.layers = [(layer, layer.momentum) for _, layer in norms(model) if layer.momentum is not None]
         self.grown = False
 
     def follow(self, step: int) -> None:
