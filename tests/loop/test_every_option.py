@@ -32,6 +32,7 @@ TINY = {"epochs": 2, "batch": 8, "fraction": 0.125}
 AUGMENTATION = {
     "hsv_h": 0.1, "hsv_s": 0.1, "hsv_v": 0.1, "degrees": 5.0, "translate": 0.2, "scale": (0.8, 1.2), "shear": 2.0,
     "perspective": 0.0004, "flipud": 0.5, "fliplr": 0.2, "bgr": 0.5, "mosaic": 0.5, "mixup": 0.5, "cutmix": 0.5,
+    "zoom_out": 0.5, "crop": 0.5, "contrast": 0.2,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from eyas.augment.color import jitter_hsv
+from eyas.augment.color import change_contrast, jitter_hsv
 from eyas.augment.geometry import translation, warp_boxes
 from eyas.augment.mix import blend_pictures, paste_rectangle
 from eyas.augment.params import CUT, MAIN, MIXED, SampleParams
@@ -38,6 +38,7 @@ def render(
         blend_pictures(picture, draw_picture(params, MIXED, load), params.blend)
     if cut is not None:
         paste_rectangle(picture, draw_picture(params, CUT, load), cut)
+    change_contrast(picture, params.contrast)
     jitter_hsv(picture, params.hsv, out, bgr=params.bgr)
 
 

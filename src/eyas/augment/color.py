@@ -1,4 +1,4 @@
-"""Colour jitter in HSV through a look-up table, in uint8 from start to end."""
+"""Colour jitter through look-up tables, in uint8 from start to end."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ def hsv_table(gains: np.ndarray) -> np.ndarray:
     saturation = np.clip(_LEVELS * (1.0 + gains[1]), 0, 255)
     value = np.clip(_LEVELS * (1.0 + gains[2]), 0, 255)
     return np.stack((hue, saturation, value), axis=1).astype(np.uint8)[None]
+
+
+def change_contrast(image: np.ndarray, gain: float) -> None:
+    """Multiply the distances to the mean grey of a uint8 image by 1 + gain, in place."""
+    if gain:
+        mean = cv2.mean(image)
+        grey = sum(mean[:3]) / 3
+        table = np.clip(np.rint(grey + (1.0 + gain) * (_LEVELS - grey)), 0, 255).astype(np.uint8)
+        cv2.LUT(image, table, dst=image)
 
 
 def jitter_hsv(image: np.ndarray, gains: np.ndarray, out: np.ndarray, *, bgr: bool = False) -> None:

@@ -109,6 +109,13 @@ def mosaic_cells(centre: tuple[int, int], shapes: np.ndarray, size: int) -> tupl
     return np.stack((x, y), axis=1), visible
 
 
+def corners(boxes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """(n, 4) normalised cxcywh -> (n, 4) float64 xyxy in pixels of images (h, w): (2,), or (n, 2) one for each box."""
+    boxes = boxes.astype(np.float64)
+    half = boxes[:, 2:] / 2
+    return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1) * shapes[..., [1, 0, 1, 0]]
+
+
 def box_corners(boxes: np.ndarray) -> np.ndarray:
     """(n, 4) xyxy -> (n, 4, 2) corners, clockwise from the top left."""
     return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)

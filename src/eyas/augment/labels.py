@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eyas.augment.geometry import box_areas, clip_to, keep_rule, warp_boxes
+from eyas.augment.geometry import box_areas, clip_to, corners, keep_rule, warp_boxes
 from eyas.augment.params import CUT, SampleParams
 
 Labels = tuple[np.ndarray, np.ndarray]
@@ -83,7 +83,5 @@ def _source_boxes(params: SampleParams, labels: Callable[[int], Labels]) -> tupl
     pairs = [labels(index) for index in params.sources.tolist()]
     source = np.repeat(np.arange(len(pairs)), [len(cls) for cls, _ in pairs])
     cls = np.concatenate([cls for cls, _ in pairs])
-    boxes = np.concatenate([boxes for _, boxes in pairs]).astype(np.float64)
-    half = boxes[:, 2:] / 2
-    scale = params.shapes[source][:, [1, 0, 1, 0]]
-    return cls, np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1) * scale, source
+    boxes = np.concatenate([boxes for _, boxes in pairs])
+    return cls, corners(boxes, params.shapes[source]), source

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from eyas.augment.random import Purpose, generator
+
+MOST_SIZES = 7  # every new size costs a choice of kernels, and compiled steps a compilation
 
 
 def batch_size_px(imgsz: int, multi_scale: float, stride: int, seed: int, epoch: int, step: int) -> int:
@@ -11,7 +15,7 @@ def batch_size_px(imgsz: int, multi_scale: float, stride: int, seed: int, epoch:
     Args:
         imgsz: nominal size S in pixels.
         multi_scale: range f; sizes are uniform over the integers [max(stride, S(1-f)), S(1+f)+stride), floored to the
-            stride.
+            stride. Where these would be more than `MOST_SIZES`, to the nearest of fewer, evenly spaced around S.
         stride: largest stride of the model in pixels.
         seed, epoch, step: name the step, `step` counts within the epoch.
 
@@ -22,4 +26,6 @@ def batch_size_px(imgsz: int, multi_scale: float, stride: int, seed: int, epoch:
         return imgsz
     low, high = max(stride, int(imgsz * (1 - multi_scale))), int(imgsz * (1 + multi_scale) + stride)
     drawn = int(generator(Purpose.SIZE, seed=seed, epoch=epoch, position=step).integers(low, high))
-    return max(drawn // stride, 1) * stride
+    size = max(drawn // stride, 1) * stride
+    step = stride * math.ceil(((high - 1) // stride - low // stride + 1) / MOST_SIZES)
+    return size if step == stride else max(imgsz + step * round((size - imgsz) / step), stride)

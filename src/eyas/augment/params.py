@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from eyas.augment.geometry import flip_matrix, loaded_shapes, mosaic_cells, perspective_matrix, translation
+from eyas.augment.frame import crop_with_objects, larger_frame, onto_image
+from eyas.augment.geometry import (
+    clip_to,
+    corners,
+    flip_matrix,
+    loaded_shapes,
+    mosaic_cells,
+    perspective_matrix,
+    translation,
+)
 from eyas.augment.random import Purpose, generator
 from eyas.augment.settings import AugmentSettings
 
@@ -18,6 +28,9 @@ _PICTURE_DRAWS = 16
 _SAMPLE_DRAWS = 8
 _CUT_CANDIDATES = 3
 _MIXUP_BETA = 32.0  # Beta(32, 32): ratios lie near one half (spec core E.6)
+
+Picture = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Sources, matrices, visible parts, shapes and zooms of one picture, as in `SampleParams`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +48,7 @@ class SampleParams:
         shapes: (K, 2) int64 (h, w) of the sources, the pixels that `matrices` and `visible` speak of.
         zooms: (K,) float64 scale of the affine step, for the rule that keeps boxes.
         hsv: (3,) float64 relative colour gains (hue in units of the full circle).
+        contrast: relative gain of distances to the mean grey.
         blend: weight of the main picture in mixup, 1 without mixup.
         cut_candidates: (3, 4) int64 xyxy rectangles for cutmix in output pixels, (0, 4) without it.
         flips: (2,) bool, up-down and left-right, for the record: `matrices` have them already.
@@ -49,6 +63,7 @@ class SampleParams:
     shapes: np.ndarray
     zooms: np.ndarray
     hsv: np.ndarray
+    contrast: float
     blend: float
     cut_candidates: np.ndarray
     flips: np.ndarray
@@ -65,6 +80,7 @@ def sample_params(
     position: int,
     index: int,
     partners: Sequence[int] | np.ndarray,
+    boxes: Callable[[int], np.ndarray] | None = None,
     stretch: bool = False,
 ) -> SampleParams:
     """Choose the parameters of one sample: a pure function of its arguments.
@@ -76,6 +92,8 @@ def sample_params(
         seed, epoch, position: name the sample; `position` is its place in the epoch's global order.
         index: dataset index of the sample's own image.
         partners: dataset indices that mosaic, mixup and cutmix may draw from, with replacement.
+        boxes: dataset index -> (n, 4) normalised cxcywh objects of that image, of which a crop shows one; where
+            nobody knows them, nothing is cropped.
         stretch: images are loaded stretched to size x size.
     """
     rng = generator(Purpose.SAMPLE, seed=seed, epoch=epoch, position=position)
@@ -89,12 +107,29 @@ def sample_params(
     flips = draws[2:4] < (settings.flipud, settings.fliplr)
     flip = flip_matrix(size, up_down=bool(flips[0]), left_right=bool(flips[1]))
     wanted = [MAIN] + [MIXED] * bool(mixing) + [CUT] * bool(cutting)
+    own = generator(Purpose.FRAME, seed=seed, epoch=epoch, position=position)
+    chances, places = own.random(3), own.random(3)
+    smaller, cropped = bool(chances[0] < settings.zoom_out), bool(chances[1] < settings.crop)
     parts = [
         _picture(
-            settings, shapes, picture_draws[number], size, index if number == MAIN else None, window, flip, stretch
+            settings,
+            shapes,
+            picture_draws[number],
+            size,
+            index if number == MAIN else None,
+            window,
+            flip,
+            stretch,
+            alone=number == MAIN and (smaller or cropped),
         )
         for number in wanted
     ]
+    if smaller or cropped:
+        (_, _, (whole,), (shape,), _) = parts[0]
+        seen = larger_frame(shape, places) if smaller else whole
+        if cropped and boxes is not None:
+            seen = crop_with_objects(seen, corners(boxes(index), shape), own)
+        parts[0] = _framed(parts[0], seen)
     sources, matrices, visible, sizes, zooms = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return SampleParams(
         size=size,
@@ -105,6 +140,7 @@ def sample_params(
         shapes=sizes,
         zooms=zooms,
         hsv=(2 * draws[4:7] - 1) * (settings.hsv_h, settings.hsv_s, settings.hsv_v),
+        contrast=settings.contrast * float(2 * chances[2] - 1),
         blend=float(rng.beta(_MIXUP_BETA, _MIXUP_BETA)) if mixing else 1.0,
         cut_candidates=_cut_rectangles(cut_draws, size) if cutting else np.zeros((0, 4), np.int64),
         flips=flips,
@@ -121,12 +157,13 @@ def _picture(
     window: np.ndarray,
     flip: np.ndarray,
     stretch: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Sources, matrices, visible parts, shapes and zooms of one picture: a mosaic of four, or one image alone."""
+    alone: bool,
+) -> Picture:
+    """Choose one picture: a mosaic of four, or one image alone, which may be asked for."""
     picks = window[(draws[:4] * len(window)).astype(np.int64)]
     if own is not None:
         picks[0] = own
-    mosaic = draws[4] < settings.mosaic
+    mosaic = draws[4] < settings.mosaic and not alone
     sources = picks if mosaic else picks[:1]
     sizes = loaded_shapes(shapes[sources], size, stretch=stretch)
     if mosaic:
@@ -151,6 +188,14 @@ def _picture(
     )
     matrices = np.stack([warp @ translation(x, y) for x, y in offsets])
     return sources, matrices, visible, sizes, np.full(len(sources), zoom)
+
+
+def _framed(picture: Picture, window: np.ndarray) -> Picture:
+    """The picture of a lone image as it is with a window (4,) xyxy, in pixels of the image, in the image's place."""
+    sources, matrices, visible, sizes, zooms = picture
+    onto = onto_image(window, sizes[0])
+    growth = math.sqrt(onto[0, 0] * onto[1, 1])
+    return sources, matrices @ onto, clip_to(visible, window), sizes, zooms * growth
 
 
 def _cut_rectangles(draws: np.ndarray, size: int) -> np.ndarray:

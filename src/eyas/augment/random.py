@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     SAMPLE = 2
     SIZE = 3
     TRANSFORMS = 4
+    FRAME = 5
 
 
 def generator(purpose: Purpose, *, seed: int, epoch: int, position: int = 0) -> np.random.Generator:

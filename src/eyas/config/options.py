@@ -691,6 +691,7 @@ class TrainOptions(BaseModel):
     hsv_h: Float = _augmentation(0.015, "Hue jitter, as a share of the hue circle.", ge=0, le=1)
     hsv_s: Float = _augmentation(0.7, "Saturation jitter, as a share.", ge=0, le=1)
     hsv_v: Float = _augmentation(0.4, "Brightness jitter, as a share.", ge=0, le=1)
+    contrast: Float = _augmentation(0.0, "Contrast jitter, as a share.", ge=0, le=1)
     degrees: Float = _augmentation(0.0, "Rotation by up to +- this many degrees.", ge=0, le=180)
     translate: Float = _augmentation(0.1, "Shift by up to +- this share of the image.", ge=0, le=1)
     scale: Scale = _augmentation(
@@ -706,12 +707,22 @@ class TrainOptions(BaseModel):
     mosaic: Float = _augmentation(1.0, "Probability of composing an image of four.", ge=0, le=1)
     mixup: Float = _augmentation(0.0, "Probability of blending in a second image.", ge=0, le=1)
     cutmix: Float = _augmentation(0.0, "Probability of pasting in a part of a second image.", ge=0, le=1)
+    zoom_out: Float = _augmentation(
+        0.0, "Probability of showing an image alone and small, in a frame up to 4 times as wide.", ge=0, le=1
+    )
+    crop: Float = _augmentation(
+        0.0, "Probability of showing a part of an image alone, with an object in it.", ge=0, le=1
+    )
     close_mosaic: Int | None = _augmentation(
         None,
-        "Last epochs without mosaic, mixup and cutmix; 0 keeps them to the end.",
+        "Last epochs without mosaic, mixup, cutmix, zoom_out and crop; 0 keeps them to the end.",
         auto="from the length of the run, at most 10",
         # RT-DETR's trainer ends multi_scale with them; YOLO's refuses what is left.
-        void=without("mosaic mixup cutmix multi_scale", "mosaic, mixup and cutmix are all 0", spared=(0,)),
+        void=without(
+            "mosaic mixup cutmix zoom_out crop multi_scale",
+            "mosaic, mixup, cutmix, zoom_out and crop are all 0",
+            spared=(0,),
+        ),
         rehearsed=Rehearsed.COUNT,
         needs=None,
         ge=0,

@@ -109,6 +109,7 @@ class TrainDataset:
             position=key.position,
             index=key.index,
             partners=key.partners,
+            boxes=lambda index: self.index.labels(index)[1],
             stretch=self.store.stretch,
         )
 

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from eyas import dist
 from eyas.augment.letterbox import STRIDE, padded
 from eyas.augment.multiscale import batch_size_px
-from eyas.augment.settings import AugmentSettings
+from eyas.augment.settings import ENDING, AugmentSettings
 from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.index import ImageIndex
 from eyas.data.loader import EpochLoader, build_train_loader, default_workers, own_index
@@ -72,7 +72,7 @@ class DetectionTrainer(BaseTrainer):
         """Derive the run's plan; refuse a ``close_mosaic`` that would end nothing."""
         if self.args.is_typed("close_mosaic") and self.args.close_mosaic and not self.closing_augmentation():
             raise ValueError(
-                f"close_mosaic={self.args.close_mosaic} has no effect: there is no mosaic, mixup or cutmix to end."
+                f"close_mosaic={self.args.close_mosaic} has no effect: there is none of {', '.join(ENDING)} to end."
             )
         return super().make_plan()
 
@@ -127,8 +127,8 @@ class DetectionTrainer(BaseTrainer):
         )
 
     def closing_augmentation(self) -> list[str]:
-        """Return which of mosaic and mixing are on, and end before the run does."""
-        return [name for name in ("mosaic", "mixup", "cutmix") if self.fitted(name)]
+        """Return which of mosaic, mixing and reframing are on, and end before the run does."""
+        return [name for name in ENDING if self.fitted(name)]
 
     def image_store(self, index: ImageIndex) -> ImageStore:
         """Return what loads images at the network's input size."""

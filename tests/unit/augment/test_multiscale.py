@@ -1,13 +1,21 @@
 import numpy as np
 
-from eyas.augment.multiscale import batch_size_px
+from eyas.augment.multiscale import MOST_SIZES, batch_size_px
 
 
 def test_sizes_are_stride_multiples_in_the_range_of_the_spec():
-    sizes = [batch_size_px(640, 0.5, 32, 0, 0, step) for step in range(4000)]
+    sizes = [batch_size_px(320, 0.25, 32, 0, 0, step) for step in range(4000)]
     values, counts = np.unique(sizes, return_counts=True)
-    assert values.tolist() == list(range(320, 961, 32))  # integers 320 .. 991, floored to 32
-    assert counts.min() > 120  # 190 expected for each
+    assert values.tolist() == list(range(224, 417, 32))  # integers 240 .. 431, floored to 32
+    assert counts.min() > 250  # 16 of the first, 32 of 192 for each of the others
+
+
+def test_a_wide_range_has_few_sizes_around_the_nominal_one():
+    for imgsz, share, step in ((640, 0.25, 64), (640, 0.5, 96), (640, 0.9, 192), (1280, 0.5, 192)):
+        sizes = {batch_size_px(imgsz, share, 32, 0, 0, number) for number in range(2000)}
+        assert imgsz in sizes and 5 <= len(sizes) <= MOST_SIZES
+        assert {(size - imgsz) % step for size in sizes} == {0}
+        assert min(sizes) >= imgsz * (1 - share) - 32 and max(sizes) <= imgsz * (1 + share) + 32
 
 
 def test_pure_function_of_seed_epoch_and_step():
