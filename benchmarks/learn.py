@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> None:
         (model, name, int(batch), int(length), int(seed))
         for length, seed, model, name, batch in itertools.product(epochs, seeds, models, sets, batches)
     ]
+    refuse_other_options(rows_of(out), given, out)
     done = {key_of(row) for row in rows_of(out)}
     missing = [key for key in keys if key not in done]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -59,6 +60,15 @@ def main(arguments: list[str]) -> None:
                 f"{number} of {len(missing)}: {waiting[future]} {row[METRIC]:.4f} in {row['seconds']:.0f} s", flush=True
             )
     print_table(rows_of(out), rows_of(Path(before)) if before else [])
+
+
+def refuse_other_options(rows: list[dict[str, object]], typed: dict[str, str], out: Path) -> None:
+    """Refuse to mix runs with other options than `typed` into one file: their cells would be one in the table."""
+    others = [row["typed"] for row in rows if row["typed"] != typed]
+    if others:
+        raise SystemExit(
+            f"{out} holds runs with {others[0] or 'nothing'} typed, not {typed or 'nothing'}: name another"
+        )
 
 
 def data_of(name: str, root: Path, bccd: str | None) -> str:
