@@ -15,7 +15,7 @@ def weak_if_short(situation: Situation) -> Fitted:
     """Fit augmentation: no mosaic, and little zoom and shift, in a short run."""
     if not is_short(situation):
         return {}
-    why = f"auto: {situation.epochs} epochs of {situation.steps} steps are too few to profit from more"
+    why = f"auto: epochs={situation.epochs}, {situation.steps} steps: too few to profit from more"
     return {"mosaic": (0.0, why), "scale": (0.1, why), "translate": (0.05, why)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from eyas.config import TrainOptions
@@ -101,6 +102,7 @@ def make_plan(
     parameters: float = 1.0,
     classes_kept: float = 1.0,
     fitted: Fitted | None = None,
+    closing: Sequence[str] = (),
 ) -> Plan:
     """Derive the plan of a run.
 
@@ -116,6 +118,7 @@ def make_plan(
         parameters: of the network, in millions.
         classes_kept: share of the classes that the given weights know.
         fitted: what ``fit_options`` returned.
+        closing: what ends with the last part of the run, such as mosaic.
 
     Raises:
         ValueError: unknown optimizer.
@@ -148,7 +151,7 @@ def make_plan(
         ema_decay=choose_decay(choices, recipe),
         ema_tau=choose_tau(choices, recipe, updates),
         fitted=tell_fitted(choices, fitted or {}),
-        close_mosaic=choose_closing(choices, recipe, epochs),
+        close_mosaic=choose_closing(choices, recipe, epochs, closing),
         from_scratch=from_scratch,
         classes_kept=classes_kept,
         decisions=tuple(choices.decisions),
@@ -262,10 +265,14 @@ def tell_fitted(choices: _Choices, fitted: Fitted) -> dict[str, object]:
     return {name: value for name, (value, _) in fitted.items()}
 
 
-def choose_closing(choices: _Choices, recipe: Recipe, epochs: int) -> int:
-    """Return how many last epochs go without mosaic and mixing."""
+def choose_closing(choices: _Choices, recipe: Recipe, epochs: int, closing: Sequence[str]) -> int:
+    """Return how many last epochs go without mosaic and mixing; told where there is something to end."""
     close = min(recipe.close_mosaic, round(epochs * recipe.close_share))
-    return choices.take_whole("close_mosaic", close, f"auto: at most {recipe.close_share:.0%} of the run")
+    if not closing and not choices.options.is_typed("close_mosaic"):
+        return close
+    return choices.take_whole(
+        "close_mosaic", close, f"auto: at most {recipe.close_share:.0%} of the run, without {', '.join(closing)}"
+    )
 
 
 # -- before the plan ---------------------------------------------------------------------------------------------------

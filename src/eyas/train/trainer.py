@@ -374,6 +374,7 @@ class BaseTrainer:
             parameters=sum(p.numel() for p in unwrap_model(self.model).parameters()) / 1e6,
             classes_kept=checks.classes_kept(unwrap_model(self.model)),
             fitted=self.fits,
+            closing=self.closing_augmentation(),
         )
 
     def write_description(self) -> None:
