@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Protocol, TextIO, TypeVar
 
+from eyas import dist
 from eyas.config import TrainOptions
 from eyas.files import write_atomic
 from eyas.launch import handover
@@ -98,7 +99,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
         command = ("-P", "-m", "eyas.launch.worker", str(folder), str(os.getpid()))
         try:
             with (
-                environment(),
+                environment(folder),
                 quiet_launcher(),
                 closed_files(),
                 stop_signals(folder),
@@ -115,10 +116,13 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
 
 
 def launch_config(folder: Path, processes: int, restarts: int, shown: bool) -> LaunchConfig:
-    """Return how the launcher works: alone on this machine, on a free port, output of all but the first into files."""
+    """Return how the launcher works: alone on this machine, no port open, output of all but the first into files."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.launcher.api import LaunchConfig
 
+    from eyas.launch import meeting  # imports parts of torch that few runs need
+
+    meeting.register()
     files = dict.fromkeys(range(processes), Std.ALL) | ({0: Std.NONE} if shown else {})
     return LaunchConfig(
         min_nodes=1,
@@ -126,8 +130,7 @@ def launch_config(folder: Path, processes: int, restarts: int, shown: bool) -> L
         nproc_per_node=processes,
         run_id=folder.name,
         role="eyas",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend=meeting.BACKEND,
         local_addr="localhost",
         max_restarts=restarts,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=files),
@@ -137,13 +140,14 @@ def launch_config(folder: Path, processes: int, restarts: int, shown: bool) -> L
 
 # -- around the launcher -----------------------------------------------------------------------------------------------
 @contextmanager
-def environment() -> Iterator[None]:
-    """Let new interpreters find this library, and leave the environment as it was."""
-    names = ("PYTHONPATH", "TORCHELASTIC_SIGNALS_TO_HANDLE")  # the launcher sets the second one
+def environment(folder: Path) -> Iterator[None]:
+    """Let new interpreters find this library and each other, and leave the environment as it was."""
+    names = ("PYTHONPATH", dist.MEETING_FILE, "TORCHELASTIC_SIGNALS_TO_HANDLE")  # the launcher sets the last one
     before = {name: os.environ.get(name) for name in names}
     root = str(Path(__file__).parents[2])
     if root not in (*site.getsitepackages(), site.getusersitepackages()):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, before["PYTHONPATH"])))
+    os.environ[dist.MEETING_FILE] = str(folder / "meeting")
     try:
         yield
     finally:

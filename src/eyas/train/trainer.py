@@ -23,7 +23,7 @@ from eyas.device import amp_dtype, check_amp, process_devices, reproducible, see
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
 from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
-from eyas.log import LOGGER, setup_logging
+from eyas.log import LOGGER, setup_logging, warn
 from eyas.nn.norms import GrowingStatistics, hold_norms
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, check_groups
@@ -284,6 +284,8 @@ class BaseTrainer:
             self.device = torch.device("cuda", number)
             torch.cuda.set_device(self.device)
         self.owns_group = dist.start(self.device.type)
+        if self.owns_group and dist.is_main() and (risk := dist.exposure()):
+            warn(risk)
         self.set_folder(dist.agree(self.save_dir))
         if not dist.is_main():
             self.callbacks.leave_to_main()
