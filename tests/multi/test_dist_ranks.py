@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from sockets import listening
 
 from eyas import dist
+from sockets import listening
 
 
 def test_two_processes_exchange_what_they_know(in_ranks: Any) -> None:

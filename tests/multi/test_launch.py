@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sockets import listening
 
 import eyas
+from sockets import listening
 
 SCRIPT = Path(__file__).with_name("standins.py")
 SOURCE = Path(eyas.__file__).parents[1]  # that of the package under test, which may be a copy

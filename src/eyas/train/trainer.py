@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from eyas.prove import conflicts, effects
 from eyas.recipes import YOLO26, Fitted, Recipe
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
-from eyas.train import checks, components, messages, options, parallel, plan, setup, state
+from eyas.train import checks, components, folder, messages, options, parallel, plan, setup, state
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
 from eyas.train.venue import venue
@@ -90,6 +90,8 @@ class BaseTrainer:
         processes = max(dist.world_size(), len(self.devices))
         self.world_size = processes if processes > 1 else 0
         self.set_folder(run_folder(self.args, resuming=self.resume_from is not None))
+        # A folder that was asked for is used as it is; one with a number is taken when the run begins.
+        self.owns_folder = self.resume_from is not None or self.args.exist_ok or self.args.save_dir is not None
         self.model = self.args.model  # type: ignore[assignment]  # the user's word for it, until the set-up
         self.train_loader: Any = None
         self.test_loader: Any = None
@@ -127,7 +129,11 @@ class BaseTrainer:
         if len(self.devices) > 1 and dist.world_size() == 1:
             from eyas.launch.launcher import launch  # torch's launcher takes a while to import, and few runs need it
 
-            return launch(self, processes=len(self.devices))
+            self.take_folder()
+            try:
+                return launch(self, processes=len(self.devices))
+            finally:
+                folder.give_up(self.save_dir)  # as far as its main process has not
         return self.run_here()
 
     def run_here(self) -> TrainResult:
@@ -142,7 +148,8 @@ class BaseTrainer:
     def prepared(self) -> Iterator[None]:
         """Be one process of the training, set up for its first step; whatever happens, ``teardown`` fires last."""
         self.take_place()
-        with reproducible(self.is_deterministic(), self.device):
+        writer = folder.sole_writer(self.save_dir) if dist.is_main() else nullcontext()
+        with writer, reproducible(self.is_deterministic(), self.device):
             try:
                 self.prepare()
                 yield
@@ -286,10 +293,20 @@ class BaseTrainer:
         self.owns_group = dist.start(self.device.type)
         if self.owns_group and dist.is_main() and (risk := dist.exposure()):
             warn(risk)
+        if dist.is_main():
+            self.take_folder()
         self.set_folder(dist.agree(self.save_dir))
         if not dist.is_main():
             self.callbacks.leave_to_main()
             setup_logging(verbose=False)
+
+    def take_folder(self) -> None:
+        """Make the run's folder its own: under the next number, where another run has taken the name meanwhile."""
+        while not (self.owns_folder or folder.claim(self.save_dir)):
+            taken = self.save_dir
+            self.set_folder(run_folder(self.args))
+            self.owns_folder = self.save_dir == taken  # an override leads all runs there: they take turns
+        self.owns_folder = True
 
     def set_folder(self, folder: Path) -> None:
         """Set where this run's files lie."""
