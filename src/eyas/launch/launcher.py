@@ -16,6 +16,7 @@ import signal
 import site
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from eyas.config import TrainOptions
 from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.handover import Failure
-from eyas.launch.interrupt import Interrupted
+from eyas.launch.interrupt import ONE_REQUEST, Interrupted
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -92,6 +93,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
     from torch.distributed.launcher.api import elastic_launch
 
     payload = handover.pack(trainer, processes)
+    since = 0.0 if trainer.args.resume else time.time()
     with TemporaryDirectory(prefix="eyas-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_atomic(handover.payload_file(folder), payload)
@@ -109,7 +111,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
         except ChildFailedError as error:
             raise_cause(folder, error, processes, attempt=trainer.args.restarts)
         except SignalException as error:
-            raise_interrupted(folder, str(error), trainer.last)
+            raise_interrupted(folder, str(error), trainer.last, since)
         if interrupted := saved_interrupt(folder):
             raise interrupted
         return pickle.loads(handover.result_file(folder).read_bytes())
@@ -188,18 +190,18 @@ def closed_files() -> Iterator[None]:
 def stop_signals(folder: Path) -> Iterator[None]:
     """Pass Ctrl-C and SIGTERM on to the processes as Ctrl-C; a second one ends them at once.
 
-    SIGTERM is not passed on as it is: the launcher would send it to whole process groups, and so kill the processes
-    that load images before those that train can save.
+    SIGTERM is not passed on as it is: the launcher would send it to whole process groups, and so end what the user's
+    code has started there before those that train can save.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
 
-    received: list[int] = []
+    received: list[float] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
+        received.append(time.monotonic())
+        if received[-1] - received[0] >= ONE_REQUEST:
             kill_processes(folder)
-        else:
+        elif len(received) == 1:
             raise SignalException(signal.Signals(number).name, signal.SIGINT)
 
     if threading.current_thread() is not threading.main_thread():
@@ -318,9 +320,10 @@ def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, a
     return WorkerError(f"process {rank} of {processes} {how}.", rank, last_lines(folder, attempt, rank))
 
 
-def raise_interrupted(folder: Path, name: str, last: Path) -> None:
-    """Raise that the run was stopped, and how to go on."""
-    hint = f"The last epoch is saved; continue with: eyas train resume={last}" if last.exists() else "Nothing is saved."
+def raise_interrupted(folder: Path, name: str, last: Path, since: float) -> None:
+    """Raise that the run was stopped, and how to go on; a ``last.pt`` from before ``since`` is another run's."""
+    is_saved = last.exists() and last.stat().st_mtime >= since
+    hint = f"Continue from what it saved last with: eyas train resume={last}" if is_saved else "Nothing is saved."
     raise saved_interrupt(folder) or Interrupted(f"stopped by {name}. {hint}") from None
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from eyas import dist
-from eyas.checkpoint import load_checkpoint, save_checkpoint
+from eyas.checkpoint import load_checkpoint, save_checkpoint, unbounded_buffers
 from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
-from eyas.data.loader import EpochLoader
+from eyas.data.loader import EpochLoader, shield_workers
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
@@ -107,6 +107,8 @@ class BaseTrainer:
         self.best_fitness: float | None = None
         self.best_files: dict[str, int] = {"best": 0}
         self.written: set[str] = set()
+        self.saved = ""  # how far the run had come that last.pt holds; empty before there is one
+        self.unbounded: set[str] = set()  # buffers that hold infinity by design
         self.fitness: float | None = None
         self.metrics: dict[str, float] = {}
         self.loss_items: dict[str, Tensor] = {}
@@ -273,6 +275,7 @@ class BaseTrainer:
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
         self.setup_criterion()
         self.setup_optimizer()
+        self.unbounded = unbounded_buffers(unwrap_model(self.model))
         self.statistics = GrowingStatistics(self.model)
         if self.args.ema:
             self.ema = setup.averaged(self.model, self.plan)
@@ -342,6 +345,8 @@ class BaseTrainer:
         self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
         val_batch = batch_beside(self.batch_size)
         self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
+        shield_workers(self.train_loader)
+        shield_workers(self.test_loader)
         self.wdir.mkdir(parents=True, exist_ok=True)
 
     def images_per_step(self) -> int:
@@ -527,7 +532,7 @@ class BaseTrainer:
         if dist.is_main():
             self.history.write(self.csv)
         rate = max(group["lr"] for group in self.optimizer.param_groups)
-        checks.refuse_divergence(losses, unwrap_model(self.model), self.epoch + 1, rate, self.last)
+        checks.refuse_divergence(losses, state.broken(self, self.unbounded), self.epoch + 1, rate, self.kept())
 
     def running_losses(self) -> dict[str, float]:
         """Mean losses of the epoch so far; waits for the device."""
@@ -561,13 +566,20 @@ class BaseTrainer:
     def save_and_leave(self) -> None:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
         self.meter.reduce()
-        if dist.is_main():
+        broken = dist.agree(state.broken(self, self.unbounded))
+        if dist.is_main() and not broken:
             self.write(self.checkpoint(finished_epoch=False), self.last)
         dist.barrier()
+        saved = f"of which nothing is saved, for {', '.join(broken)} became nan or infinite; {self.kept()}"
+        then = f" Continue with: eyas train resume={self.last}" if self.saved or not broken else ""
         raise Interrupted(
-            f"stopped in epoch {self.epoch + 1} after {self.step + 1} of {len(self.train_loader)} batches, all saved. "
-            f"Continue with: eyas train resume={self.last}"
+            f"stopped in epoch {self.epoch + 1} after {self.step + 1} of {len(self.train_loader)} batches, "
+            f"{saved if broken else 'all saved'}.{then}"
         )
+
+    def kept(self) -> str:
+        """Say what ``last.pt`` holds of this run."""
+        return f"{self.last} holds {self.saved}" if self.saved else "no checkpoint was written yet"
 
     def final_eval(self) -> None:
         """Validate the best weights once more, with pictures."""
@@ -736,9 +748,15 @@ class BaseTrainer:
         return True
 
     def write(self, checkpoint: dict[str, Any], *paths: Path) -> None:
-        """Write a checkpoint to each file, and remember that it was written."""
+        """Write a checkpoint to each file, and remember that it was written.
+
+        Raises:
+            CheckpointError: something in it is not a finite number; the files that were there stay.
+        """
+        checks.refuse_to_save(checkpoint, self.unbounded)
         save_checkpoint(checkpoint, *paths)
         self.written |= {path.stem for path in paths}
+        self.saved = state.position(checkpoint) if self.last in paths else self.saved
 
     def keeps_this_epoch(self) -> bool:
         """Whether ``save_period`` asks for a file of this epoch."""
@@ -765,3 +783,4 @@ class BaseTrainer:
     def resume_training(self, checkpoint: dict[str, Any]) -> None:
         """Take up the run exactly where the checkpoint left it."""
         state.restore_state(self, checkpoint)
+        self.saved = state.position(checkpoint)
