@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eyas import dist
 from eyas.checkpoint import CheckpointError, broken_parts
 from eyas.config import TrainOptions
+from eyas.data.loader import own_index
 from eyas.log import warn
 from eyas.models import Detector, detector_class, model_table
 from eyas.prove.conflicts import ConflictError
@@ -98,6 +99,40 @@ def refuse_to_save(checkpoint: dict[str, Any], unbounded: set[str]) -> None:
             f"nothing was saved: of the checkpoint, {', '.join(broken)} became nan or infinite. "
             "Training itself is sound if adjust_checkpoint or save_model made them so."
         )
+
+
+def contents(**loaders: object) -> dict[str, str]:
+    """Return a hash of the images and labels behind each loader of ours; nobody knows what a user's own gives."""
+    indices = {split: own_index(loader) for split, loader in loaders.items()}
+    return {split: index.content() for split, index in indices.items() if index is not None}
+
+
+def refuse_other_data(now: dict[str, str], resumed: dict[str, Any], options: TrainOptions) -> None:
+    """Refuse to resume with ``data=`` that is not the run's own in another place; warn if its own has changed.
+
+    Args:
+        now: see `contents`.
+        resumed: the checkpoint.
+        options: those of the run as it goes on.
+
+    Raises:
+        ValueError: it is other data, or nobody can tell.
+    """
+    before = resumed["state"].get("data", {})
+    others = [split for split in now if before.get(split) not in (None, now[split])]
+    moved = options.data != resumed["train_args"]["data"]
+    if moved and others:
+        raise ValueError(
+            f"data={options.data} is not the data of this run in another place: {' and '.join(others)} differ in "
+            "images or labels. Leave it out, or start a new run with model= and the path of the checkpoint."
+        )
+    if moved and not before.keys() >= now.keys() > set():
+        raise ValueError(
+            f"data={options.data} cannot be compared with the data of this run: the checkpoint does not describe it, "
+            "or the loader is your own. Leave it out, and put the data where it was."
+        )
+    if others:
+        warn(f"the images or labels for {' and '.join(others)} have changed since this run was saved.")
 
 
 def refuse_other_table(model: nn.Module, cfg: Any, options: TrainOptions) -> None:

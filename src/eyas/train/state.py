@@ -22,6 +22,7 @@ class Resumable(Run, Protocol):
     scaler: torch.amp.GradScaler
     start_step: int
     elapsed_before: float
+    contents: dict[str, str]
 
     @property
     def callbacks(self) -> CallbackList: ...
@@ -62,6 +63,7 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
         "frozen": [name for name, p in unwrap_model(trainer.model).named_parameters() if not p.requires_grad],
         "freeze_layer_names": list(trainer.freeze_layer_names),
         "plan": trainer.plan.to_dict(),
+        "data": dict(trainer.contents),
         "trainer": class_name(type(trainer)),
         "history": trainer.history.rows,
         "elapsed": trainer.elapsed(),

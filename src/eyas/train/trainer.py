@@ -96,6 +96,7 @@ class BaseTrainer:
         self.train_loader: Any = None
         self.test_loader: Any = None
         self.data: dict[str, Any] = {}
+        self.contents: dict[str, str] = {}  # hash of images and labels, by split
         self.ema: ModelEMA | None = None
         self.validator: Any = None
         self.history = History()
@@ -264,12 +265,13 @@ class BaseTrainer:
         self.amp_dtype = amp_dtype(self.args.amp, self.device)
         self.amp = self.amp_dtype is not None
         source = self.model_source()
-        self.data = self.get_dataset()
+        self.data = self.find_data()
         self.setup_model(*source)
         self.model = setup.place_model(self.model, self.device, self.args.channels_last)
         self.set_model_attributes()
         self.model = parallel.portable_norms(self.model, self.device)
         self.setup_loaders()
+        self.compare_data()
         self.model = self.adjust("adjust_model", self.model)
         self.plan = self.make_plan()
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
@@ -348,6 +350,22 @@ class BaseTrainer:
         shield_workers(self.train_loader)
         shield_workers(self.test_loader)
         self.wdir.mkdir(parents=True, exist_ok=True)
+
+    def find_data(self) -> dict[str, Any]:
+        """Return the data description; say what to do where that of a run which goes on is gone."""
+        try:
+            return self.get_dataset()
+        except (ValueError, OSError) as error:
+            if self.resume_from is None:
+                raise
+            raise ValueError(f"{error}\nIf the data of this run has moved, add data= and where it is.") from error
+
+    def compare_data(self) -> None:
+        """Note what the images and labels are, and refuse others than those with which a resumed run began."""
+        if dist.is_main():
+            self.contents = checks.contents(train=self.train_loader, val=self.test_loader)
+            if self.resume_from is not None:
+                checks.refuse_other_data(self.contents, self.resume_from, self.args)
 
     def images_per_step(self) -> int:
         """Return images per step over all processes: as the resumed run had it, as typed, or what suits the devices."""
