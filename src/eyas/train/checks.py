@@ -75,7 +75,7 @@ def refuse_divergence(losses: Mapping[str, float], broken: list[str], epoch: int
         broken: what else is, in words.
         epoch: 1-based.
         rate: largest learning rate.
-        kept: what is saved, as a sentence's part.
+        kept: what is saved, as a sentence's part; the main process knows.
 
     Raises:
         TrainingDiverged: says what, and what to do.
@@ -83,7 +83,7 @@ def refuse_divergence(losses: Mapping[str, float], broken: list[str], epoch: int
     broken = [name for name, value in losses.items() if not math.isfinite(value)] + broken
     if broken := dist.agree(broken):
         raise TrainingDiverged(
-            f"{', '.join(broken)} became nan or infinite in epoch {epoch}; {kept}. "
+            f"{', '.join(broken)} became nan or infinite in epoch {epoch}; {dist.agree(kept)}. "
             f"The learning rate was {rate:g}: try a smaller lr0, or amp=False."
         )
 

@@ -587,16 +587,17 @@ class BaseTrainer:
         broken = dist.agree(state.broken(self, self.unbounded))
         if dist.is_main() and not broken:
             self.write(self.checkpoint(finished_epoch=False), self.last)
-        dist.barrier()
-        saved = f"of which nothing is saved, for {', '.join(broken)} became nan or infinite; {self.kept()}"
-        then = f" Continue with: eyas train resume={self.last}" if self.saved or not broken else ""
-        raise Interrupted(
+        lost = f"of which nothing is saved, for {', '.join(broken)} became nan or infinite; {self.kept()}"
+        then = f" Continue with: eyas train resume={self.last}" if self.saved else ""
+        said = dist.agree(  # the others wait here until the file is written
             f"stopped in epoch {self.epoch + 1} after {self.step + 1} of {len(self.train_loader)} batches, "
-            f"{saved if broken else 'all saved'}.{then}"
+            f"{lost if broken else 'all saved'}.{then}"
         )
+        dist.barrier()
+        raise Interrupted(said)
 
     def kept(self) -> str:
-        """Say what ``last.pt`` holds of this run."""
+        """Say what ``last.pt`` holds of this run; only the main process knows."""
         return f"{self.last} holds {self.saved}" if self.saved else "no checkpoint was written yet"
 
     def final_eval(self) -> None:
