@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from eyas.log import warn
 # system's own libraries, hence spawn.
 START_METHOD = "fork" if sys.platform.startswith("linux") else "spawn"
 SHARED_MEMORY = Path("/dev/shm")
+_LINGER = 5.0  # seconds in which a training process that told its own group to stop can save
 
 
 class EpochLoader:
@@ -120,7 +123,7 @@ class EpochLoader:
             # Waiting for the garbage collector would keep workers alive as long as someone holds an exception.
             iterator._shutdown_workers()  # type: ignore[attr-defined]
             for worker in getattr(iterator, "_workers", ()):
-                worker.kill()  # one that hangs: it was asked by SIGTERM, which it ignores
+                worker.kill()  # one that hangs lingers after SIGTERM
 
     def __enter__(self) -> EpochLoader:
         return self
@@ -265,7 +268,17 @@ def _leave_stopping_to_parent() -> None:
     The training process needs its workers until it has saved, then ends them; they end by themselves when it is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS: who sent a signal is not known there
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_answer_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _answer_parent(parent: int) -> None:
+    """End a while after the training process has asked, as Python does at its end: it may have told its whole group."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    time.sleep(_LINGER)
+    os._exit(0)
 
 
 def _init_worker(_: int) -> None:
