@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,9 +195,11 @@ class YOLO:
         if options.data is None:
             raise ValueError("no data was given, and the model does not remember any; for example data=my.yaml.")
         device = select_device(options.device)
-        save_dir = venue().folder(options, default_name="val")
         data = assemble.described_data(options.data, (options.split,), single_cls=options.single_cls)
-        with assemble.split_loader(options, data, device, stretch=self.model.stretch) as loader:
+        with (
+            venue().folder(options, default_name="val") as save_dir,
+            assemble.split_loader(options, data, device, stretch=self.model.stretch) as loader,
+        ):
             loader.dataset.index.report.print_table()
             quiet = assemble.build_validator(options, loader, names=data["names"], save_dir=save_dir, device=device)
             validator = assemble.with_report(options, quiet)
@@ -404,25 +407,23 @@ def run_predict(cli: Mapping[str, Any]) -> list[Results]:
     yolo = YOLO(resolve(cli=cli, command="predict").model or "yolo26n")
     options = resolve(recipe=yolo.remembered("predict"), cli=cli, command="predict")
     setup_logging(options.verbose)
-    folder = venue().folder(options, default_name="predict")
     stream = iter(yolo.predictor(options)(source, stream=True))
     found = []
-    for result in saved(stream, folder) if options.save else stream:
+    for result in saved(stream, venue().folder(options, default_name="predict")) if options.save else stream:
         LOGGER.info("%s", result)
         found.append(result)
-    if options.save:
-        LOGGER.info("%d pictures in %s", len(found), folder)
     return found
 
 
-def saved(results: Iterable[Results], folder: Path) -> Iterator[Results]:
-    """Pass results on, writing each one's annotated picture into ``folder``; equal names get a number."""
+def saved(results: Iterable[Results], place: AbstractContextManager[Path]) -> Iterator[Results]:
+    """Pass results on, writing each one's annotated picture into a folder; equal names get a number."""
     taken: set[str] = set()
-    for number, result in enumerate(results):
-        name = Path(result.path).name or f"image{number}"
-        name = name if Path(name).suffix else f"{name}.jpg"  # an array has no file's name
-        name = name if name not in taken else f"{number}_{name}"
-        taken.add(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        result.save(folder / name)
-        yield result
+    with place as folder:
+        for number, result in enumerate(results):
+            name = Path(result.path).name or f"image{number}"
+            name = name if Path(name).suffix else f"{name}.jpg"  # an array has no file's name
+            name = name if name not in taken else f"{number}_{name}"
+            taken.add(name)
+            result.save(folder / name)
+            yield result
+        LOGGER.info("%d pictures in %s", len(taken), folder)

@@ -7,6 +7,7 @@ that uses it needs no case for one process. torch is imported only where it is u
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +21,9 @@ T = TypeVar("T")
 # A process waits this long for another one, for example while that one reads all labels or writes a cache. A process
 # that dies is noticed at once by its launcher; this limit is for those that hang.
 PATIENCE = timedelta(minutes=30)
+
+# Names the file in which the processes of this library's own launcher meet; only this user can open its folder.
+MEETING_FILE = "EYAS_MEETING_FILE"
 
 
 def rank() -> int:
@@ -66,22 +70,96 @@ def restart_limit() -> int | None:
 
 # -- the group of processes --------------------------------------------------------------------------------------------
 def start(device: torch.device | str = "cpu") -> bool:
-    """Join the group that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe; return whether this call did so.
+    """Join the group that RANK and WORLD_SIZE describe; return whether this call did so.
 
     Does nothing in a single process, or when the user's script has started a group itself. Plain values are exchanged
-    over gloo, which never waits for a GPU; tensors on a GPU over NCCL.
+    over gloo, which never waits for a GPU; tensors on a GPU over NCCL. Both are kept to this host's loopback device
+    where all processes run on one host: whatever listens elsewhere is open to others, for it asks for no password.
     """
     if world_size() == 1 or is_initialised():
         return False
     import torch
 
     backend = "cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo"
-    store, number, size = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+    _choose_interface()
+    store = _meeting_store()
     store.set_timeout(PATIENCE)
-    # The launcher's store outlives a restart, and with it the addresses of the processes that died.
+    # A store may outlive a restart, and with it the addresses of the processes that died.
     own = torch.distributed.PrefixStore(f"start_{restarts()}", store)
-    torch.distributed.init_process_group(backend, store=own, rank=number, world_size=size, timeout=PATIENCE)
+    torch.distributed.init_process_group(backend, store=own, rank=rank(), world_size=world_size(), timeout=PATIENCE)
     return True
+
+
+def exposure() -> str | None:
+    """Return in one line what the group opens to the network; None if nothing of it listens beyond this host."""
+    if MEETING_FILE in os.environ or (on_one_host() and not _is_served()):
+        return None
+    address, port = _master()
+    listens = f"{address}:{port}"
+    if _is_served():
+        listens = f"port {port} of {address}, all its addresses: torchrun listens there"
+    elif _own_address(address) is None and is_main():
+        listens = f"port {port}, all addresses of this host: {address} is none of them"
+    return (
+        f"the processes of this run meet at {listens}, and trust whoever connects: let a firewall keep all others "
+        "from the ports of these hosts (docs/trainer.md)."
+    )
+
+
+def on_one_host() -> bool:
+    """Whether all processes of this run are on this host; False where nobody says so."""
+    return MEETING_FILE in os.environ or local_world_size() == world_size() or _is_loopback(_master()[0])
+
+
+def _meeting_store() -> torch.distributed.Store:
+    """Return where the processes find each other: a file, or a port of MASTER_ADDR and of no other address."""
+    from torch.distributed import FileStore, TCPStore, rendezvous
+
+    if file := os.environ.get(MEETING_FILE):
+        return FileStore(f"{file}-{restarts()}", world_size())
+    address, port = _master()
+    if _is_served() or not is_main():
+        return next(rendezvous("env://", timeout=PATIENCE))[0]
+    # An address that is not this host's own, as that of a service which leads here, cannot be listened on.
+    server = socket.create_server((_own_address(address) or "", port))
+    return TCPStore(address, port, world_size(), True, PATIENCE, multi_tenant=True, master_listen_fd=server.detach())
+
+
+def _is_served() -> bool:
+    """Whether the launcher holds the store, as torchrun does."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _master() -> tuple[str, int]:
+    """Address and port of the store, where it is not a file."""
+    return os.environ.get("MASTER_ADDR", "localhost"), int(os.environ.get("MASTER_PORT", "0"))
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether an address means this host on whatever host it is read; a name that only resolves so does not."""
+    return address in ("localhost", "::1") or address.startswith("127.")
+
+
+def _own_address(address: str) -> str | None:
+    """Return the IPv4 address of this host that a name or address means to all others; None if it is none of its own.
+
+    A host's own name often leads to 127.0.1.1 on itself, where no other host would find it.
+    """
+    try:
+        number = socket.gethostbyname(address)
+        with socket.socket() as trial:
+            trial.bind((number, 0))
+    except OSError:
+        return None
+    return number if _is_loopback(address) or not _is_loopback(number) else None
+
+
+def _choose_interface() -> None:
+    """Let gloo and NCCL listen on the loopback device only; processes on several hosts, where the user says."""
+    if on_one_host() and sys.platform != "win32":
+        device = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+        if device is not None:
+            os.environ |= {"GLOO_SOCKET_IFNAME": device, "NCCL_SOCKET_IFNAME": f"={device}"}
 
 
 def finish() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from eyas import YOLO
 from eyas.callbacks import Callback
-from eyas.checkpoint import CheckpointError, load_checkpoint
+from eyas.checkpoint import CheckpointError, broken_parts, load_checkpoint
 from eyas.launch.interrupt import Interrupted
 from eyas.train import DetectionTrainer
 
@@ -110,6 +111,24 @@ def test_ctrl_c_inside_an_epoch_saves_and_resumes_bit_identically(
     assert_same_run(straight, load_checkpoint(result.last))
 
 
+def test_a_stop_after_the_weights_became_nan_keeps_the_last_good_epoch_and_says_so(options: Any) -> None:
+    class Poison(Callback):
+        def adjust_gradients(self, trainer: Any, parameters: Any) -> Any:
+            if trainer.epoch == 1 and trainer.step == 1:
+                parameters[0].grad.fill_(float("nan"))
+                trainer.interrupted.raised = True
+            return parameters
+
+    trainer = DetectionTrainer(overrides=options(name="cut"), _callbacks=[Poison()])
+    said = (
+        r"epoch 2 after 2 of 4 batches, of which nothing is saved, for the weights .*last\.pt holds epoch 1\. Continue"
+    )
+    with pytest.raises(Interrupted, match=said):
+        trainer.train()
+    saved = load_checkpoint(trainer.last)
+    assert saved["epoch"] == 0 and saved["state"]["step"] == 0 and broken_parts(saved) == []
+
+
 def test_the_same_run_twice_is_the_same(options: Any, straight: dict[str, Any]) -> None:
     again = DetectionTrainer(overrides=options(**DETAILS, name="again", workers=2)).train()
     assert_same_run(straight, load_checkpoint(again.last))
@@ -143,6 +162,37 @@ def test_resume_refuses_what_would_be_another_training(options: Any) -> None:
         trainer.train()
     with pytest.raises(ValueError, match="lr0 cannot change when a run is resumed"):
         DetectionTrainer(overrides={"resume": str(trainer.last), "lr0": 0.5})
+
+
+def test_data_that_has_moved_is_taken_up_and_other_data_is_refused(
+    options: Any, digits_tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(digits_tiny.parent, here)
+    trainer = DetectionTrainer(
+        overrides=options(data=str(here / digits_tiny.name), epochs=2, fraction=0.25), _callbacks=[CrashAfterEpoch(0)]
+    )
+    with pytest.raises(Crash):
+        trainer.train()
+    here.rename(there)
+    moved = {"resume": str(trainer.last), "data": str(there / digits_tiny.name)}
+    with (
+        pytest.raises(ValueError, match=r"no such file.*\n.*has moved, add data="),
+        DetectionTrainer(overrides={"resume": str(trainer.last)}).prepared(),
+    ):
+        pass
+    image = next((there / "images" / "val").iterdir())
+    content = image.read_bytes()
+    image.write_bytes(content + b"\0")  # of the same shape, with the same objects
+    with (
+        pytest.raises(ValueError, match=r"not the data of this run in another place: val differ"),
+        DetectionTrainer(overrides=moved).prepared(),
+    ):
+        pass
+    image.write_bytes(content)
+    assert DetectionTrainer(overrides=moved).train().epochs == 2
+    assert "have changed" not in caplog.text
+    assert load_checkpoint(trainer.last)["train_args"]["data"] == moved["data"]
 
 
 def test_a_run_is_resumed_by_the_trainer_that_started_it(options: Any) -> None:

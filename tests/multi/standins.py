@@ -50,7 +50,7 @@ class Trainer:
     """What `launch` needs of a trainer."""
 
     def __init__(self, restarts=0):
-        self.args = SimpleNamespace(restarts=restarts)
+        self.args = SimpleNamespace(restarts=restarts, resume=False)
         self.last = FOLDER / "last.pt"
         self.resumed = False
         self.loss = helpers.Loss(gain=0.5)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 import eyas
+from sockets import listening
 
 SCRIPT = Path(__file__).with_name("standins.py")
 SOURCE = Path(eyas.__file__).parents[1]  # that of the package under test, which may be a copy
@@ -64,6 +67,12 @@ def processes_of(folder: Path) -> list[int]:
     return [number for number in found if number != os.getpid()]
 
 
+def test_the_kernels_tables_show_who_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("::", 0), family=socket.AF_INET6) as all_:
+        expected = [("127.0.0.1", one.getsockname()[1]), ("::", all_.getsockname()[1])]
+        assert listening([os.getpid()])[os.getpid()] == expected
+
+
 def wait_for(*paths: Path) -> None:
     deadline = time.monotonic() + 45
     while not all(path.exists() for path in paths):
@@ -111,6 +120,34 @@ def test_a_killed_process_ends_the_run(tmp_path: Path) -> None:
 def test_a_process_that_died_is_restarted_and_resumed(tmp_path: Path) -> None:
     report, _ = run(tmp_path, "dies once")
     assert report == {"resumed": True, "restarts": 1}
+
+
+class Planted:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.file),)
+
+
+def test_nothing_listens_beyond_this_host_and_what_a_stranger_sends_is_not_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, "waits")
+    wait_for(folder / "ready-0", folder / "ready-1")
+    ports = listening(processes_of(folder))
+    addresses = [entry for found in ports.values() for entry in found]
+    assert len(ports) >= 3 and not ports[process.pid], "the launcher listens nowhere"
+    assert {address for address, _ in addresses} == {"127.0.0.1"}, "gloo's processes do, for each other"
+    for address in addresses:
+        with socket.create_connection(address, timeout=5) as stranger:
+            stranger.sendall(pickle.dumps(Planted(tmp_path / "opened")))
+    (private,) = tmp_path.glob("eyas-*")
+    assert private.stat().st_mode & 0o077 == 0, "the file in which they met is out of reach"
+    process.send_signal(signal.SIGINT)
+    assert finish(process, folder)[0]["kind"] == "Interrupted"
+    assert not (tmp_path / "opened").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -62,9 +62,11 @@ def save_checkpoint(checkpoint: dict[str, Any], *paths: Path) -> None:
             write_atomic(path, data)
         except OSError as error:
             kept = "the previous file is untouched" if path.exists() else "nothing was written"
+            last = path.parent / "last.pt"
+            then = f"continue with resume={last}" if last.exists() else "start again"
             raise SaveError(
                 f"cannot write {path} ({len(data) / 2**20:.0f} MiB): {error.strerror or error}; {kept}. "
-                f"Free some space and continue with resume={path.parent / 'last.pt'}."
+                f"Free some space and {then}."
             ) from error
 
 

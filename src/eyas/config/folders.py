@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from eyas.config.options import TrainOptions
@@ -24,6 +26,29 @@ def run_folder(options: TrainOptions, *, resuming: bool = False, default_name: s
     while (folder := base.with_name(f"{base.name}-{number}")).exists():
         number += 1
     return folder
+
+
+@contextmanager
+def own_folder(options: TrainOptions, default_name: str) -> Iterator[Path]:
+    """Make the folder of a validation or prediction, which no other takes; it goes if nothing is written there."""
+    shared = options.save_dir is not None or options.exist_ok
+    folder = run_folder(options, default_name=default_name)
+    while not _made(folder) and not shared:
+        folder = run_folder(options, default_name=default_name)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder, and return whether it was not there: of many who try at the same time, one makes it."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def folder_effects(folder: Path, options: TrainOptions, default_name: str = "train") -> dict[str, object]:

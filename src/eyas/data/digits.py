@@ -249,23 +249,23 @@ def _build(folder: Path, size: str) -> None:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     LOGGER.info("Making the digits data set in %s", folder)
     try:
+        whole = temporary / "whole"  # has the mode that the user wants, the temporary folder does not
         for split, count in SPLITS[size].items():
-            (temporary / "images" / split).mkdir(parents=True)
-            (temporary / "labels" / split).mkdir(parents=True)
+            (whole / "images" / split).mkdir(parents=True)
+            (whole / "labels" / split).mkdir(parents=True)
             scenes = make_scenes(split, count)
             if console().is_terminal and count > 100:
                 scenes = track(scenes, f"Making {split} scenes", total=count, console=console(), transient=True)
             for i, scene in enumerate(scenes):
-                _write_scene(temporary, split, i, scene)
+                _write_scene(whole, split, i, scene)
         counts = " + ".join(f"{count} {split}" for split, count in SPLITS[size].items())
         photographs = {split: ", ".join(names) for split, names in PHOTOGRAPHS.items()}
         readme = _SOURCES.format(version=VERSION, size=counts, **photographs)
-        (temporary / "README.txt").write_text(readme, encoding="utf-8")
+        (whole / "README.txt").write_text(readme, encoding="utf-8")
         names = "".join(f'  {i}: "{i}"\n' for i in range(10))
         head = "# Handwritten digits on photographs; see README.txt\npath: .\ntrain: images/train\nval: images/val\n"
-        (temporary / "digits.yaml").write_text(f"{head}names:\n{names}", encoding="utf-8")
-        temporary.chmod(0o755)
-        _move(temporary, folder)
+        (whole / "digits.yaml").write_text(f"{head}names:\n{names}", encoding="utf-8")
+        _move(whole, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from eyas.log import warn
 # system's own libraries, hence spawn.
 START_METHOD = "fork" if sys.platform.startswith("linux") else "spawn"
 SHARED_MEMORY = Path("/dev/shm")
+_LINGER = 5.0  # seconds in which a training process that told its own group to stop can save
 
 
 class EpochLoader:
@@ -119,6 +122,8 @@ class EpochLoader:
         if iterator is not None:
             # Waiting for the garbage collector would keep workers alive as long as someone holds an exception.
             iterator._shutdown_workers()  # type: ignore[attr-defined]
+            for worker in getattr(iterator, "_workers", ()):
+                worker.kill()  # one that hangs lingers after SIGTERM
 
     def __enter__(self) -> EpochLoader:
         return self
@@ -239,9 +244,46 @@ def _identity(packed: Any) -> Any:
     return packed
 
 
-def _init_worker(_: int) -> None:
-    """One thread each: workers are the parallelism. Ctrl-C is for the training process, which then ends its workers."""
+def shield_workers(loader: object) -> None:
+    """Let the worker processes of a user's own loader, too, leave requests to stop to the training process."""
+    if isinstance(loader, DataLoader) and loader.num_workers and not isinstance(loader.worker_init_fn, _Shielded):
+        loader.worker_init_fn = _Shielded(loader.worker_init_fn)
+
+
+class _Shielded:
+    """Starts a worker as its user wants it, and leaves requests to stop to the training process."""
+
+    def __init__(self, start: Callable[[int], None] | None) -> None:
+        self.start = start
+
+    def __call__(self, number: int) -> None:
+        _leave_stopping_to_parent()
+        if self.start is not None:
+            self.start(number)
+
+
+def _leave_stopping_to_parent() -> None:
+    """Ignore Ctrl-C and SIGTERM, which often reach a whole group of processes.
+
+    The training process needs its workers until it has saved, then ends them; they end by themselves when it is gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS: who sent a signal is not known there
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_answer_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _answer_parent(parent: int) -> None:
+    """End a while after the training process has asked, as Python does at its end: it may have told its whole group."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    time.sleep(_LINGER)
+    os._exit(0)
+
+
+def _init_worker(_: int) -> None:
+    """One thread each: workers are the parallelism."""
+    _leave_stopping_to_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,19 +15,27 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, and saved itself; the message says how to go on."""
 
 
+# Signals within so many seconds are one request: `timeout` sends two, to a process and to its group, and managers of
+# services send theirs to a launcher and to the processes to which it passes it on.
+ONE_REQUEST = 1.0
+
+
 class InterruptFlag:
     """Set by the first signal; a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.raised = False
+        self.since = 0.0
 
     def __bool__(self) -> bool:
         return self.raised
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.raised and time.monotonic() - self.since < ONE_REQUEST:
+            return
         if self.raised:
             raise KeyboardInterrupt
-        self.raised = True
+        self.raised, self.since = True, time.monotonic()
         os.write(2, b"\nStopping after this step; once more to stop at once.\n")  # safe inside a signal handler
 
 

@@ -16,6 +16,7 @@ import signal
 import site
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,11 +25,12 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Protocol, TextIO, TypeVar
 
+from eyas import dist
 from eyas.config import TrainOptions
 from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.handover import Failure
-from eyas.launch.interrupt import Interrupted
+from eyas.launch.interrupt import ONE_REQUEST, Interrupted
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -91,6 +93,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
     from torch.distributed.launcher.api import elastic_launch
 
     payload = handover.pack(trainer, processes)
+    since = 0.0 if trainer.args.resume else time.time()
     with TemporaryDirectory(prefix="eyas-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_atomic(handover.payload_file(folder), payload)
@@ -98,7 +101,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
         command = ("-P", "-m", "eyas.launch.worker", str(folder), str(os.getpid()))
         try:
             with (
-                environment(),
+                environment(folder),
                 quiet_launcher(),
                 closed_files(),
                 stop_signals(folder),
@@ -108,17 +111,20 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
         except ChildFailedError as error:
             raise_cause(folder, error, processes, attempt=trainer.args.restarts)
         except SignalException as error:
-            raise_interrupted(folder, str(error), trainer.last)
+            raise_interrupted(folder, str(error), trainer.last, since)
         if interrupted := saved_interrupt(folder):
             raise interrupted
         return pickle.loads(handover.result_file(folder).read_bytes())
 
 
 def launch_config(folder: Path, processes: int, restarts: int, shown: bool) -> LaunchConfig:
-    """Return how the launcher works: alone on this machine, on a free port, output of all but the first into files."""
+    """Return how the launcher works: alone on this machine, no port open, output of all but the first into files."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.launcher.api import LaunchConfig
 
+    from eyas.launch import meeting  # imports parts of torch that few runs need
+
+    meeting.register()
     files = dict.fromkeys(range(processes), Std.ALL) | ({0: Std.NONE} if shown else {})
     return LaunchConfig(
         min_nodes=1,
@@ -126,8 +132,7 @@ def launch_config(folder: Path, processes: int, restarts: int, shown: bool) -> L
         nproc_per_node=processes,
         run_id=folder.name,
         role="eyas",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend=meeting.BACKEND,
         local_addr="localhost",
         max_restarts=restarts,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=files),
@@ -137,13 +142,14 @@ def launch_config(folder: Path, processes: int, restarts: int, shown: bool) -> L
 
 # -- around the launcher -----------------------------------------------------------------------------------------------
 @contextmanager
-def environment() -> Iterator[None]:
-    """Let new interpreters find this library, and leave the environment as it was."""
-    names = ("PYTHONPATH", "TORCHELASTIC_SIGNALS_TO_HANDLE")  # the launcher sets the second one
+def environment(folder: Path) -> Iterator[None]:
+    """Let new interpreters find this library and each other, and leave the environment as it was."""
+    names = ("PYTHONPATH", dist.MEETING_FILE, "TORCHELASTIC_SIGNALS_TO_HANDLE")  # the launcher sets the last one
     before = {name: os.environ.get(name) for name in names}
     root = str(Path(__file__).parents[2])
     if root not in (*site.getsitepackages(), site.getusersitepackages()):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, before["PYTHONPATH"])))
+    os.environ[dist.MEETING_FILE] = str(folder / "meeting")
     try:
         yield
     finally:
@@ -184,18 +190,18 @@ def closed_files() -> Iterator[None]:
 def stop_signals(folder: Path) -> Iterator[None]:
     """Pass Ctrl-C and SIGTERM on to the processes as Ctrl-C; a second one ends them at once.
 
-    SIGTERM is not passed on as it is: the launcher would send it to whole process groups, and so kill the processes
-    that load images before those that train can save.
+    SIGTERM is not passed on as it is: the launcher would send it to whole process groups, and so end what the user's
+    code has started there before those that train can save.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
 
-    received: list[int] = []
+    received: list[float] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
+        received.append(time.monotonic())
+        if received[-1] - received[0] >= ONE_REQUEST:
             kill_processes(folder)
-        else:
+        elif len(received) == 1:
             raise SignalException(signal.Signals(number).name, signal.SIGINT)
 
     if threading.current_thread() is not threading.main_thread():
@@ -314,9 +320,10 @@ def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, a
     return WorkerError(f"process {rank} of {processes} {how}.", rank, last_lines(folder, attempt, rank))
 
 
-def raise_interrupted(folder: Path, name: str, last: Path) -> None:
-    """Raise that the run was stopped, and how to go on."""
-    hint = f"The last epoch is saved; continue with: eyas train resume={last}" if last.exists() else "Nothing is saved."
+def raise_interrupted(folder: Path, name: str, last: Path, since: float) -> None:
+    """Raise that the run was stopped, and how to go on; a ``last.pt`` from before ``since`` is another run's."""
+    is_saved = last.exists() and last.stat().st_mtime >= since
+    hint = f"Continue from what it saved last with: eyas train resume={last}" if is_saved else "Nothing is saved."
     raise saved_interrupt(folder) or Interrupted(f"stopped by {name}. {hint}") from None
 
 

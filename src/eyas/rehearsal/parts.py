@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -126,9 +127,9 @@ class Part(Host):
             given.data, given.plots, given.workers = self.task.sample().few, False, 0
         return given
 
-    def folder(self, options: TrainOptions, default_name: str) -> Path:
-        """Return a folder away from the user's."""
-        return self.task.folder / "written"
+    def folder(self, options: TrainOptions, default_name: str) -> AbstractContextManager[Path]:
+        """Open a folder away from the user's."""
+        return nullcontext(self.task.folder / "written")
 
     # -- what parts do differently -------------------------------------------------------------------------------------
     def shortened(self, sample: Sample) -> TrainOptions:

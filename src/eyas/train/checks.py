@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from eyas import dist
+from eyas.checkpoint import CheckpointError, broken_parts
 from eyas.config import TrainOptions
+from eyas.data.loader import own_index
 from eyas.log import warn
 from eyas.models import Detector, detector_class, model_table
 from eyas.prove.conflicts import ConflictError
@@ -43,12 +45,6 @@ def usable_fitness(fitness: Any) -> float | None:
     return float(fitness)
 
 
-def all_finite(model: nn.Module) -> bool:
-    """Whether every parameter is a finite number; one question to the device for the whole model."""
-    norms = torch._foreach_norm([p.detach() for p in model.parameters()])
-    return bool(torch.stack(norms).isfinite().all())
-
-
 def warn_if_not_portable(model: nn.Module) -> None:
     """Tell the user now if checkpoints of this model will need its class: its table does not describe all of it.
 
@@ -71,27 +67,72 @@ def warn_if_not_portable(model: nn.Module) -> None:
         warn(f"{cls.__name__} has {what}: open its checkpoints with YOLO(path, model_class={cls.__name__}).")
 
 
-def refuse_divergence(losses: Mapping[str, float], model: nn.Module, epoch: int, rate: float, last: Path) -> None:
+def refuse_divergence(losses: Mapping[str, float], broken: list[str], epoch: int, rate: float, kept: str) -> None:
     """Stop if something became infinite or nan, on any process.
 
     Args:
         losses: means of the epoch.
-        model: the live one.
+        broken: what else is, in words.
         epoch: 1-based.
         rate: largest learning rate.
-        last: latest checkpoint, if it exists the one before it happened.
+        kept: what is saved, as a sentence's part; the main process knows.
 
     Raises:
         TrainingDiverged: says what, and what to do.
     """
-    broken = [name for name, value in losses.items() if not math.isfinite(value)]
-    broken += ["the weights"] if not all_finite(model) else []
+    broken = [name for name, value in losses.items() if not math.isfinite(value)] + broken
     if broken := dist.agree(broken):
-        kept = f"{last} holds the epoch before" if last.exists() else "no checkpoint was written yet"
         raise TrainingDiverged(
-            f"{', '.join(broken)} became nan or infinite in epoch {epoch}; {kept}. "
+            f"{', '.join(broken)} became nan or infinite in epoch {epoch}; {dist.agree(kept)}. "
             f"The learning rate was {rate:g}: try a smaller lr0, or amp=False."
         )
+
+
+def refuse_to_save(checkpoint: dict[str, Any], unbounded: set[str]) -> None:
+    """Refuse to write what nobody could use: the file that it would replace may be good.
+
+    Raises:
+        CheckpointError: names what is nan or infinite.
+    """
+    if broken := broken_parts(checkpoint, unbounded):
+        raise CheckpointError(
+            f"nothing was saved: of the checkpoint, {', '.join(broken)} became nan or infinite. "
+            "Training itself is sound if adjust_checkpoint or save_model made them so."
+        )
+
+
+def contents(**loaders: object) -> dict[str, str]:
+    """Return a hash of the images and labels behind each loader of ours; nobody knows what a user's own gives."""
+    indices = {split: own_index(loader) for split, loader in loaders.items()}
+    return {split: index.content() for split, index in indices.items() if index is not None}
+
+
+def refuse_other_data(now: dict[str, str], resumed: dict[str, Any], options: TrainOptions) -> None:
+    """Refuse to resume with ``data=`` that is not the run's own in another place; warn if its own has changed.
+
+    Args:
+        now: see `contents`.
+        resumed: the checkpoint.
+        options: those of the run as it goes on.
+
+    Raises:
+        ValueError: it is other data, or nobody can tell.
+    """
+    before = resumed["state"].get("data", {})
+    others = [split for split in now if before.get(split) not in (None, now[split])]
+    moved = options.data != resumed["train_args"]["data"]
+    if moved and others:
+        raise ValueError(
+            f"data={options.data} is not the data of this run in another place: {' and '.join(others)} differ in "
+            "images or labels. Leave it out, or start a new run with model= and the path of the checkpoint."
+        )
+    if moved and not before.keys() >= now.keys() > set():
+        raise ValueError(
+            f"data={options.data} cannot be compared with the data of this run: the checkpoint does not describe it, "
+            "or the loader is your own. Leave it out, and put the data where it was."
+        )
+    if others:
+        warn(f"the images or labels for {' and '.join(others)} have changed since this run was saved.")
 
 
 def refuse_other_table(model: nn.Module, cfg: Any, options: TrainOptions) -> None:

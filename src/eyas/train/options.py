@@ -59,7 +59,7 @@ def resume_options(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any]]
     stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
     changed = {name: value for name, value in options if options.is_typed(name) and value != stored.get(name)}
     where = set() if isinstance(options.resume, str) else {"project", "name", "save_dir"}
-    free = {name for name in changed if facts(name).resumable}
+    free = {name for name in changed if facts(name).resumable or name == "data"}  # which the set-up compares
     refused = sorted(set(changed) - free - where)
     if refused:
         raise ValueError(

@@ -11,7 +11,7 @@ from torch import nn
 
 from eyas import __version__, dist
 from eyas.callbacks import CallbackList
-from eyas.checkpoint import FORMAT, CheckpointError, class_name
+from eyas.checkpoint import FORMAT, CheckpointError, broken_parts, class_name
 from eyas.nn.unwrap import unwrap_model
 from eyas.run.protocol import Run
 
@@ -22,6 +22,7 @@ class Resumable(Run, Protocol):
     scaler: torch.amp.GradScaler
     start_step: int
     elapsed_before: float
+    contents: dict[str, str]
 
     @property
     def callbacks(self) -> CallbackList: ...
@@ -62,6 +63,7 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
         "frozen": [name for name, p in unwrap_model(trainer.model).named_parameters() if not p.requires_grad],
         "freeze_layer_names": list(trainer.freeze_layer_names),
         "plan": trainer.plan.to_dict(),
+        "data": dict(trainer.contents),
         "trainer": class_name(type(trainer)),
         "history": trainer.history.rows,
         "elapsed": trainer.elapsed(),
@@ -71,6 +73,20 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
     if trainer.device.type == "cuda":
         state["cuda_rng"] = torch.cuda.get_rng_state(trainer.device)
     return state
+
+
+def broken(trainer: Resumable, unbounded: set[str]) -> list[str]:
+    """Return what of a run is nan or infinite, in words: its weights, buffers, average, or the optimizer's state."""
+    averaged = trainer.ema.ema if trainer.ema else unwrap_model(trainer.model)
+    weights = dict(unwrap_model(trainer.model).state_dict())
+    state = {"model": weights, "optimizer": trainer.optimizer.state_dict()}
+    return broken_parts({"model": dict(averaged.state_dict()), "state": state}, unbounded)
+
+
+def position(checkpoint: dict[str, Any]) -> str:
+    """Say how far a run had come when its checkpoint was written."""
+    epoch, step = checkpoint["epoch"] + 1, checkpoint["state"]["step"]
+    return f"epoch {epoch}" if step == 0 else f"epoch {epoch} up to batch {step}"
 
 
 def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:

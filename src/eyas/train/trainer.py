@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from eyas import dist
-from eyas.checkpoint import load_checkpoint, save_checkpoint
+from eyas.checkpoint import load_checkpoint, save_checkpoint, unbounded_buffers
 from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
-from eyas.data.loader import EpochLoader
+from eyas.data.loader import EpochLoader, shield_workers
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
 from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
-from eyas.log import LOGGER, setup_logging
+from eyas.log import LOGGER, setup_logging, warn
 from eyas.nn.norms import GrowingStatistics, hold_norms
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, check_groups
@@ -32,7 +32,7 @@ from eyas.prove import conflicts, effects
 from eyas.recipes import YOLO26, Fitted, Recipe
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
-from eyas.train import checks, components, messages, options, parallel, plan, setup, state
+from eyas.train import checks, components, folder, messages, options, parallel, plan, setup, state
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
 from eyas.train.venue import venue
@@ -90,10 +90,13 @@ class BaseTrainer:
         processes = max(dist.world_size(), len(self.devices))
         self.world_size = processes if processes > 1 else 0
         self.set_folder(run_folder(self.args, resuming=self.resume_from is not None))
+        # A folder that was asked for is used as it is; one with a number is taken when the run begins.
+        self.owns_folder = self.resume_from is not None or self.args.exist_ok or self.args.save_dir is not None
         self.model = self.args.model  # type: ignore[assignment]  # the user's word for it, until the set-up
         self.train_loader: Any = None
         self.test_loader: Any = None
         self.data: dict[str, Any] = {}
+        self.contents: dict[str, str] = {}  # hash of images and labels, by split
         self.ema: ModelEMA | None = None
         self.validator: Any = None
         self.history = History()
@@ -105,6 +108,8 @@ class BaseTrainer:
         self.best_fitness: float | None = None
         self.best_files: dict[str, int] = {"best": 0}
         self.written: set[str] = set()
+        self.saved = ""  # how far the run had come that last.pt holds; empty before there is one
+        self.unbounded: set[str] = set()  # buffers that hold infinity by design
         self.fitness: float | None = None
         self.metrics: dict[str, float] = {}
         self.loss_items: dict[str, Tensor] = {}
@@ -127,7 +132,11 @@ class BaseTrainer:
         if len(self.devices) > 1 and dist.world_size() == 1:
             from eyas.launch.launcher import launch  # torch's launcher takes a while to import, and few runs need it
 
-            return launch(self, processes=len(self.devices))
+            self.take_folder()
+            try:
+                return launch(self, processes=len(self.devices))
+            finally:
+                folder.give_up(self.save_dir)  # as far as its main process has not
         return self.run_here()
 
     def run_here(self) -> TrainResult:
@@ -142,7 +151,8 @@ class BaseTrainer:
     def prepared(self) -> Iterator[None]:
         """Be one process of the training, set up for its first step; whatever happens, ``teardown`` fires last."""
         self.take_place()
-        with reproducible(self.is_deterministic(), self.device):
+        writer = folder.sole_writer(self.save_dir) if dist.is_main() else nullcontext()
+        with writer, reproducible(self.is_deterministic(), self.device):
             try:
                 self.prepare()
                 yield
@@ -255,17 +265,19 @@ class BaseTrainer:
         self.amp_dtype = amp_dtype(self.args.amp, self.device)
         self.amp = self.amp_dtype is not None
         source = self.model_source()
-        self.data = self.get_dataset()
+        self.data = self.find_data()
         self.setup_model(*source)
         self.model = setup.place_model(self.model, self.device, self.args.channels_last)
         self.set_model_attributes()
         self.model = parallel.portable_norms(self.model, self.device)
         self.setup_loaders()
+        self.compare_data()
         self.model = self.adjust("adjust_model", self.model)
         self.plan = self.make_plan()
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
         self.setup_criterion()
         self.setup_optimizer()
+        self.unbounded = unbounded_buffers(unwrap_model(self.model))
         self.statistics = GrowingStatistics(self.model)
         if self.args.ema:
             self.ema = setup.averaged(self.model, self.plan)
@@ -284,10 +296,22 @@ class BaseTrainer:
             self.device = torch.device("cuda", number)
             torch.cuda.set_device(self.device)
         self.owns_group = dist.start(self.device.type)
+        if self.owns_group and dist.is_main() and (risk := dist.exposure()):
+            warn(risk)
+        if dist.is_main():
+            self.take_folder()
         self.set_folder(dist.agree(self.save_dir))
         if not dist.is_main():
             self.callbacks.leave_to_main()
             setup_logging(verbose=False)
+
+    def take_folder(self) -> None:
+        """Make the run's folder its own: under the next number, where another run has taken the name meanwhile."""
+        while not (self.owns_folder or folder.claim(self.save_dir)):
+            taken = self.save_dir
+            self.set_folder(run_folder(self.args))
+            self.owns_folder = self.save_dir == taken  # an override leads all runs there: they take turns
+        self.owns_folder = True
 
     def set_folder(self, folder: Path) -> None:
         """Set where this run's files lie."""
@@ -323,7 +347,25 @@ class BaseTrainer:
         self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
         val_batch = batch_beside(self.batch_size)
         self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
+        shield_workers(self.train_loader)
+        shield_workers(self.test_loader)
         self.wdir.mkdir(parents=True, exist_ok=True)
+
+    def find_data(self) -> dict[str, Any]:
+        """Return the data description; say what to do where that of a run which goes on is gone."""
+        try:
+            return self.get_dataset()
+        except (ValueError, OSError) as error:
+            if self.resume_from is None:
+                raise
+            raise ValueError(f"{error}\nIf the data of this run has moved, add data= and where it is.") from error
+
+    def compare_data(self) -> None:
+        """Note what the images and labels are, and refuse others than those with which a resumed run began."""
+        if dist.is_main():
+            self.contents = checks.contents(train=self.train_loader, val=self.test_loader)
+            if self.resume_from is not None:
+                checks.refuse_other_data(self.contents, self.resume_from, self.args)
 
     def images_per_step(self) -> int:
         """Return images per step over all processes: as the resumed run had it, as typed, or what suits the devices."""
@@ -509,7 +551,7 @@ class BaseTrainer:
         if dist.is_main():
             self.history.write(self.csv)
         rate = max(group["lr"] for group in self.optimizer.param_groups)
-        checks.refuse_divergence(losses, unwrap_model(self.model), self.epoch + 1, rate, self.last)
+        checks.refuse_divergence(losses, state.broken(self, self.unbounded), self.epoch + 1, rate, self.kept())
 
     def running_losses(self) -> dict[str, float]:
         """Mean losses of the epoch so far; waits for the device."""
@@ -543,13 +585,21 @@ class BaseTrainer:
     def save_and_leave(self) -> None:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
         self.meter.reduce()
-        if dist.is_main():
+        broken = dist.agree(state.broken(self, self.unbounded))
+        if dist.is_main() and not broken:
             self.write(self.checkpoint(finished_epoch=False), self.last)
-        dist.barrier()
-        raise Interrupted(
-            f"stopped in epoch {self.epoch + 1} after {self.step + 1} of {len(self.train_loader)} batches, all saved. "
-            f"Continue with: eyas train resume={self.last}"
+        lost = f"of which nothing is saved, for {', '.join(broken)} became nan or infinite; {self.kept()}"
+        then = f" Continue with: eyas train resume={self.last}" if self.saved else ""
+        said = dist.agree(  # the others wait here until the file is written
+            f"stopped in epoch {self.epoch + 1} after {self.step + 1} of {len(self.train_loader)} batches, "
+            f"{lost if broken else 'all saved'}.{then}"
         )
+        dist.barrier()
+        raise Interrupted(said)
+
+    def kept(self) -> str:
+        """Say what ``last.pt`` holds of this run; only the main process knows."""
+        return f"{self.last} holds {self.saved}" if self.saved else "no checkpoint was written yet"
 
     def final_eval(self) -> None:
         """Validate the best weights once more, with pictures."""
@@ -718,9 +768,15 @@ class BaseTrainer:
         return True
 
     def write(self, checkpoint: dict[str, Any], *paths: Path) -> None:
-        """Write a checkpoint to each file, and remember that it was written."""
+        """Write a checkpoint to each file, and remember that it was written.
+
+        Raises:
+            CheckpointError: something in it is not a finite number; the files that were there stay.
+        """
+        checks.refuse_to_save(checkpoint, self.unbounded)
         save_checkpoint(checkpoint, *paths)
         self.written |= {path.stem for path in paths}
+        self.saved = state.position(checkpoint) if self.last in paths else self.saved
 
     def keeps_this_epoch(self) -> bool:
         """Whether ``save_period`` asks for a file of this epoch."""
@@ -747,3 +803,4 @@ class BaseTrainer:
     def resume_training(self, checkpoint: dict[str, Any]) -> None:
         """Take up the run exactly where the checkpoint left it."""
         state.restore_state(self, checkpoint)
+        self.saved = state.position(checkpoint)

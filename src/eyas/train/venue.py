@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from eyas.config import TrainOptions
-from eyas.config.folders import run_folder
+from eyas.config.folders import own_folder
 from eyas.train.result import TrainResult
 
 Trainer = TypeVar("Trainer", contravariant=True)
@@ -29,9 +29,9 @@ class Venue(Generic[Trainer]):
         """Return the options that ``val()`` measures under instead of those given."""
         return given
 
-    def folder(self, options: TrainOptions, default_name: str) -> Path:
-        """Return where ``val()`` or ``predict()`` writes; a training's folder is in its options."""
-        return run_folder(options, default_name=default_name)
+    def folder(self, options: TrainOptions, default_name: str) -> AbstractContextManager[Path]:
+        """Open where ``val()`` or ``predict()`` writes; a training's folder is in its options."""
+        return own_folder(options, default_name)
 
 
 # The last has all trainings, those in other threads too: a user's file may train in one, and a long training must not

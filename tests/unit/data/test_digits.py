@@ -148,7 +148,8 @@ def test_a_run_that_is_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(KeyboardInterrupt):
             digits.ensure_digits("tiny", cache_dir=tmp_path)
     assert list((tmp_path / "datasets").iterdir()) == []
-    assert digits.ensure_digits("tiny", cache_dir=tmp_path).exists()
+    made = digits.ensure_digits("tiny", cache_dir=tmp_path)
+    assert made.exists() and made.parent.stat().st_mode == made.parent.parent.stat().st_mode, "as the umask wants it"
 
 
 @pytest.mark.parametrize("package", ["sklearn.datasets", "skimage.data"])

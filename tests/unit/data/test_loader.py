@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from eyas.augment import AugmentSettings
 from eyas.data.dataset import EvalDataset, SampleError, TrainDataset
 from eyas.data.index import build_index
-from eyas.data.loader import build_eval_loader, build_train_loader
+from eyas.data.loader import START_METHOD, build_eval_loader, build_train_loader, shield_workers
 from eyas.data.sampler import SampleKey
 from eyas.data.store import ImageStore
 
@@ -523,3 +524,31 @@ def test_each_sample_draws_its_own_numbers_from_every_generator(index):
     assert drawn[0] == drawn[3] and all(len(set(column[:3])) == 3 for column in zip(*drawn, strict=True))
     assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])
+
+
+class Numbers:
+    """Four items of a user's own data set."""
+
+    start = 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> int:
+        return self.start + i
+
+
+def start_at_ten(_: int) -> None:
+    torch.utils.data.get_worker_info().dataset.start = 10  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(START_METHOD != "fork", reason="starts workers by fork")
+def test_workers_of_a_users_loader_outlive_a_request_to_stop() -> None:
+    loader = DataLoader(Numbers(), num_workers=1, multiprocessing_context="fork", worker_init_fn=start_at_ten)
+    for _ in range(2):
+        shield_workers(loader)  # twice does no harm
+    batches = iter(loader)
+    assert next(batches).item() == 10, "the user's own start is kept"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(batches._workers[0].pid, number)
+    assert [batch.item() for batch in batches] == [11, 12, 13]

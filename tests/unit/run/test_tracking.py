@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eyas.config import TrainOptions
-from eyas.config.folders import run_folder
+from eyas.config.folders import own_folder, run_folder
 from eyas.device import amp_dtype, select_device
 from eyas.run.tracking import History, LossMeter
 
@@ -42,6 +42,16 @@ def test_run_folders_are_numbered_and_never_reused(tmp_path: Path) -> None:
         folder.mkdir()
     assert run_folder(TrainOptions(project=str(tmp_path), exist_ok=True)).name == "train"
     assert run_folder(TrainOptions(save_dir=str(tmp_path / "here"))) == tmp_path / "here"
+
+
+def test_folders_of_validations_are_taken_once_and_go_if_nothing_is_in_them(tmp_path: Path) -> None:
+    options = TrainOptions(project=str(tmp_path))
+    with own_folder(options, "val") as one, own_folder(options, "val") as two:
+        assert [one.name, two.name] == ["val", "val-2"]
+        (two / "metrics.csv").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["val-2"]
+    with own_folder(TrainOptions(save_dir=str(two)), "val") as again:
+        assert again == two and two.is_dir()
 
 
 def test_devices_and_precision() -> None:
