@@ -26,7 +26,15 @@ from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
 from eyas.log import LOGGER, setup_logging
 from eyas.nn.norms import GrowingStatistics, hold_norms
 from eyas.nn.unwrap import unwrap_model
-from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, check_groups
+from eyas.optim import (
+    SCHEDULES,
+    ModelEMA,
+    apply_schedule,
+    build_optimizer,
+    check_groups,
+    note_rates,
+    take_over_changes,
+)
 from eyas.optim.optimizers import optimizer_class
 from eyas.prove import conflicts, effects
 from eyas.recipes import YOLO26, Fitted, Recipe
@@ -345,6 +353,7 @@ class BaseTrainer:
         check_groups(unwrap_model(self.model), self.optimizer)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
+        note_rates(self.optimizer)
         self.optimizer.zero_grad()
 
     def setup_criterion(self) -> None:
@@ -418,7 +427,8 @@ class BaseTrainer:
         return self.args.deterministic
 
     def set_rates(self) -> None:
-        """Set learning rates and momenta of this batch, as a function of progress alone."""
+        """Set learning rates and momenta of this batch: a function of progress, times what somebody has set by hand."""
+        take_over_changes(self.optimizer)
         bias_lr = self.args.warmup_bias_lr
         apply_schedule(
             self.optimizer,
@@ -429,6 +439,7 @@ class BaseTrainer:
             momentum=self.plan.momentum,
         )
         self.adjust("adjust_rates", self.optimizer.param_groups)
+        note_rates(self.optimizer)
 
     def share_done(self) -> float:
         """Share of the run that lies behind, in [0, 1]: of its epochs, or of its ``time``, however many fit into it."""
