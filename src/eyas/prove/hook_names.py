@@ -65,11 +65,11 @@ INSTEAD: Mapping[str, str] = {
     "_setup_train": "setup(self)",
     # Its model, loss and validator, whose names mean other things elsewhere.
     "_predict_once": "predict(self, x)",
-    "bbox_decode": "decode_distances(self, outputs)",
     "get_desc": "print_results(self)",
     "get_stats": "results(self)",
     "finalize_metrics": "results(self)",
     "gather_stats": "gather(self)",
+    "preprocess": "preprocess_batch(self, batch)",
     "init_metrics": "start(self, device)",
     "update_metrics": "update(self, batch, detections, step)",
 }
