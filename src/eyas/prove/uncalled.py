@@ -11,7 +11,7 @@ import inspect
 import linecache
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -55,11 +55,11 @@ def uncalled(cls: type) -> Iterator[str]:
     suspects = {name: use for name in own_methods(cls) if (use := hook_instead(name, near))}
     if not suspects:
         return
-    functions = own_methods(cls)
-    named = names_used(functions.values())
+    functions = users_functions(cls)
+    named = names_used(functions)
     for name, use in suspects.items():
         if not named & {name, ANY}:
-            code = functions[name].__code__
+            code = own_methods(cls)[name].__code__
             place = f"{Path(code.co_filename).name}:{code.co_firstlineno}"
             yield (
                 f"{cls.__name__}.{name}() ({place}) is never called: {use}. If it is a helper of your own, call it, or "
@@ -92,6 +92,12 @@ def own_methods(cls: type) -> dict[str, FunctionType]:
     }
 
 
+def users_functions(cls: type) -> list[FunctionType]:
+    """Return all methods that the user's bases of a class define."""
+    values = [value for base in cls.__mro__ if is_users(base) for value in vars(base).values()]
+    return [fn for value in values if (fn := function_in(value)) and not is_stock(fn)]
+
+
 def is_users(cls: type) -> bool:
     """Whether a class is neither Eyas' own nor torch's nor of the standard library."""
     return is_free(cls.__module__)
@@ -111,7 +117,7 @@ def hooks_of(cls: type) -> list[str]:
 
 
 # -- what the user's code names ----------------------------------------------------------------------------------------
-def names_used(functions: Iterable[FunctionType]) -> set[str]:
+def names_used(functions: Sequence[FunctionType]) -> set[str]:
     """Return attributes that the code around these functions names: their files, and modules that lie beside those."""
     used: set[str] = set()
     for filename in own_files({fn.__code__.co_filename for fn in functions}):
