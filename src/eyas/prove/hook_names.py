@@ -46,6 +46,7 @@ HOMES: Mapping[str, str] = {
 SCHEDULE = "schedule=..., lf(self, fraction), or adjust_rates() of a Callback"
 STEP = "train_batch(self, batch), or preprocess_batch() and adjust_loss() of a Callback"
 CRITERION = "init_criterion(self) of the model that get_model() returns"
+UPDATE = "update(self, batch, detections, step)"
 INSTEAD: Mapping[str, str] = {
     # The trainer of the incumbent (spec core A.4).
     "check_resume": "resume_training(self, ckpt)",
@@ -64,21 +65,25 @@ INSTEAD: Mapping[str, str] = {
     "_setup_ddp": "take_place(self)",
     "_setup_train": "setup(self)",
     # Its model, loss and validator, whose names mean other things elsewhere.
+    "forward": "__call__(self, preds, batch) of a criterion, or predict(self, x) of a model",
     "_predict_once": "predict(self, x)",
     "get_desc": "print_results(self)",
     "get_stats": "results(self)",
     "finalize_metrics": "results(self)",
+    **dict.fromkeys(("_process_batch", "_prepare_batch", "_prepare_pred", "match_predictions", "scale_preds"), UPDATE),
+    **dict.fromkeys(("eval_json", "pred_to_json", "save_one_txt"), "save_json=True or save_txt=True, or results(self)"),
+    **dict.fromkeys(("plot_predictions", "plot_val_samples"), "plots=True, or update(self, batch, detections, step)"),
     "gather_stats": "gather(self)",
     "preprocess": "preprocess_batch(self, batch)",
     "init_metrics": "start(self, device)",
-    "update_metrics": "update(self, batch, detections, step)",
+    "update_metrics": UPDATE,
 }
 
 MAKE = "(?:get|build|create|make|prepare|init|initiali[sz]e|setup|set_up|configure|define|compute|calculate|calc)_"
 ROLES: tuple[tuple[str, str], ...] = (
     (r"(?:train|training|run)_?(?:one_)?(?:step|iter|iteration|one_batch)|process_batch|forward_backward", STEP),
     (r"(?:train|run)_(?:one|single)_epoch|training_epoch|epoch_step", "train_epoch(self)"),
-    (r"(?:val|valid|validation|eval|evaluation|test)_?(?:step|epoch|loop)", "validate(self)"),
+    (r"(?:val|valid|validation|eval|evaluation|test)_?(?:step|epoch|loop)|prediction_step", "validate(self)"),
     (rf"{MAKE}(?:train_)?(?:criterion|criteria|loss|losses|loss_fn|loss_function)|criterion|loss_fn", CRITERION),
     (
         rf"(?:{MAKE})?(?:train|training|val|validation|test)_(?:data_?)?loaders?|{MAKE}(?:data_?)?loaders?",
@@ -93,6 +98,9 @@ ROLES: tuple[tuple[str, str], ...] = (
     (rf"{MAKE}(?:model|network|net)", "get_model(self, cfg, weights, verbose)"),
     (rf"{MAKE}(?:validator|evaluator)", "get_validator(self)"),
     (rf"{MAKE}(?:augmentations?|transforms?)", "transforms=[...], or build_dataset(self, img_path, mode, batch)"),
+    (r"(?:check_)?early_stop(?:ping)?", "stop=..., patience=..., or should_stop(self)"),
+    (rf"(?:{MAKE})?fitness", "validate(self), or adjust_fitness() of a Callback"),
+    (r"update_ema|ema_update", "optimizer_step(self)"),
     (r"(?:save|store)_(?:checkpoint|ckpt)", "save_model(self), or adjust_checkpoint() of a Callback"),
     (r"(?:load|restore)_(?:checkpoint|ckpt)", "resume_training(self, ckpt)"),
     (r"clip_(?:gradients?|grads?|grad_norm)|(?:optimizer_)?zero_grad|optimize", "optimizer_step(self)"),

@@ -49,5 +49,6 @@ def draw_labels(run: Run) -> None:
 
 
 def draw_metrics(run: Run) -> None:
-    """Write ``results.png``, the curves of ``results.csv``."""
-    save_results_picture(run.csv, run.save_dir / "results.png")
+    """Write ``results.png``, the curves of ``results.csv``; a user's own ``save_metrics()`` may have written none."""
+    if run.csv.exists():
+        save_results_picture(run.csv, run.save_dir / "results.png")
