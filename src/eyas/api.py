@@ -159,6 +159,8 @@ class YOLO:
         Raises:
             ValueError: an unknown option (with the nearest), a bad value, bad data.
         """
+        if self.running is not None:
+            raise ValueError("train() of this object runs already: train another one with a YOLO(...) of its own.")
         if trainer is not None and not (isinstance(trainer, type) and issubclass(trainer, BaseTrainer)):
             raise TypeError(f"trainer takes a subclass of DetectionTrainer, got {trainer!r}; pass the class itself.")
         cls = trainer or self.trainer_class

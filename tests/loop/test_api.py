@@ -156,6 +156,8 @@ def test_a_callback_sees_the_averaged_weights_of_the_training_and_leaves_it_as_i
         assert yolo.predict(picture, conf=0.0)[0].names == yolo.names
         with pytest.raises(ValueError, match="while train"):
             yolo.load("anything.pt")
+        with pytest.raises(ValueError, match="runs already"):
+            yolo.train()
         assert modes == [module.training for module in (*trainer.model.modules(), *trainer.ema.ema.modules())]
         assert torch.equal(state[0], torch.get_rng_state()) and state[2] == random.getstate()
         assert state[1] == np.random.get_state()[1].tolist()  # noqa: NPY002

@@ -35,7 +35,7 @@ class v8DetectionLoss(DenseCriterion):
         bbox_loss: called as `StockBoxes` is, returns the box loss and the third one.
         assigner: of Eyas, or called as `assign_padded` says.
         proj: distances (reg_max,) in cells that the bins stand for; needs more than one.
-        hyp: the options of the run; ``box``, ``cls`` and ``dfl`` that differ from those of the model are its gains.
+        hyp: the options of the run; ``box``, ``cls`` and ``dfl`` of another object, or changed in this one, are gains.
         stride: pixels per cell of each level.
         device: where the model is.
 
@@ -46,7 +46,7 @@ class v8DetectionLoss(DenseCriterion):
     def __init__(self, model: nn.Module, tal_topk: int = 10, tal_topk2: int | None = None) -> None:
         network: Any = model
         head = network.model[-1]
-        self.hyp: Any = network.args
+        self._hyp: Any = network.args
         gains = {f"{name}_gain": gain for name, gain in (network.gains or {}).items()}
         super().__init__(
             nc=head.nc,
@@ -63,6 +63,16 @@ class v8DetectionLoss(DenseCriterion):
         self._proj = torch.arange(self.reg_max, dtype=torch.float32, device=self.device)
 
     # -- attributes of scripts -----------------------------------------------------------------------------------------
+    @property
+    def hyp(self) -> Any:
+        """The options of the run, or what a script has put in their place."""
+        return self._hyp
+
+    @hyp.setter
+    def hyp(self, values: Any) -> None:
+        if values is not self._hyp:  # gains that are fitted to the data are not in the options
+            self._hyp, self.asked = values, {}
+
     @property
     def proj(self) -> Tensor:
         """Distances (reg_max,) in cells that the bins stand for."""

@@ -252,6 +252,10 @@ def test_proj_hyp_stride_and_class_weights_count_when_they_are_assigned(branch: 
     torch.testing.assert_close(losses_of(criterion, raw, batch), plain * torch.tensor([2.0, 1, 1]))
     criterion.hyp = {"box": 7.5, "cls": 1.0, "dfl": 3.0, "mine": 1}
     torch.testing.assert_close(losses_of(criterion, raw, batch), plain * torch.tensor([1.0, 2, 2]))
+    criterion.gains["box"], criterion.hyp = 1.0, criterion.hyp  # fitted to the data
+    assert losses_of(criterion, raw, batch)[0] == pytest.approx(plain[0] / 7.5)
+    criterion.hyp = SimpleNamespace(box=7.5)
+    torch.testing.assert_close(losses_of(criterion, raw, batch), plain * torch.tensor([1.0, 2, 2]))
     criterion.hyp = SimpleNamespace(mine=2)
     criterion.stride, criterion.no, criterion.use_dfl = criterion.stride * 2, criterion.no, criterion.use_dfl
     assert criterion.strides == [16, 32, 64]
