@@ -118,9 +118,9 @@ def hooks_of(cls: type) -> list[str]:
 
 # -- what the user's code names ----------------------------------------------------------------------------------------
 def names_used(functions: Sequence[FunctionType]) -> set[str]:
-    """Return attributes that the code around these functions names: their files, and modules that lie beside those."""
+    """Return attributes that the user's code around these functions names, as far as it was loaded."""
     used: set[str] = set()
-    for filename in own_files({fn.__code__.co_filename for fn in functions}):
+    for filename in own_files(functions):
         used |= names_in(filename)
     for fn in functions:
         if not linecache.getlines(fn.__code__.co_filename):
@@ -128,12 +128,24 @@ def names_used(functions: Sequence[FunctionType]) -> set[str]:
     return used
 
 
-def own_files(filenames: set[str]) -> set[str]:
-    """Return these files, and those of modules and notebook cells in their folders that were run so far."""
-    folders = {Path(name).resolve().parent for name in filenames if Path(name).is_absolute() or Path(name).exists()}
+def own_files(functions: Iterable[FunctionType]) -> set[str]:
+    """Return the files of these functions, the script, and modules and notebook cells beside their packages."""
     modules = [module for name, module in list(sys.modules.items()) if is_free(name)]
-    known = [*(getattr(module, "__file__", None) for module in modules), *linecache.cache]
-    return filenames | {name for name in known if name and is_beside(Path(name), folders)}
+    loaded = {str(file) for module in modules if (file := getattr(module, "__file__", None))}
+    folders = {folder for fn in functions if (folder := package_folder(fn))}
+    cells = [name for name in linecache.cache if not Path(name).exists()]
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    beside = {name for name in (*loaded, *cells) if is_beside(Path(name), folders)}
+    return {fn.__code__.co_filename for fn in functions} | beside | ({str(script)} if script else set())
+
+
+def package_folder(fn: FunctionType) -> Path | None:
+    """Return the folder of a function's module, or of the package that this is in; None for code without a file."""
+    file = Path(fn.__code__.co_filename)
+    if not file.is_absolute() and not file.exists():
+        return None
+    depth = fn.__module__.count(".") + (file.name == "__init__.py")
+    return file.resolve().parents[depth] if depth < len(file.resolve().parents) else None
 
 
 def is_free(module: str) -> bool:

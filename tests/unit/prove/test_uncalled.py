@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +88,19 @@ def test_helpers_and_what_the_users_code_calls_are_free(source: str, tmp_path: P
     refuse_uncalled([class_of(source, tmp_path)])
 
 
-def test_a_module_beside_the_script_may_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "beside_the_script.py").write_text("def use(trainer):\n    trainer.get_criterion()\n")
+def test_a_module_beside_the_script_or_its_package_may_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    refuse_uncalled([class_of("import beside_the_script\n" + next(iter(REFUSED)), tmp_path)])
+    caller = "def use(trainer):\n    trainer.get_criterion()\n"
+    (tmp_path / "beside_the_script.py").write_text(caller)
+    source = next(iter(REFUSED))
+    refuse_uncalled([class_of("import beside_the_script\n" + source, tmp_path)])
+    (tmp_path / "packaged" / "inner").mkdir(parents=True)
+    (tmp_path / "packaged" / "inner" / "trainers.py").write_text(HEAD + source)
+    packaged = importlib.import_module("packaged.inner.trainers").T
+    refuse_uncalled([packaged])
+    monkeypatch.delitem(sys.modules, "beside_the_script")
+    with pytest.raises(UncalledError, match="get_criterion"):
+        refuse_uncalled([packaged])
 
 
 def test_code_without_a_file_is_read_as_it_was_compiled() -> None:
