@@ -45,6 +45,17 @@ def usable_fitness(fitness: Any) -> float | None:
     return float(fitness)
 
 
+def usable_batch(images: Any) -> int:
+    """Return the images per step that ``auto_batch()`` has chosen.
+
+    Raises:
+        ValueError: it is no whole number above 0.
+    """
+    if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+        raise ValueError(f"auto_batch() returned {images!r}: images per step are a whole number, at least 1.")
+    return images
+
+
 def warn_if_not_portable(model: nn.Module) -> None:
     """Tell the user now if checkpoints of this model will need its class: its table does not describe all of it.
 
