@@ -18,7 +18,6 @@ from eyas import dist
 from eyas.checkpoint import load_checkpoint, save_checkpoint
 from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
-from eyas.data.loader import EpochLoader
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
@@ -32,7 +31,7 @@ from eyas.prove import conflicts, effects
 from eyas.recipes import YOLO26, Fitted, Recipe
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
-from eyas.train import checks, components, messages, options, parallel, plan, setup, state
+from eyas.train import checks, components, loading, messages, options, parallel, plan, setup, state
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
 from eyas.train.venue import venue
@@ -241,7 +240,9 @@ class BaseTrainer:
 
     def batches(self) -> Iterable[Batch]:
         """Return the batches of this epoch that are still to be trained on."""
-        return messages.batches_from(self.train_loader, self.start_step)
+        batches = messages.batches_from(self.train_loader, self.start_step)
+        first = self.epoch == self.start_epoch
+        return loading.watched(batches) if first and loading.may_be_unshared(self.train_loader) else batches
 
     def end_epoch_here(self, seconds: float) -> None:
         """Join what the processes have counted; ``seconds`` is how long this one trained."""
@@ -320,7 +321,9 @@ class BaseTrainer:
     def setup_loaders(self) -> None:
         """Build both loaders; only then, with data and model sound, is the run folder made."""
         self.batch_size = self.images_per_step()
-        self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
+        loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
+        self.train_loader = loading.adopted(loader, batch=self.batch_size)
+        self.batch_size = loading.images_per_step(self.train_loader) or self.batch_size
         val_batch = batch_beside(self.batch_size)
         self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
         self.wdir.mkdir(parents=True, exist_ok=True)
@@ -360,8 +363,7 @@ class BaseTrainer:
             typed = self.args.epochs if self.args.source("epochs") == "override" else None
             first = Plan.from_dict(stored["plan"])
             return plan.resumed_plan(first, typed or stored["epochs"], batches=len(self.train_loader))
-        ours = isinstance(self.train_loader, EpochLoader)
-        images = self.train_loader.images if ours else len(self.train_loader.dataset)
+        images = loading.images_per_epoch(self.train_loader, self.batch_size)
         return plan.make_plan(
             self.args,
             self.recipe,
@@ -391,6 +393,7 @@ class BaseTrainer:
         """Tell loader and criterion where the run stands; the only message against the flow of data."""
         if self.start_step == 0:  # a run resumed inside an epoch goes on counting
             self.meter = LossMeter()
+        loading.seed_loader(self.args.seed, self.epoch)
         messages.tell_loader(self.train_loader, self.epoch, self.augmentation_closed(), self.start_step)
         for model in (unwrap_model(self.model), *([self.ema.ema] if self.ema else [])):
             messages.tell_criterion(model.criterion, Progress(self.epoch, self.epochs))
