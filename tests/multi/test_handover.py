@@ -62,12 +62,12 @@ def test_modules_that_a_new_interpreter_lacks_travel_by_value(from_a_file: Any) 
         strange = handover.strangers()
         assert module in strange and made in strange and (shadowed is None or shadowed in strange)
         assert not {m.__name__ for m in strange} & {"torch", "numpy", "eyas", "pytest", "yaml"}
-        payload = handover.pack(SimpleNamespace(loss=module.Loss(), double=made.double), 2)
+        payload, _ = handover.pack(SimpleNamespace(loss=module.Loss(), double=made.double), 2)
     finally:
         del sys.modules["made_by_hand"]
     code = (
         "import sys; from pathlib import Path; from eyas.launch import handover\n"
-        "trainer = handover.unpack(Path(sys.argv[1]).read_bytes())\n"
+        "trainer, _ = handover.unpack(Path(sys.argv[1]).read_bytes())\n"
         "assert (trainer.loss(2), trainer.double(2)) == (6, 4)\n"
     )
     path = Path(module.__file__).with_name("payload")
@@ -85,7 +85,7 @@ def test_pickling_by_value_is_undone(from_a_file: Any) -> None:
 
 def test_label_formats_that_the_script_registered_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMATS, "mine", lambda entry, root, names: None)
-    content = handover.pack(SimpleNamespace(), 2)
+    content, _ = handover.pack(SimpleNamespace(), 2)
     monkeypatch.delitem(FORMATS, "mine")
     handover.unpack(content)
     assert FORMATS["mine"]("labels.xyz", Path(), None) is None
@@ -100,7 +100,7 @@ def test_paths_arguments_and_our_importers_travel(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
     monkeypatch.setattr(sys, "path", [*sys.path, "/only/here"])
     monkeypatch.setattr(sys, "argv", ["script.py", "--fast"])
-    payload = handover.pack(SimpleNamespace(), 2)
+    payload, _ = handover.pack(SimpleNamespace(), 2)
     monkeypatch.setattr(sys, "meta_path", sys.meta_path[:-1])
     monkeypatch.setattr(sys, "path", sys.path[:-1])
     monkeypatch.setattr(sys, "argv", ["worker"])

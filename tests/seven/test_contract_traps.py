@@ -322,7 +322,7 @@ def test_trap_11_closures_that_share_a_variable_share_it_in_every_process(tiny: 
     sent: Any = tiny.trainer()
     for event, function in zip(("on_train_batch_end", "on_train_end"), counter(), strict=True):
         sent.add_callback(event, function)
-    arrived = handover.unpack(handover.pack(sent, processes=2))
+    arrived = handover.unpack(handover.pack(sent, processes=2)[0])[0]
     (add,), (tell,) = (arrived.callbacks.functions[event] for event in ("on_train_batch_end", "on_train_end"))
     for function in (add, add, tell):
         function(arrived)

@@ -520,7 +520,7 @@ def test_each_sample_draws_its_own_numbers_from_every_generator(index):
     data = train_data(index, transforms=[draw])
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     for position in (0, 1, 2, 0):
-        data[SampleKey(0, position, 3, (3, 4))]
+        data.make_batch([SampleKey(0, position, 3, (3, 4))])
     assert drawn[0] == drawn[3] and all(len(set(column[:3])) == 3 for column in zip(*drawn, strict=True))
     assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])
