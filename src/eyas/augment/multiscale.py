@@ -20,6 +20,11 @@ def batch_size_px(imgsz: int, multi_scale: float, stride: int, seed: int, epoch:
     """
     if multi_scale <= 0:
         return imgsz
-    low, high = max(stride, int(imgsz * (1 - multi_scale))), int(imgsz * (1 + multi_scale) + stride)
+    low, high = smallest_px(imgsz, multi_scale, stride), int(imgsz * (1 + multi_scale) + stride)
     drawn = int(generator(Purpose.SIZE, seed=seed, epoch=epoch, position=step).integers(low, high))
     return max(drawn // stride, 1) * stride
+
+
+def smallest_px(imgsz: int, multi_scale: float, stride: int) -> int:
+    """The shortest side in pixels that `batch_size_px` draws from; what it returns is floored to the stride."""
+    return max(stride, int(imgsz * (1 - multi_scale)))

@@ -215,6 +215,12 @@ def share_of_batch(start: int, stop: int, rank: int, world_size: int) -> range:
     return range(first, last) if first < last else range(start, start + 1)
 
 
+def smallest_share(images: int, batch: int, world_size: int) -> int:
+    """Return the images in the smallest share of a batch that a rank takes in an epoch."""
+    last = images % batch or batch
+    return max(last // world_size, 1)
+
+
 class TrainBatchSampler:
     """Yields lists of `SampleKey`, one list for each batch of this rank.
 
@@ -249,6 +255,11 @@ class TrainBatchSampler:
     def images(self) -> int:
         """Images in an epoch, over all ranks."""
         return self.order.n
+
+    @property
+    def smallest(self) -> int:
+        """Images in the smallest batch of an epoch, of any rank."""
+        return smallest_share(self.order.n, self.batch, self.world_size)
 
     def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:
         """Choose what the next `iter()` yields, see `EpochLoader.set_epoch`."""
@@ -296,6 +307,7 @@ class EvalBatchSampler:
         start, stop = rank_share(0, len(batches), rank, world_size)
         self.batches, self.world_size = batches[start:stop], world_size
         self.images = sum(len(indices) for indices, _ in batches)
+        self.smallest = min((len(indices) for indices, _ in batches), default=0)
         self.epoch, self.paused = 0, False
 
     def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:

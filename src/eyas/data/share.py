@@ -27,7 +27,7 @@ from torch.utils.data import (
 from eyas import dist
 from eyas.augment.random import Purpose, generator
 from eyas.data.loader import EpochLoader
-from eyas.data.sampler import share_of_batch
+from eyas.data.sampler import share_of_batch, smallest_share
 from eyas.data.seeded import seeded
 from eyas.log import LOGGER
 
@@ -153,21 +153,29 @@ def say(what: str) -> None:
 
 
 class Extent(NamedTuple):
-    """How much a loader loads over all processes: images in an epoch and in a step, None where it does not tell."""
+    """How much a loader loads over all processes; None for what it does not tell.
 
-    images: int | None
-    batch: int | None
+    Attributes:
+        images: in an epoch.
+        batch: images of a step.
+        smallest: images in the smallest batch of an epoch, of any process.
+    """
+
+    images: int | None = None
+    batch: int | None = None
+    smallest: int | None = None
 
 
 def extent(loader: Any, processes: int) -> Extent:
     """Return how much a loader loads, of which each of so many processes has its part."""
     if isinstance(loader, EpochLoader):
-        return Extent(loader.images, None)
+        return Extent(loader.images, smallest=loader.sampler.smallest)
     batches = getattr(loader, "batch_sampler", None)  # of torch's own; a user's may be anything
     if isinstance(batches, SharedBatches):
-        return Extent(min(batches.images, len(batches) * batches.batch_size), batches.batch_size)
+        images = min(batches.images, len(batches) * batches.batch_size)
+        return Extent(images, batches.batch_size, smallest_share(images, batches.batch_size, processes))
     size = size_of(loader)
     if size is None:
-        return Extent(None, None)
-    images = len(loader.sampler) if batches is not None else len(loader) * size
-    return Extent(min(images, len(loader) * size) * processes, size * processes)
+        return Extent()
+    images = min(len(loader.sampler), len(loader) * size) if batches is not None else len(loader) * size
+    return Extent(images * processes, size * processes, smallest_share(images, size, 1))

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from eyas import dist
 from eyas.augment.letterbox import STRIDE, padded
-from eyas.augment.multiscale import batch_size_px
+from eyas.augment.multiscale import batch_size_px, smallest_px
 from eyas.augment.settings import AugmentSettings
 from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.index import ImageIndex
@@ -223,6 +223,10 @@ class DetectionTrainer(BaseTrainer):
     def size_of_step(self) -> int:
         """Side in pixels of this step's images: what (seed, epoch, step) draw under ``multi_scale``."""
         return batch_size_px(self.imgsz(), self.fitted("multi_scale"), STRIDE, self.args.seed, self.epoch, self.step)
+
+    def smallest_side(self) -> int:
+        """Side in pixels of the smallest images of the run."""
+        return smallest_px(self.imgsz(), self.fitted("multi_scale"), STRIDE) // STRIDE * STRIDE
 
     def rescale(self, images: torch.Tensor) -> torch.Tensor:
         """Resize (B, 3, H, W) to the size of this step; normalised boxes stay true."""

@@ -70,6 +70,11 @@ def images_per_epoch(loader: Any, batch: int) -> int:
     return extent(loader, dist.world_size()).images or len(loader) * batch
 
 
+def smallest_batch(loader: Any) -> int | None:
+    """Return the images in the smallest batch of an epoch, of any process; None for a loader that does not tell."""
+    return extent(loader, dist.world_size()).smallest
+
+
 def seed_loader(seed: int, epoch: int) -> None:
     """Seed what a user's loader draws from torch when an epoch begins: a function of the run, in each process another.
 

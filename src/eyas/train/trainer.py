@@ -264,6 +264,7 @@ class BaseTrainer:
         self.setup_loaders()
         self.model = self.adjust("adjust_model", self.model)
         self.plan = self.make_plan()
+        checks.refuse_single_values(self.model, self.smallest_side(), loading.smallest_batch(self.train_loader))
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
         self.setup_criterion()
         self.setup_optimizer()
@@ -411,6 +412,10 @@ class BaseTrainer:
     def closing_augmentation(self) -> list[str]:
         """Return names of the augmentation that the last part of the run goes without."""
         return []
+
+    def smallest_side(self) -> int | None:
+        """Return the side in pixels of the smallest images of the run; None if that is not known."""
+        return None
 
     def size_of_step(self) -> int | None:
         """Return the side in pixels that this step's images should have; None if that is not known."""
