@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -81,6 +83,24 @@ def test_pickling_by_value_is_undone(from_a_file: Any) -> None:
     import cloudpickle  # type: ignore[import-untyped]
 
     assert "another_from_a_file" not in cloudpickle.list_registry_pickle_by_value()
+
+
+def test_code_keeps_the_name_of_its_file_whatever_cloudpickle_makes_of_it() -> None:
+    script: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile("def fails(x):\n    return [1 / y for y in x]", "/home/me/script.py", "exec"), script)
+    file = io.BytesIO()
+    pickler = handover.Pickler(file)
+    make = pickler.dispatch_table[types.CodeType]
+
+    def nameless(code: types.CodeType) -> Any:
+        rebuild, arguments = make(code)
+        return rebuild, tuple("<dynamic-code>" if part == code.co_filename else part for part in arguments)
+
+    pickler.dispatch_table = {**pickler.dispatch_table, types.CodeType: nameless}
+    pickler.dump(script["fails"])
+    with pytest.raises(ZeroDivisionError) as caught:
+        pickle.loads(file.getvalue())([0])
+    assert {frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)[1:]} == {"/home/me/script.py"}
 
 
 def test_label_formats_that_the_script_registered_travel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -249,6 +249,13 @@ class Pickler(cloudpickle.Pickler):
         self.cells: dict[int, types.CellType] = {}
         self.stand_ins: dict[int, object] = {}  # id of what travels -> the variable, or the variables, it stands for
 
+    def reducer_override(self, thing: Any) -> Any:
+        """Let code keep the name of its file, which some versions of cloudpickle leave out: tracebacks show it."""
+        if isinstance(thing, types.CodeType):
+            make, arguments = self.dispatch_table[types.CodeType](thing)
+            return code_of_file, (thing.co_filename, make, arguments)
+        return super().reducer_override(thing)
+
     def _function_getnewargs(self, function: Any) -> Any:
         code, variables, *head, closure = super()._function_getnewargs(function)
         self.stand_ins[id(variables)] = function.__globals__
@@ -265,6 +272,11 @@ class Pickler(cloudpickle.Pickler):
     def sent(self) -> Sent:
         """Return the objects that were pickled, by their number."""
         return Sent(self.memo.copy(), self.stand_ins)
+
+
+def code_of_file(file: str, make: Callable[..., types.CodeType], arguments: tuple[Any, ...]) -> types.CodeType:
+    """Return the code that ``make(*arguments)`` gives, as that of a file."""
+    return make(*arguments).replace(co_filename=file)
 
 
 def dumps(value: Any) -> bytes:
