@@ -229,7 +229,7 @@ def test_one_process_keeps_its_loader_and_an_endless_one_ends_where_its_length_s
     loader = plain(Images(), shuffle=True)
     assert shared(loader, batch=8, rank=0, world_size=1) is loader and loading.adopted(loader, batch=8) is loader
     assert len(list(messages.batches_from(plain(Stream(), 5), 2))) == 5 - 2
-    assert extent(loader, 1).batch == 8 and extent(plain(Stream(), 5), 1)[:2] == (25, 5)
+    assert extent(loader, 1).batch == 8 and extent(plain(Stream(), 5), 1)[:2] == (N, 5)
     assert not loading.may_be_unshared(loader)
 
 

@@ -177,5 +177,6 @@ def extent(loader: Any, processes: int) -> Extent:
     size = size_of(loader)
     if size is None:
         return Extent()
-    images = min(len(loader.sampler), len(loader) * size) if batches is not None else len(loader) * size
+    drawn: Any = loader.dataset if isinstance(loader.dataset, IterableDataset) else loader.sampler  # a stream has none
+    images = min(len(drawn), len(loader) * size)
     return Extent(images * processes, size * processes, smallest_share(images, size, 1))
