@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -62,12 +64,12 @@ def test_modules_that_a_new_interpreter_lacks_travel_by_value(from_a_file: Any) 
         strange = handover.strangers()
         assert module in strange and made in strange and (shadowed is None or shadowed in strange)
         assert not {m.__name__ for m in strange} & {"torch", "numpy", "eyas", "pytest", "yaml"}
-        payload = handover.pack(SimpleNamespace(loss=module.Loss(), double=made.double), 2)
+        payload, _ = handover.pack(SimpleNamespace(loss=module.Loss(), double=made.double), 2)
     finally:
         del sys.modules["made_by_hand"]
     code = (
         "import sys; from pathlib import Path; from eyas.launch import handover\n"
-        "trainer = handover.unpack(Path(sys.argv[1]).read_bytes())\n"
+        "trainer, _ = handover.unpack(Path(sys.argv[1]).read_bytes())\n"
         "assert (trainer.loss(2), trainer.double(2)) == (6, 4)\n"
     )
     path = Path(module.__file__).with_name("payload")
@@ -83,9 +85,27 @@ def test_pickling_by_value_is_undone(from_a_file: Any) -> None:
     assert "another_from_a_file" not in cloudpickle.list_registry_pickle_by_value()
 
 
+def test_code_keeps_the_name_of_its_file_whatever_cloudpickle_makes_of_it() -> None:
+    script: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile("def fails(x):\n    return [1 / y for y in x]", "/home/me/script.py", "exec"), script)
+    file = io.BytesIO()
+    pickler = handover.Pickler(file)
+    make = pickler.dispatch_table[types.CodeType]
+
+    def nameless(code: types.CodeType) -> Any:
+        rebuild, arguments = make(code)
+        return rebuild, tuple("<dynamic-code>" if part == code.co_filename else part for part in arguments)
+
+    pickler.dispatch_table = {**pickler.dispatch_table, types.CodeType: nameless}
+    pickler.dump(script["fails"])
+    with pytest.raises(ZeroDivisionError) as caught:
+        pickle.loads(file.getvalue())([0])
+    assert {frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)[1:]} == {"/home/me/script.py"}
+
+
 def test_label_formats_that_the_script_registered_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMATS, "mine", lambda entry, root, names: None)
-    content = handover.pack(SimpleNamespace(), 2)
+    content, _ = handover.pack(SimpleNamespace(), 2)
     monkeypatch.delitem(FORMATS, "mine")
     handover.unpack(content)
     assert FORMATS["mine"]("labels.xyz", Path(), None) is None
@@ -100,7 +120,7 @@ def test_paths_arguments_and_our_importers_travel(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
     monkeypatch.setattr(sys, "path", [*sys.path, "/only/here"])
     monkeypatch.setattr(sys, "argv", ["script.py", "--fast"])
-    payload = handover.pack(SimpleNamespace(), 2)
+    payload, _ = handover.pack(SimpleNamespace(), 2)
     monkeypatch.setattr(sys, "meta_path", sys.meta_path[:-1])
     monkeypatch.setattr(sys, "path", sys.path[:-1])
     monkeypatch.setattr(sys, "argv", ["worker"])

@@ -292,6 +292,8 @@ def test_trap_11_a_class_of_a_script_survives_the_launch_of_two_processes(script
     assert (script.folder / "ran.txt").read_text() == "once\n"
     assert script.report["same_class"] and script.report["epochs"] == 2 and script.effects["processes"] == 2
     assert script.report["metrics"]["my/epoch"] in (0.0, 1.0), "what an override reports comes back"
+    assert script.report["calls"] == {"0": 1, "1": 1}, "what a callback counted in a global variable comes back"
+    assert script.report["trainer_metrics"] == script.report["metrics"]
     for rank in script.ranks:
         assert rank["batches"] == 4, "the closure counted every step of its process, once"
         assert rank["batch"] == 4, "half of the global batch"
@@ -322,7 +324,7 @@ def test_trap_11_closures_that_share_a_variable_share_it_in_every_process(tiny: 
     sent: Any = tiny.trainer()
     for event, function in zip(("on_train_batch_end", "on_train_end"), counter(), strict=True):
         sent.add_callback(event, function)
-    arrived = handover.unpack(handover.pack(sent, processes=2))
+    arrived = handover.unpack(handover.pack(sent, processes=2)[0])[0]
     (add,), (tell,) = (arrived.callbacks.functions[event] for event in ("on_train_batch_end", "on_train_end"))
     for function in (add, add, tell):
         function(arrived)

@@ -129,6 +129,8 @@ report = {
     "same_class": result.model_class is MyModel and type(model.model) is MyModel,
     "metrics": result.metrics,
     "files": sorted(path.name for path in result.best.parent.iterdir()),
+    "calls": dict(CALLS),  # of the main process, in this one
+    "trainer_metrics": model.trainer.metrics,
     "boxes": model.predict(IMAGE, conf=0.01, imgsz=64, device="cpu")[0].boxes.data.tolist(),
 }
 (FOLDER / "report.json").write_text(json.dumps(report))

@@ -151,7 +151,8 @@ def resolve_conflicts(anchor: Tensor, chosen: Tensor, overlap: Tensor, image: Te
     by_image = image[:, None].expand(t, a)
     most = overlap.new_zeros(b, a).scatter_reduce_(0, by_image, overlap, "amax")
     is_most = overlap == most[image]
-    closest = torch.full_like(owner, t).scatter_reduce_(0, by_image, torch.where(is_most, row, t), "amin")
+    # The last object where none is the closest: overlaps that are no numbers equal nothing.
+    closest = torch.full_like(owner, t - 1).scatter_reduce_(0, by_image, torch.where(is_most, row, t), "amin")
     return torch.where(first < owner, closest, owner)
 
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -26,8 +23,11 @@ from eyas.augment.letterbox import letterbox_into
 from eyas.augment.params import SampleParams, sample_params
 from eyas.augment.random import Purpose, generator
 from eyas.augment.settings import AugmentSettings
+from eyas.data.errors import SampleError
 from eyas.data.index import ImageIndex
+from eyas.data.numbered import Numbered, training_key
 from eyas.data.sampler import EvalKey, SampleKey
+from eyas.data.seeded import seeded
 from eyas.data.store import ImageStore
 
 Transform = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -39,18 +39,7 @@ Row = tuple[np.ndarray, np.ndarray]
 """cls (n,) and boxes (n, 4) normalised cxcywh of one finished image."""
 
 
-class SampleError(ValueError):
-    """One sample could not be made. The message names the image; `detail` holds the traceback of the cause."""
-
-    def __init__(self, message: str, detail: str = "") -> None:
-        super().__init__(message)
-        self.detail = detail
-
-    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
-        return SampleError, (str(self), self.detail)
-
-
-class TrainDataset:
+class TrainDataset(Numbered):
     """Augmented training samples.
 
     Args:
@@ -89,9 +78,7 @@ class TrainDataset:
         self._held: dict[
             int, np.ndarray
         ] = {}  # images of a window that goes on in the next batch; never changes a result
-
-    def __len__(self) -> int:
-        return len(self.index)
+        self._closed = torch.zeros((), dtype=torch.bool).share_memory_()  # for samples by number, seen by workers
 
     def effects(self) -> dict[str, object]:
         """Return what it does to images, by option."""
@@ -113,11 +100,18 @@ class TrainDataset:
             stretch=self.store.stretch,
         )
 
-    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
-        """A batch of one sample."""
-        return self.__getitems__([key])
+    def key_of(self, i: int) -> SampleKey:
+        """The key of image i for who knows no epoch; what it is augmented by, torch's random numbers decide."""
+        return training_key(i, len(self), mosaic_closed=bool(self._closed))
 
-    def __getitems__(self, keys: Sequence[SampleKey]) -> dict[str, Any]:
+    def close_mosaic(self, hyp: object = None) -> None:
+        """Give samples that are asked for by number without mosaic, mixup and cutmix from here on, in workers too.
+
+        Our own loader says so for each epoch (`EpochLoader.set_epoch`), and is not touched. ``hyp`` is not needed.
+        """
+        self._closed.fill_(True)
+
+    def make_batch(self, keys: Sequence[SampleKey]) -> dict[str, Any]:
         """One collated batch (see `eyas.types.Batch`); each source image is loaded once for all samples.
 
         Raises:
@@ -142,7 +136,7 @@ class TrainDataset:
 
         def load(index: int) -> np.ndarray:
             if index not in cache:
-                cache[index] = _load(self.index, self.store, index)
+                cache[index] = self.load_image(index)[0]
             return cache[index]
 
         render(params, placed.cut, load, out)
@@ -153,7 +147,7 @@ class TrainDataset:
 
     def _apply_transforms(self, key: SampleKey, out: np.ndarray, cls: np.ndarray, boxes: np.ndarray) -> Row:
         image, labels = out, cls.astype(np.int64)
-        with _seeded(generator(Purpose.TRANSFORMS, seed=self.seed, epoch=key.epoch, position=key.position)):
+        with seeded(generator(Purpose.TRANSFORMS, seed=self.seed, epoch=key.epoch, position=key.position)):
             for transform in self.transforms:
                 image, boxes, labels = _call_transform(transform, image, boxes, labels, self.index.path(key.index))
         if image is not out:
@@ -163,7 +157,7 @@ class TrainDataset:
         return labels[keep].astype(np.float32), boxes[keep]
 
 
-class EvalDataset:
+class EvalDataset(Numbered):
     """Letterboxed images in a fixed order, for validation.
 
     Args:
@@ -204,15 +198,15 @@ class EvalDataset:
             order = np.argsort(aspects, kind="stable")
             shapes = shared_rectangles(aspects[order], imgsz, stride, pad)
         self.batches = batches_of_one_shape(order, shapes, batch)
+        self._shapes = np.empty((len(order), 2), np.int64)
+        self._shapes[order] = np.array(shapes, np.int64).reshape(-1, 2)
 
-    def __len__(self) -> int:
-        return len(self.index)
+    def key_of(self, i: int) -> EvalKey:
+        """The key of image i, in the rectangle that it is evaluated in."""
+        height, width = self._shapes[i].tolist()
+        return EvalKey(i, (height, width))
 
-    def __getitem__(self, key: EvalKey) -> dict[str, Any]:
-        """A batch of one image."""
-        return self.__getitems__([key])
-
-    def __getitems__(self, keys: Sequence[EvalKey]) -> dict[str, Any]:
+    def make_batch(self, keys: Sequence[EvalKey]) -> dict[str, Any]:
         """One collated batch (see `eyas.types.Batch`); all keys carry the same shape.
 
         Raises:
@@ -224,7 +218,7 @@ class EvalDataset:
         originals = [(h, w) for h, w in self.index.shapes[own].tolist()]
         rows, ratio_pads = [], []
         for i, (index, (h, w)) in enumerate(zip(own, originals, strict=True)):
-            fit = letterbox_into(_load(self.index, self.store, index), images[i])
+            fit = letterbox_into(self.load_image(index)[0], images[i])
             cls, boxes = self.index.labels(index)
             scale = np.array((fit.width, fit.height, fit.width, fit.height), np.float64)
             boxes = (boxes * scale + (fit.left, fit.top, 0, 0)) / (width, height, width, height)
@@ -275,15 +269,6 @@ def _check_store(store: ImageStore, imgsz: int) -> None:
         )
 
 
-def _load(index: ImageIndex, store: ImageStore, i: int) -> np.ndarray:
-    try:
-        return store.load(i)
-    except (OSError, ValueError, cv2.error) as error:
-        path = index.path(i)
-        message = str(error) if path in str(error) else f"cannot load image {path}: {error}"
-        raise SampleError(message, traceback.format_exc()) from error
-
-
 def _new_images(count: int, shape: tuple[int, int]) -> tuple[torch.Tensor, np.ndarray]:
     """A uint8 image buffer as (B, 3, H, W) tensor and as (B, H, W, 3) array of the same memory.
 
@@ -319,23 +304,6 @@ def _collate(index: ImageIndex, own: list[int], images: torch.Tensor, rows: list
         "max_objects": max(counts),
         "im_file": [index.path(i) for i in own],
     }
-
-
-@contextmanager
-def _seeded(rng: np.random.Generator) -> Iterator[None]:
-    """Seed the global CPU generators that user transforms may draw from, and put them back afterwards."""
-    seeds = rng.integers(0, 2**32, size=3).tolist()
-    # Users draw from the legacy NumPy generator, so that is the one to seed.
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
-    random.seed(seeds[0])
-    np.random.seed(seeds[1])  # noqa: NPY002
-    torch.default_generator.manual_seed(seeds[2])
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
-        torch.default_generator.set_state(before[2])
 
 
 def _call_transform(

@@ -11,14 +11,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
-from eyas.data.dataset import EvalDataset, SampleError, TrainDataset
+from eyas.data.dataset import EvalDataset, TrainDataset
+from eyas.data.errors import SampleError
 from eyas.data.index import ImageIndex
+from eyas.data.numbered import MapStyle, Numbered, SamplesOf
 from eyas.data.sampler import EpochOrder, EvalBatchSampler, Order, TrainBatchSampler, choose_order
 from eyas.log import warn
 
@@ -30,6 +32,13 @@ from eyas.log import warn
 START_METHOD = "fork" if sys.platform.startswith("linux") else "spawn"
 SHARED_MEMORY = Path("/dev/shm")
 _LINGER = 5.0  # seconds in which a training process that told its own group to stop can save
+
+
+class BatchMaker(Protocol):
+    """A data set that makes whole batches from lists of keys."""
+
+    def __len__(self) -> int: ...
+    def make_batch(self, keys: Sequence[Any], /) -> dict[str, Any]: ...
 
 
 class EpochLoader:
@@ -47,17 +56,19 @@ class EpochLoader:
 
     def __init__(
         self,
-        dataset: TrainDataset | EvalDataset,
+        dataset: BatchMaker,
         sampler: TrainBatchSampler | EvalBatchSampler,
         *,
         workers: int,
         prefetch: int = 4,
         pin_memory: bool = False,
     ) -> None:
-        self.dataset, self.sampler, self.wanted = dataset, sampler, workers
+        # What people see is their own data set, not what makes batches of its samples.
+        self.dataset: Any = dataset.dataset if isinstance(dataset, SamplesOf) else dataset
+        self.sampler, self.wanted = sampler, workers
         self.workers = max(min(workers, len(sampler)), 0)
         self._loader: DataLoader[Any] | None = DataLoader(
-            _Guarded(dataset),  # type: ignore[arg-type]  # only __getitems__ is used
+            _Guarded(dataset),  # type: ignore[arg-type]  # it makes whole batches
             batch_sampler=sampler,
             collate_fn=_identity,
             num_workers=self.workers,
@@ -141,8 +152,32 @@ class EpochLoader:
         self.sampler.paused = False
 
 
+def batch_maker(dataset: Any, *, imgsz: int, seed: int, batch: int) -> TrainDataset | EvalDataset | SamplesOf:
+    """Return a data set as our loaders need it: ours as it is, any other that gives samples by number through them.
+
+    Args:
+        dataset: ours, or a map-style one of the user's; one of ours with a `__getitem__` of its own counts as such.
+        imgsz: px of a side of the images.
+        seed: seed of the run.
+        batch: images in a batch of evaluation.
+
+    Raises:
+        ValueError: it has no length, or gives nothing by number.
+    """
+    stock = isinstance(dataset, TrainDataset | EvalDataset) and type(dataset).__getitem__ is Numbered.__getitem__
+    if stock or isinstance(dataset, SamplesOf):
+        return dataset
+    # torch's iterable data sets have a __getitem__ too, which only raises.
+    if isinstance(dataset, IterableDataset) or not isinstance(dataset, MapStyle):
+        raise ValueError(
+            f"build_dataset() returned a {type(dataset).__name__}, which gives no samples by number: it needs "
+            "__len__() and __getitem__(i). For a stream, return a DataLoader of your own from get_dataloader()."
+        )
+    return SamplesOf(dataset, imgsz=imgsz, seed=seed, batch=batch)
+
+
 def build_train_loader(
-    dataset: TrainDataset,
+    dataset: TrainDataset | SamplesOf,
     *,
     batch: int,
     workers: int,
@@ -175,6 +210,11 @@ def build_train_loader(
     if sampler is not None:
         if not shuffle:
             raise ValueError(f"sampler={sampler!r} draws images at random and cannot keep their order; drop one.")
+        if not isinstance(dataset, TrainDataset):
+            raise ValueError(
+                f"sampler={sampler!r} needs the classes of every image, which {type(dataset.dataset).__name__} does "
+                "not tell; draw them in get_dataloader() with a sampler of your own."
+            )
         order = choose_order(sampler, dataset.index.image_classes(), threshold=threshold, seed=seed)
     batches = TrainBatchSampler(order, batch=batch, rank=rank, world_size=world_size)
     prefetch = _prefetch(4, workers, 3 * -(-batches.batch // world_size) * dataset.imgsz**2)
@@ -182,7 +222,7 @@ def build_train_loader(
 
 
 def build_eval_loader(
-    dataset: EvalDataset, *, workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+    dataset: EvalDataset | SamplesOf, *, workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False
 ) -> EpochLoader:
     """Loader of letterboxed batches, as `dataset.batches` lists them.
 
@@ -200,8 +240,9 @@ def build_eval_loader(
 
 
 def own_index(loader: object) -> ImageIndex | None:
-    """Return the images and labels behind a loader of ours; None for a user's, which need not tell them."""
-    return loader.dataset.index if isinstance(loader, EpochLoader) else None
+    """Return the images and labels of the data set of ours that a loader reads; None for any other."""
+    dataset = loader.dataset if isinstance(loader, EpochLoader | DataLoader) else None
+    return dataset.index if isinstance(dataset, Numbered) else None
 
 
 def default_workers(workers: int | None, device: torch.device) -> int:
@@ -227,7 +268,7 @@ class _Packed:
 class _Guarded:
     """Hands errors over as values. Raised in a worker, they would arrive as a traceback inside a message."""
 
-    def __init__(self, dataset: TrainDataset | EvalDataset) -> None:
+    def __init__(self, dataset: BatchMaker) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -235,7 +276,7 @@ class _Guarded:
 
     def __getitems__(self, keys: Sequence[Any]) -> _Packed:
         try:
-            return _Packed(self.dataset.__getitems__(keys), None)
+            return _Packed(self.dataset.make_batch(keys), None)
         except SampleError as error:
             return _Packed(None, SampleError(str(error), error.detail))
 

@@ -206,6 +206,21 @@ def rank_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, 
     return start + rank * count // world_size, start + (rank + 1) * count // world_size
 
 
+def share_of_batch(start: int, stop: int, rank: int, world_size: int) -> range:
+    """The positions of a global batch [start, stop) that one rank takes.
+
+    Of fewer images than ranks one is repeated, because every rank must take every step.
+    """
+    first, last = rank_share(start, stop, rank, world_size)
+    return range(first, last) if first < last else range(start, start + 1)
+
+
+def smallest_share(images: int, batch: int, world_size: int) -> int:
+    """Return the images in the smallest share of a batch that a rank takes in an epoch."""
+    last = images % batch or batch
+    return max(last // world_size, 1)
+
+
 class TrainBatchSampler:
     """Yields lists of `SampleKey`, one list for each batch of this rank.
 
@@ -241,6 +256,11 @@ class TrainBatchSampler:
         """Images in an epoch, over all ranks."""
         return self.order.n
 
+    @property
+    def smallest(self) -> int:
+        """Images in the smallest batch of an epoch, of any rank."""
+        return smallest_share(self.order.n, self.batch, self.world_size)
+
     def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:
         """Choose what the next `iter()` yields, see `EpochLoader.set_epoch`."""
         self.epoch, self.mosaic_closed, self.first_batch = epoch, mosaic_closed, first_batch
@@ -270,11 +290,7 @@ class TrainBatchSampler:
         return {"batch": max(self.batch, self.wanted)} | self.order.effects()
 
     def _positions(self, first: int) -> range:
-        start, stop = rank_share(first, min(first + self.batch, self.order.n), self.rank, self.world_size)
-        if start < stop:
-            return range(start, stop)
-        # A last batch with fewer images than ranks: this rank repeats one, because every rank must take every step.
-        return range(first, first + 1)
+        return share_of_batch(first, min(first + self.batch, self.order.n), self.rank, self.world_size)
 
 
 class EvalBatchSampler:
@@ -289,8 +305,9 @@ class EvalBatchSampler:
         self, batches: list[tuple[np.ndarray, tuple[int, int]]], *, rank: int = 0, world_size: int = 1
     ) -> None:
         start, stop = rank_share(0, len(batches), rank, world_size)
-        self.batches = batches[start:stop]
+        self.batches, self.world_size = batches[start:stop], world_size
         self.images = sum(len(indices) for indices, _ in batches)
+        self.smallest = min((len(indices) for indices, _ in batches), default=0)
         self.epoch, self.paused = 0, False
 
     def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:

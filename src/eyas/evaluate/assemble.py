@@ -23,6 +23,7 @@ from eyas.data.dataset import EvalDataset
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.index import ImageIndex, build_index
 from eyas.data.loader import EpochLoader, build_eval_loader, default_workers
+from eyas.data.numbered import SamplesOf
 from eyas.data.store import ImageStore
 from eyas.device import amp_dtype
 from eyas.evaluate.validator import DetectionValidator
@@ -76,7 +77,7 @@ def eval_dataset(index: ImageIndex, store: ImageStore, batch: int | None = None,
 
 
 def eval_loader(
-    options: TrainOptions, dataset: EvalDataset, device: torch.device, rank: int = 0, world_size: int = 1
+    options: TrainOptions, dataset: EvalDataset | SamplesOf, device: torch.device, rank: int = 0, world_size: int = 1
 ) -> EpochLoader:
     """Return the loader of evaluation batches for ``device``; each rank takes a run of whole ones."""
     return build_eval_loader(

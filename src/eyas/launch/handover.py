@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +26,14 @@ import cloudpickle  # type: ignore[import-untyped]  # has no stubs
 import torch
 
 from eyas.data.formats import FORMATS
+from eyas.files import write_atomic
+from eyas.launch.return_trip import Arrived, Sent
+from eyas.log import warn
 from eyas.models.catalog import register_detector, registered_detectors
 
 PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError, OSError)
+
+NAMED = 6  # of what stays behind
 
 # What gloo says when the process at the other end is gone; NCCL and the store have an exception class for it.
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo", "nccl")
@@ -41,7 +46,7 @@ def payload_file(folder: Path) -> Path:
 
 
 def result_file(folder: Path) -> Path:
-    """Where the main process leaves its result."""
+    """Where the main process leaves its result, and what it has changed in what it was sent."""
     return folder / "result.pkl"
 
 
@@ -56,15 +61,19 @@ def process_file(folder: Path, rank: int) -> Path:
 
 
 # -- there -------------------------------------------------------------------------------------------------------------
-def pack(trainer: Any, processes: int) -> bytes:
+def pack(trainer: Any, processes: int) -> tuple[bytes, Sent]:
     """Return a trainer that is not set up yet, what its imports need, and what was registered here, as bytes.
+
+    The second value knows the objects in it again, to take back what becomes of them.
 
     Raises:
         ValueError: something in it cannot be pickled; names what and where.
     """
     with by_value(strangers()):
         try:
-            body = dumps((registered_detectors(), dict(FORMATS), trainer))
+            file = io.BytesIO()
+            pickler = Pickler(file)
+            pickler.dump((registered_detectors(), dict(FORMATS), trainer))
         except PICKLING_ERRORS as error:
             raise ValueError(
                 f"this training cannot be sent to {processes} processes: {describe_culprit(trainer, error)} "
@@ -72,20 +81,25 @@ def pack(trainer: Any, processes: int) -> bytes:
                 "trainer, its callbacks and its model refer to."
             ) from error
     finders = [finder for finder in sys.meta_path if is_ours(finder)]
-    return pickle.dumps({"path": sys.path, "argv": sys.argv, "finders": cloudpickle.dumps(finders), "trainer": body})
+    around = {"path": sys.path, "argv": sys.argv, "finders": cloudpickle.dumps(finders)}
+    return pickle.dumps({**around, "trainer": file.getvalue()}), pickler.sent()
 
 
-def unpack(content: bytes) -> Any:
-    """Return the trainer, after this interpreter was made to find modules, detectors and label formats as the first."""
+def unpack(content: bytes) -> tuple[Any, Arrived]:
+    """Return the trainer, after this interpreter was made to find modules, detectors and label formats as the first.
+
+    The second value tells later what was changed in it.
+    """
     outer = pickle.loads(content)
     sys.path[:] = outer["path"]
     sys.argv[:] = outer["argv"]
     sys.meta_path[:0] = [finder for finder in pickle.loads(outer["finders"]) if finder not in sys.meta_path]
-    detectors, formats, trainer = pickle.loads(outer["trainer"])
+    unpickler = pickle.Unpickler(io.BytesIO(outer["trainer"]))
+    detectors, formats, trainer = unpickler.load()
     FORMATS.update(formats)
     for cls in detectors:
         register_detector(cls)
-    return trainer
+    return trainer, Arrived(unpickler.memo.copy(), trainer)
 
 
 def is_ours(finder: object) -> bool:
@@ -233,12 +247,36 @@ class Pickler(cloudpickle.Pickler):
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.cells: dict[int, types.CellType] = {}
+        self.stand_ins: dict[int, object] = {}  # id of what travels -> the variable, or the variables, it stands for
+
+    def reducer_override(self, thing: Any) -> Any:
+        """Let code keep the name of its file, which some versions of cloudpickle leave out: tracebacks show it."""
+        if isinstance(thing, types.CodeType):
+            make, arguments = self.dispatch_table[types.CodeType](thing)
+            return code_of_file, (thing.co_filename, make, arguments)
+        return super().reducer_override(thing)
 
     def _function_getnewargs(self, function: Any) -> Any:
-        *head, closure = super()._function_getnewargs(function)
+        code, variables, *head, closure = super()._function_getnewargs(function)
+        self.stand_ins[id(variables)] = function.__globals__
         if function.__closure__ is not None:
-            closure = tuple(self.cells.setdefault(id(cell), types.CellType()) for cell in function.__closure__)
-        return (*head, closure)
+            closure = tuple(self.stand_in(cell) for cell in function.__closure__)
+        return (code, variables, *head, closure)
+
+    def stand_in(self, cell: types.CellType) -> types.CellType:
+        """Return the variable that travels in place of one of a closure, always the same."""
+        travels = self.cells.setdefault(id(cell), types.CellType())
+        self.stand_ins[id(travels)] = cell
+        return travels
+
+    def sent(self) -> Sent:
+        """Return the objects that were pickled, by their number."""
+        return Sent(self.memo.copy(), self.stand_ins)
+
+
+def code_of_file(file: str, make: Callable[..., types.CodeType], arguments: tuple[Any, ...]) -> types.CodeType:
+    """Return the code that ``make(*arguments)`` gives, as that of a file."""
+    return make(*arguments).replace(co_filename=file)
 
 
 def dumps(value: Any) -> bytes:
@@ -246,6 +284,23 @@ def dumps(value: Any) -> bytes:
     file = io.BytesIO()
     Pickler(file).dump(value)
     return file.getvalue()
+
+
+def write_outcome(folder: Path, result: Any, arrived: Arrived) -> None:
+    """Leave the result, and what was changed in the trainer and around it."""
+    write_atomic(result_file(folder), pickle.dumps((dumps(result), arrived.changes())))
+
+
+def read_outcome(folder: Path, sent: Sent) -> Any:
+    """Return the result, after what the main process changed in the trainer and around it was changed here too."""
+    result, changes = pickle.loads(result_file(folder).read_bytes())
+    if left := sent.take_back(changes):
+        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+        warn(
+            f"left behind in the processes of the training: {', '.join(left[:NAMED])}{more}. Plain values, arrays and "
+            "tensors come back from the main one."
+        )
+    return pickle.loads(result)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import codecs
 import gc
 import logging
 import os
-import pickle
 import signal
 import site
 import sys
@@ -92,7 +91,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    payload = handover.pack(trainer, processes)
+    payload, sent = handover.pack(trainer, processes)
     since = 0.0 if trainer.args.resume else time.time()
     with TemporaryDirectory(prefix="eyas-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -114,7 +113,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
             raise_interrupted(folder, str(error), trainer.last, since)
         if interrupted := saved_interrupt(folder):
             raise interrupted
-        return pickle.loads(handover.result_file(folder).read_bytes())
+        return handover.read_outcome(folder, sent)
 
 
 def launch_config(folder: Path, processes: int, restarts: int, shown: bool) -> LaunchConfig:

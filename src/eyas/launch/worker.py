@@ -28,12 +28,12 @@ def main(folder: Path, parent: int) -> int:
 
     handover.process_file(folder, dist.rank()).write_text(str(os.getpid()))
     try:
-        trainer = handover.unpack(handover.payload_file(folder).read_bytes())
+        trainer, arrived = handover.unpack(handover.payload_file(folder).read_bytes())
         if dist.restarts():
             trainer.resume_here()
         result = trainer.run_here()
         if dist.is_main():
-            write_atomic(handover.result_file(folder), handover.dumps(result))
+            handover.write_outcome(folder, result, arrived)
     except BaseException as error:
         failure = handover.describe_failure(dist.rank(), error)
         write_atomic(handover.failure_file(folder, dist.restarts(), dist.rank()), pickle.dumps(failure))

@@ -10,13 +10,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
+from torch.utils.data import DataLoader
 
 from eyas import dist
 from eyas.config.folders import folder_effects
+from eyas.data.dataset import TrainDataset
+from eyas.data.numbered import data_sets
+from eyas.data.share import extent
 from eyas.device import step_seed
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import SCHEDULES
-from eyas.run.protocol import FollowsEpoch, Run
+from eyas.run.protocol import Run
 from eyas.run.told import Rounded, Tells, Words
 
 HALF = {torch.float16: "fp16", torch.bfloat16: "bf16", None: "fp32"}
@@ -33,16 +37,8 @@ def tellings(run: Run) -> list[Mapping[str, object]]:
 def tellers(run: Run) -> Iterator[object]:
     """Yield the parts of a run that may know of themselves; a user's own may be anything."""
     network = unwrap_model(run.model)
-    yield from (run.train_loader, *data_sets(run), network, getattr(network, "criterion", None))
+    yield from (run.train_loader, *data_sets(run.train_loader), network, getattr(network, "criterion", None))
     yield from (run.ema, run.validator, *run.callbacks.callbacks)
-
-
-def data_sets(run: Run) -> Iterator[object]:
-    """Yield the data sets behind the training loader, one inside the other."""
-    part = getattr(run.train_loader, "dataset", None)
-    while part is not None:
-        yield part
-        part = getattr(part, "dataset", None)
 
 
 # -- known as soon as the run is set up --------------------------------------------------------------------------------
@@ -100,7 +96,7 @@ def length(run: Run) -> Told:
         "warmup_epochs": steps_of(plan.warmup_batches, 1 / plan.batches),
         "nbs": steps_of(run.accumulate, images) if run.accumulate > 1 else Rounded(images, 0, 1.5 * images),
     }
-    if isinstance(run.train_loader, FollowsEpoch):
+    if any(isinstance(part, TrainDataset) for part in data_sets(run.train_loader)):
         told["close_mosaic"] = run.closing_epochs()
     return told
 
@@ -130,6 +126,11 @@ def curve(run: Run) -> Told:
     agrees = all(math.isclose(run.lf(x), schedule(x, last), rel_tol=1e-5, abs_tol=1e-9) for x in shares)
     name = run.plan.schedule if agrees else "another curve"
     return {"lrf": last, "schedule": name, "cos_lr": name == "cosine"}
+
+
+def workers(run: Run) -> Told:
+    """Processes that load for torch's own loader; ours tells it itself."""
+    return {"workers": run.train_loader.num_workers} if isinstance(run.train_loader, DataLoader) else {}
 
 
 def average(run: Run) -> Told:
@@ -162,13 +163,12 @@ def batch(run: Run) -> Told:
     as_drawn = side == run.size_of_step()
     words = Words(f"{side} px in step {run.step + 1}")
     told: Told = {"multi_scale": words if as_drawn else 0.0}
-    if not any(isinstance(part, Tells) for part in data_sets(run)):
+    if not any(isinstance(part, Tells) for part in data_sets(run.train_loader)):
         told["imgsz"] = words if as_drawn and run.args.multi_scale else side
     if not isinstance(run.train_loader, Tells):
-        size = getattr(run.train_loader, "batch_size", None)  # of torch's own loader, for one process or for all
-        whole = isinstance(size, int)  # else the batch looked at may be the last and smaller one of the epoch
-        count = size if isinstance(size, int) else count
-        told["batch"] = Rounded(count * processes, count, count * processes if whole else math.inf)
+        size = extent(run.train_loader, processes).batch
+        # Where a loader does not tell, the batch looked at may be the last and smaller one of the epoch.
+        told["batch"] = size or Rounded(count * processes, count, math.inf)
     return told
 
 
@@ -223,6 +223,6 @@ def spent(run: Run) -> Told:
 
 Part = Callable[[Run], Told]
 ALWAYS: tuple[Part, ...] = (
-    folder, place, layout, source, data, length, optimizer, curve, average, reports, files, seeds,
+    folder, place, layout, source, data, length, optimizer, curve, workers, average, reports, files, seeds,
 )  # fmt: skip
 TRAINED: tuple[Part, ...] = (batch, momentum, validations, checkpoints, spent)

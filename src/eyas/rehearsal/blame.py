@@ -9,7 +9,7 @@ import site
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeGuard
@@ -122,6 +122,24 @@ def attribute_lines(cls: type) -> dict[str, Place]:
                     if target.attr not in found or (found[target.attr][0] and not starts):
                         found[target.attr] = starts, line_at(file_of(one), target.lineno)
     return {name: place for name, (_, place) in found.items()}
+
+
+def stock_attributes(cls: type) -> set[str]:
+    """Return attributes that Eyas' own classes among the bases set on ``self``."""
+    files = {file_of(base) for base in cls.__mro__ if base.__module__.startswith("eyas.")}
+    return {t.attr for file in files if file for t in targets(parsed(file)) if is_attribute_of(t, "self")}
+
+
+def setting_line(name: str, files: Iterable[str]) -> Place | None:
+    """Return a line of the user's files that sets an attribute of this name on anything, or calls ``setattr``."""
+    for file in (file for file in files if is_users(file)):
+        for target in targets(parsed(file)):
+            if isinstance(target, ast.Attribute) and target.attr == name:
+                return line_at(file, target.lineno)
+        for node in ast.walk(parsed(file)):
+            if isinstance(node, ast.Call) and "setattr" in ast.unparse(node.func) and name in ast.unparse(node):
+                return line_at(file, node.lineno)
+    return None
 
 
 def trainer_lines(script: Path) -> dict[str, Place]:

@@ -57,10 +57,14 @@ def explain(straight: Snapshot, other: Snapshot) -> tuple[str, Place | None]:
         straight: of the run that was never interrupted.
         other: of the one that was killed, or resumed.
     """
-    for name, (text, place) in straight.values.items():
-        theirs = other.values.get(name)
-        if theirs is not None and theirs[0] != text:
-            return f"{name} was {text} when the second epoch began, and {theirs[0]} here. {NOT_SAVED}", place
+    for name in changed(straight, other):
+        (text, place), theirs = straight.values[name], other.values.get(name, ("nothing at all", None))
+        return f"{name} was {text} when the second epoch began, and {theirs[0]} here. {NOT_SAVED}", place
     for module, place in straight.drawn.items():
         return f"Something draws from the global numbers of {module}, which no checkpoint holds. {NOT_SEEDED}", place
     return "No value of your classes or globals tells why; look for state in files, closures or other modules.", None
+
+
+def changed(straight: Snapshot, other: Snapshot) -> list[str]:
+    """Return names of the values that the other run does not hold, or holds another of."""
+    return [name for name, (text, _) in straight.values.items() if other.values.get(name, ("", None))[0] != text]

@@ -177,12 +177,24 @@ def own_values(trainer: Run, script: Path) -> dict[str, Value]:
             text = plain_text(vars(owner).get(name, getattr(type(owner), name, None)))
             if text is not None:
                 found[f"{type(owner).__name__}.{name}"] = text, place
+    found |= {name: value for name, value in hung_on(trainer, script).items() if name not in found}
     main = vars(sys.modules["__main__"])
     for name, place in blame.global_lines(script).items():
         text = plain_text(main.get(name))
         if text is not None:
             found[f"the global variable {name}"] = text, place
     return found
+
+
+def hung_on(trainer: Run, script: Path) -> dict[str, Value]:
+    """Return what the user has set on the trainer, in whatever way, under a name that Eyas does not use."""
+    files = dict.fromkeys([str(script), *(blame.file_of(type(c)) for c in (trainer, *trainer.callbacks.callbacks))])
+    found: dict[str, Value] = {}
+    for name in vars(trainer).keys() - blame.stock_attributes(type(trainer)):
+        text, place = plain_text(vars(trainer)[name]), blame.setting_line(name, files)
+        if text is not None and place is not None:
+            found[f"{type(trainer).__name__}.{name}"] = text, place
+    return dict(sorted(found.items()))
 
 
 def plain_text(value: object) -> str | None:

@@ -18,7 +18,7 @@ from eyas.callbacks import Callback
 from eyas.config import TrainOptions, resolve
 from eyas.models import build_detector
 from eyas.rehearsal import blame
-from eyas.rehearsal.difference import Snapshot, explain
+from eyas.rehearsal.difference import Snapshot, changed, explain
 from eyas.rehearsal.observe import (
     OWN_FORWARD,
     CompareRanks,
@@ -279,9 +279,12 @@ class Resumed(Part):
     def outcomes(self) -> list[Outcome]:
         straight, resumed = (live_weights(self.task.weights(run)) for run in ("straight", "killed"))
         name, distance = farthest(straight, resumed)
+        before, after = (Snapshot.read(self.task.snapshot(run)) for run in ("straight", self.name))
         if distance == 0:
-            return [Outcome(self.stage, "ok", "the same weights as without the interruption, bit for bit")]
-        why, place = explain(*(Snapshot.read(self.task.snapshot(run)) for run in ("straight", self.name)))
+            lost = ", ".join(changed(before, after))
+            more = f"; lost by then, as no checkpoint holds it: {lost}" if lost else ""
+            return [Outcome(self.stage, "ok", f"the same weights as without the interruption, bit for bit{more}")]
+        why, place = explain(before, after)
         message = f"Resumed from last.pt, the run ends with other weights ({name} differs by {distance:.2g}). {why}"
         return [Outcome(self.stage, "FAILED", message=message, place=place)]
 

@@ -16,6 +16,8 @@ from eyas.config import TrainOptions
 from eyas.data.loader import own_index
 from eyas.log import warn
 from eyas.models import Detector, detector_class, model_table
+from eyas.nn.norms import norms
+from eyas.nn.unwrap import unwrap_model
 from eyas.prove.conflicts import ConflictError
 from eyas.run.tracking import TrainingDiverged
 
@@ -76,6 +78,30 @@ def warn_if_not_portable(model: nn.Module) -> None:
     if own_forward or own_layers:
         what = "layers that its table does not list" if own_layers else f"its own {own_forward[0]}()"
         warn(f"{cls.__name__} has {what}: open its checkpoints with YOLO(path, model_class={cls.__name__}).")
+
+
+def refuse_single_values(model: nn.Module, side: int | None, images: int | None) -> None:
+    """Stop if a layer of the model would have to normalise a single value, which has no spread.
+
+    Args:
+        model: to train.
+        side: of the smallest images of the run in px, None if that is not known.
+        images: in the smallest batch of an epoch in a process, None if that is not known.
+
+    Raises:
+        ValueError: one image of one cell comes to normalisation that is not synchronised over processes.
+    """
+    strides = getattr(unwrap_model(model), "stride", None)  # of a model of ours; a user's may have none
+    alone = any(not isinstance(layer, nn.SyncBatchNorm) for _, layer in norms(model))
+    if side is None or images != 1 or not isinstance(strides, Tensor) or not alone:
+        return
+    coarsest = int(strides.max())
+    if side < 2 * coarsest:
+        raise ValueError(
+            f"the smallest batch of an epoch is one image in a process, of {side} px at the least: a single cell of "
+            f"{coarsest} px, and batch normalisation cannot train on a single value. Choose a batch that leaves no "
+            f"single image at the end of an epoch, or imgsz={2 * coarsest} or more (without multi_scale)."
+        )
 
 
 def refuse_divergence(losses: Mapping[str, float], broken: list[str], epoch: int, rate: float, kept: str) -> None:

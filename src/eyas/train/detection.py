@@ -10,11 +10,12 @@ from torch.nn.functional import interpolate
 
 from eyas import dist
 from eyas.augment.letterbox import STRIDE, padded
-from eyas.augment.multiscale import batch_size_px
+from eyas.augment.multiscale import batch_size_px, smallest_px
 from eyas.augment.settings import ENDING, AugmentSettings
 from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.index import ImageIndex
-from eyas.data.loader import EpochLoader, build_train_loader, default_workers, own_index
+from eyas.data.loader import EpochLoader, batch_maker, build_train_loader, default_workers, own_index
+from eyas.data.numbered import SamplesOf
 from eyas.data.store import ImageStore
 from eyas.evaluate import assemble
 from eyas.evaluate.validator import DetectionValidator
@@ -137,7 +138,10 @@ class DetectionTrainer(BaseTrainer):
         return ImageStore(index, imgsz=self.imgsz(), cache=self.args.cache, stretch=self.stretch)
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> TrainDataset | EvalDataset:
-        """Return the data set of a split: augmented for ``"train"``, letterboxed for ``"val"``."""
+        """Return the data set of a split: augmented for ``"train"``, letterboxed for ``"val"``.
+
+        An override may return any data set that gives samples by number, see ``eyas.data.numbered.SamplesOf``.
+        """
         index = self.build_index(img_path, mode)
         store = self.image_store(index)
         if mode == "train":
@@ -155,11 +159,19 @@ class DetectionTrainer(BaseTrainer):
     def get_dataloader(
         self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train"
     ) -> EpochLoader:
-        """Return the loader of a split."""
+        """Return the loader of a split.
+
+        Args:
+            dataset_path: the entry of the split in the data description.
+            batch_size: images of a step over all processes.
+            rank: number of this process, which loads its share of every batch.
+            mode: ``"train"`` or ``"val"``.
+        """
         if mode not in ("train", "val"):
             raise ValueError(f"mode={mode!r} must be 'train' or 'val'.")
-        dataset = self.build_dataset(dataset_path, mode, batch_size)
-        if not isinstance(dataset, TrainDataset):
+        built = self.build_dataset(dataset_path, mode, batch_size)
+        dataset = batch_maker(built, imgsz=self.imgsz(), seed=self.args.seed, batch=batch_size)
+        if isinstance(dataset, EvalDataset) or (mode == "val" and isinstance(dataset, SamplesOf)):
             return assemble.eval_loader(self.args, dataset, self.device, rank, dist.world_size())
         return build_train_loader(
             dataset,
@@ -213,6 +225,10 @@ class DetectionTrainer(BaseTrainer):
     def size_of_step(self) -> int:
         """Side in pixels of this step's images: what (seed, epoch, step) draw under ``multi_scale``."""
         return batch_size_px(self.imgsz(), self.fitted("multi_scale"), STRIDE, self.args.seed, self.epoch, self.step)
+
+    def smallest_side(self) -> int:
+        """Side in pixels of the smallest images of the run."""
+        return smallest_px(self.imgsz(), self.fitted("multi_scale"), STRIDE) // STRIDE * STRIDE
 
     def rescale(self, images: torch.Tensor) -> torch.Tensor:
         """Resize (B, 3, H, W) to the size of this step; normalised boxes stay true."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from eyas.run.protocol import FollowsEpoch
+from torch.utils.data import DataLoader
+
+from eyas.data.dataset import TrainDataset
+from eyas.data.numbered import data_sets
+from eyas.run.protocol import FollowsEpoch, Loader
 from eyas.types import Batch, Progress
 
 
@@ -17,17 +21,34 @@ class FollowsProgress(Protocol):
     def set_progress(self, progress: Progress) -> None: ...
 
 
-def tell_loader(loader: Iterable[Batch], epoch: int, mosaic_closed: bool, first_batch: int) -> None:
-    """Send the epoch to our own loader; a user's plain loader has no such door and needs none."""
+@runtime_checkable
+class FollowsEpochs(Protocol):
+    """A sampler whose order changes with the epoch, as torch's ``DistributedSampler``."""
+
+    def set_epoch(self, epoch: int, /) -> None: ...
+
+
+def tell_loader(loader: Any, epoch: int, mosaic_closed: bool, first_batch: int) -> None:
+    """Send the epoch to our own loader, and to the samplers and data sets behind a user's that follow it."""
     if isinstance(loader, FollowsEpoch):
         loader.set_epoch(epoch, mosaic_closed=mosaic_closed, first_batch=first_batch)
+    elif isinstance(loader, DataLoader):
+        for sampler in (loader.sampler, loader.batch_sampler):
+            if isinstance(sampler, FollowsEpochs):
+                sampler.set_epoch(epoch)
+    for dataset in data_sets(loader):
+        if mosaic_closed and isinstance(dataset, TrainDataset):
+            dataset.close_mosaic()
 
 
-def batches_from(loader: Iterable[Batch], first_batch: int) -> Iterable[Batch]:
-    """Return the rest of an epoch; our own loader was told where to start, a user's plain one is run up to there."""
+def batches_from(loader: Loader, first_batch: int) -> Iterable[Batch]:
+    """Return the rest of an epoch; our own loader was told where to start, a user's is run up to there.
+
+    One that never ends is cut where its length says that an epoch does.
+    """
     if isinstance(loader, FollowsEpoch):
         return loader
-    return itertools.islice(loader, first_batch, None)
+    return itertools.islice(loader, first_batch, len(loader))
 
 
 def tell_criterion(criterion: object, progress: Progress) -> None:

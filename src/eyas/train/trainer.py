@@ -18,7 +18,7 @@ from eyas import dist
 from eyas.checkpoint import load_checkpoint, save_checkpoint, unbounded_buffers
 from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
-from eyas.data.loader import EpochLoader, shield_workers
+from eyas.data.loader import shield_workers
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
@@ -41,7 +41,7 @@ from eyas.recipes import YOLO26, Fitted, Recipe
 from eyas.report import pictures
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
-from eyas.train import checks, components, folder, messages, options, parallel, plan, setup, state
+from eyas.train import checks, components, folder, loading, messages, options, parallel, plan, setup, state
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
 from eyas.train.venue import venue
@@ -263,7 +263,9 @@ class BaseTrainer:
 
     def batches(self) -> Iterable[Batch]:
         """Return the batches of this epoch that are still to be trained on."""
-        return messages.batches_from(self.train_loader, self.start_step)
+        batches = messages.batches_from(self.train_loader, self.start_step)
+        first = self.epoch == self.start_epoch
+        return loading.watched(batches) if first and loading.may_be_unshared(self.train_loader) else batches
 
     def end_epoch_here(self, seconds: float) -> None:
         """Join what the processes have counted; ``seconds`` is how long this one trained."""
@@ -286,6 +288,7 @@ class BaseTrainer:
         self.compare_data()
         self.model = self.adjust("adjust_model", self.model)
         self.plan = self.make_plan()
+        checks.refuse_single_values(self.model, self.smallest_side(), loading.smallest_batch(self.train_loader))
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
         self.setup_criterion()
         self.setup_optimizer()
@@ -355,7 +358,9 @@ class BaseTrainer:
     def setup_loaders(self) -> None:
         """Build both loaders; only then, with data and model sound, is the run folder made."""
         self.batch_size = self.images_per_step()
-        self.train_loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
+        loader = self.get_dataloader(self.data["train"], self.batch_size, rank=dist.rank(), mode="train")
+        self.train_loader = loading.adopted(loader, batch=self.batch_size)
+        self.batch_size = loading.images_per_step(self.train_loader) or self.batch_size
         val_batch = batch_beside(self.batch_size)
         self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
         shield_workers(self.train_loader)
@@ -413,8 +418,7 @@ class BaseTrainer:
             typed = self.args.epochs if self.args.source("epochs") == "override" else None
             first = Plan.from_dict(stored["plan"])
             return plan.resumed_plan(first, typed or stored["epochs"], batches=len(self.train_loader))
-        ours = isinstance(self.train_loader, EpochLoader)
-        images = self.train_loader.images if ours else len(self.train_loader.dataset)
+        images = loading.images_per_epoch(self.train_loader, self.batch_size)
         return plan.make_plan(
             self.args,
             self.recipe,
@@ -445,6 +449,7 @@ class BaseTrainer:
         """Tell loader and criterion where the run stands; the only message against the flow of data."""
         if self.start_step == 0:  # a run resumed inside an epoch goes on counting
             self.meter = LossMeter()
+        loading.seed_loader(self.args.seed, self.epoch)
         messages.tell_loader(self.train_loader, self.epoch, self.augmentation_closed(), self.start_step)
         for model in (unwrap_model(self.model), *([self.ema.ema] if self.ema else [])):
             messages.tell_criterion(model.criterion, Progress(self.epoch, self.epochs))
@@ -462,6 +467,10 @@ class BaseTrainer:
     def closing_augmentation(self) -> list[str]:
         """Return names of the augmentation that the last part of the run goes without."""
         return []
+
+    def smallest_side(self) -> int | None:
+        """Return the side in pixels of the smallest images of the run; None if that is not known."""
+        return None
 
     def size_of_step(self) -> int | None:
         """Return the side in pixels that this step's images should have; None if that is not known."""

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from eyas.augment import AugmentSettings
-from eyas.data.dataset import EvalDataset, SampleError, TrainDataset
+from eyas.data.dataset import EvalDataset, TrainDataset
+from eyas.data.errors import SampleError
 from eyas.data.index import build_index
 from eyas.data.loader import START_METHOD, build_eval_loader, build_train_loader, shield_workers
 from eyas.data.sampler import SampleKey
@@ -200,7 +201,7 @@ def test_an_image_untouched_by_augmentation_keeps_its_pixels_and_boxes(index):
 def test_a_batch_without_any_box(index):
     background = [i for i in range(COUNT) if not len(index.labels(i)[0])]
     dataset = train_data(index, AugmentSettings(mosaic=0))
-    batch = dataset.__getitems__([SampleKey(0, p, i, (i,)) for p, i in enumerate(background)])
+    batch = dataset.make_batch([SampleKey(0, p, i, (i,)) for p, i in enumerate(background)])
     assert batch["cls"].shape == (0, 1) and batch["bboxes"].shape == (0, 4) and batch["batch_idx"].shape == (0,)
     assert batch["max_objects"] == 0 and len(batch["img"]) == len(background)
 
@@ -249,7 +250,7 @@ def test_transforms_come_last_and_in_order(index):
         assert torch.equal(255 - a["img"], b["img"]) and torch.equal(a["bboxes"], b["bboxes"])
     order = []
     transforms = [lambda *sample: order.append("first") or sample, lambda *sample: order.append("second") or sample]
-    train_data(index, transforms=transforms)[SampleKey(0, 0, 0, (0, 1))]
+    train_data(index, transforms=transforms).make_batch([SampleKey(0, 0, 0, (0, 1))])
     assert order == ["first", "second"]
 
 
@@ -261,7 +262,7 @@ def test_transforms_get_pixels_boxes_and_labels_and_may_change_them(index):
         return image, np.concatenate((boxes, [[-10, 0, 200, 30], [5, 5, 5, 9]])), np.append(labels, [2, 2])
 
     nothing = AugmentSettings(mosaic=0, translate=0, scale=0, fliplr=0, hsv_h=0, hsv_s=0, hsv_v=0)
-    batch = train_data(index, nothing, transforms=[half])[SampleKey(0, 0, 12, (12,))]
+    batch = train_data(index, nothing, transforms=[half]).make_batch([SampleKey(0, 0, 12, (12,))])
     assert seen["image"].shape == (IMGSZ, IMGSZ, 3) and np.array_equal(
         seen["image"], cv2.imread(index.path(12))[..., ::-1]
     )
@@ -294,7 +295,7 @@ def test_random_transforms_do_not_depend_on_workers(index):
 def test_a_wrong_transform_is_named_with_the_image(index, result, message):
     dataset = train_data(index, AugmentSettings(mosaic=0), transforms=[result])
     with pytest.raises(SampleError, match=message) as caught:
-        dataset[SampleKey(0, 0, 14, (14,))]
+        dataset.make_batch([SampleKey(0, 0, 14, (14,))])
     assert "lambda" in str(caught.value) and index.path(14) in str(caught.value)
 
 
@@ -520,7 +521,7 @@ def test_each_sample_draws_its_own_numbers_from_every_generator(index):
     data = train_data(index, transforms=[draw])
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     for position in (0, 1, 2, 0):
-        data[SampleKey(0, position, 3, (3, 4))]
+        data.make_batch([SampleKey(0, position, 3, (3, 4))])
     assert drawn[0] == drawn[3] and all(len(set(column[:3])) == 3 for column in zip(*drawn, strict=True))
     assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])

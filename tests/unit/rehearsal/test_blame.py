@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from eyas.rehearsal import blame
+from eyas.train import DetectionTrainer
 
 SOURCE = """
 import random
@@ -98,3 +99,13 @@ def test_a_draw_from_global_random_numbers_is_found(module: ModuleType) -> None:
     place = blame.random_call(script, "random")
     assert place is not None and place.code == "total += random.random()"
     assert blame.random_call(script, "numpy.random") is None
+
+
+def test_what_the_user_sets_on_a_trainer_is_told_from_what_eyas_sets(module: ModuleType) -> None:
+    class Mine(DetectionTrainer): ...
+
+    stock = blame.stock_attributes(Mine)
+    assert {"epoch", "best_fitness", "started", "fits"} <= stock and "own_number" not in stock
+    place = blame.setting_line("own_number", [str(module.__file__)])
+    assert place is not None and place.code == "trainer.own_number = self.count"
+    assert blame.setting_line("epoch", [str(module.__file__), str(blame.__file__)]) is None

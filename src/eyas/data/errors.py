@@ -1,0 +1,14 @@
+"""What went wrong with one sample."""
+
+from __future__ import annotations
+
+
+class SampleError(ValueError):
+    """One sample could not be made. The message names the image; `detail` holds the traceback of the cause."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
+        return SampleError, (str(self), self.detail)
