@@ -12,6 +12,7 @@ from eyas.callbacks import Callback, CallbackList
 from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.config import TrainOptions, resolve
 from eyas.data.dataset import Transform
+from eyas.data.depth import White
 from eyas.device import select_device
 from eyas.evaluate import assemble
 from eyas.evaluate.predictor import Predictor
@@ -31,7 +32,8 @@ from eyas.train.setup import given_weights, model_source
 from eyas.train.venue import venue
 
 # What a trained model remembers as defaults for val() and predict().
-REMEMBERED = ("imgsz", "data", "single_cls")
+REMEMBERED = ("imgsz", "single_cls")
+REMEMBERED_DATA = ("data", "ids_start", "val_fraction")
 
 
 class YOLO:
@@ -185,7 +187,7 @@ class YOLO:
         Returns:
             Metrics: ``.box.map50``, ``.box.map``, ``.box.ap``, ``.results_dict``, ``.summary()`` ...
         """
-        return self.run_val(resolve(recipe=self.remembered("val"), call={"model": self.name, **options}, command="val"))
+        return self.run_val(self.val_options({"model": self.name, **options}))
 
     def run_val(self, options: TrainOptions) -> DetMetrics:
         """Measure the model under resolved options."""
@@ -195,8 +197,8 @@ class YOLO:
             raise ValueError("no data was given, and the model does not remember any; for example data=my.yaml.")
         device = select_device(options.device)
         save_dir = venue().folder(options, default_name="val")
-        data = assemble.described_data(options.data, (options.split,), single_cls=options.single_cls)
-        with assemble.split_loader(options, data, device, stretch=self.model.stretch) as loader:
+        data = assemble.described_data(options, (options.split,))
+        with assemble.split_loader(options, data, device, stretch=self.model.stretch, white=self.white) as loader:
             loader.dataset.index.report.print_table()
             quiet = assemble.build_validator(options, loader, names=data["names"], save_dir=save_dir, device=device)
             validator = assemble.with_report(options, quiet)
@@ -230,13 +232,27 @@ class YOLO:
             imgsz=options.imgsz,
             classes=options.classes,
             device=select_device(options.device),
+            white=self.white,
             **assemble.thresholds(options),
         )
+
+    @property
+    def white(self) -> White | None:
+        """What was white in the images of more than 8 bits that the model was trained on."""
+        return White.from_dict(self.ckpt["white"]) if "white" in self.ckpt else None
+
+    def val_options(self, call: Mapping[str, Any]) -> TrainOptions:
+        """Resolve the options of a ``val``; what is remembered of the training's data is for that data alone."""
+        found = resolve(recipe=self.remembered("val"), call=call, command="val")
+        if not found.is_typed("data"):
+            return found
+        kept = {name: value for name, value in self.remembered("val").items() if name not in REMEMBERED_DATA}
+        return resolve(recipe=kept, call=call, command="val")
 
     def remembered(self, command: str) -> dict[str, Any]:
         """Defaults that the checkpoint carries: input size of its training, for ``val`` also data and batch."""
         stored = self.ckpt.get("train_args", {})
-        names = [n for n in REMEMBERED if n != "data" or command == "val"]
+        names = (*REMEMBERED, *REMEMBERED_DATA) if command == "val" else REMEMBERED
         found = {name: stored[name] for name in names if stored.get(name) is not None}
         # In the same batches as in training, because kernels round otherwise in others.
         return found | ({"batch": self.ckpt["val_batch"]} if command == "val" and "val_batch" in self.ckpt else {})
@@ -266,7 +282,7 @@ class YOLO:
         chosen = find_target(target)
         given = {"model": self.name, "imgsz": imgsz, "data": data, "device": "cpu", "workers": 0}
         call = {name: value for name, value in given.items() if value is not None}
-        options = venue().val_options(resolve(recipe=self.remembered("val"), call=call, command="val"))
+        options = venue().val_options(self.val_options(call))
         path = Path(self.ckpt_path or Path(self.name).name).with_suffix(chosen.suffix)
         if self.ckpt_path and path == Path(self.ckpt_path):
             raise ValueError(f"a file of suffix {chosen.suffix!r} would take the place of {path}; choose another.")
@@ -278,7 +294,9 @@ class YOLO:
         if options.data is None:
             raise ValueError("there is no data to verify on; give data=my.yaml, or verify=False.")
         device, stretch = select_device(options.device), self.model.stretch
-        with assemble.square_validator(options, device, stretch=stretch, images=VERIFIED_IMAGES) as validator:
+        with assemble.square_validator(
+            options, device, stretch=stretch, images=VERIFIED_IMAGES, white=self.white
+        ) as validator:
             return write(validator=validator)
 
     # -- the rest ------------------------------------------------------------------------------------------------------

@@ -36,6 +36,10 @@ class DatasetReport:
         instances: {class name: boxes}.
         problems: the first `MAX_ROWS` problems.
         counts: {kind: number of problems}, exact.
+        unused: {reason: number} of files among images and labels that are neither.
+        choices: how files were read, where that had to be decided: `label_ids` (what label files call each class),
+            `val_fraction` (share of the training images that is held out), `white` (by kind of values beyond 8 bits).
+        notes: the same in sentences.
     """
 
     split: str = "train"
@@ -45,6 +49,9 @@ class DatasetReport:
     instances: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    unused: dict[str, int] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, problems: Iterable[Problem]) -> None:
         """Record problems, keeping at most `MAX_ROWS` rows."""
@@ -60,6 +67,9 @@ class DatasetReport:
             "background": self.background,
             "boxes": self.boxes,
             "instances": self.instances,
+            "unused_files": self.unused,
+            "choices": self.choices,
+            "notes": self.notes,
             "problem_counts": dict(self.counts),
             "problems": [problem._asdict() for problem in self.problems],
             "problems_not_listed": sum(self.counts.values()) - len(self.problems),
@@ -67,7 +77,7 @@ class DatasetReport:
 
     @classmethod
     def from_dict(cls, split: str, values: dict[str, Any]) -> DatasetReport:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`; `unused`, `choices` and `notes` are of the moment and told anew."""
         return cls(
             split=split,
             images=values["images"],
@@ -85,6 +95,9 @@ class DatasetReport:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.counts.most_common())
             total = sum(self.counts.values())
             text += f", {total:,} problem{'s' if total > 1 else ''} ({kinds})"
+        if self.unused:
+            files = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.unused.items()))
+            text += f", {sum(self.unused.values()):,} files not used ({files})"
         return text
 
     def lines(self, limit: int = 20) -> list[str]:
@@ -101,6 +114,8 @@ class DatasetReport:
         from eyas.log import LOGGER, print_table
 
         LOGGER.info(self.summary())
+        for note in self.notes:
+            LOGGER.info("%s: %s.", self.split, note)
         if not self.counts:
             return
         rows: list[list[object]] = [[row.file, row.line or "", row.kind, row.message] for row in self.problems[:limit]]

@@ -19,7 +19,7 @@ from eyas.data import image_header as ih
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.files import list_images
 from eyas.data.formats import yolo as yl
-from eyas.data.formats.yolo import label_path
+from eyas.data.formats.yolo import TextRules, label_path
 from eyas.data.index import MISSING_IMAGE, ImageIndex, build_index
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
@@ -491,7 +491,7 @@ def test_bccd_as_shipped_is_clean(tmp_path: Path) -> None:
 def test_keypoints_are_read_anew(data: Path) -> None:
     """A row of two points with three values each has as many numbers as a polygon of five corners."""
     (data / "labels/train/2.txt").write_text("0 0.5 0.5 0.2 0.2 0.1 0.1 1 0.9 0.9 1\n")
-    polygon, pose = build(data), build(data, keypoints=(2, 3))
+    polygon, pose = build(data), build(data, rules=TextRules(keypoints=(2, 3)))
     assert polygon.report.boxes == pose.report.boxes == 13
     assert polygon.fingerprint != pose.fingerprint and polygon.cache_key != pose.cache_key
     np.testing.assert_allclose(pose.labels(2)[1], [[0.5, 0.5, 0.2, 0.2]])
