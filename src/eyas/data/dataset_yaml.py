@@ -232,7 +232,7 @@ def _missing_split(content: Mapping[str, Any], split: str, where: str) -> str:
     known = (*SPLITS, "names", "nc", "path", "ids_start", "value_range")
     near = nearest(split, [key for key in map(str, content) if key not in known])
     others = (
-        " Without such images: `val: 0.1` (or val_fraction=0.1) holds out a tenth of the training images, and val=false "
+        " Without such images: `val: 0.1` (or val_fraction=0.1) holds out a tenth of the training images; val=false "
         "trains without validation."
         if split == "val" and content.get("train") and not near
         else ""

@@ -84,18 +84,21 @@ def to_bytes(image: np.ndarray, white: float) -> np.ndarray:
     return np.clip(image.astype(np.float64) * factor + rounding, 0, 255).astype(np.uint8)
 
 
-def describe(white: White, depths: np.ndarray, peaks: np.ndarray) -> list[str]:
-    """A sentence for each kind of images beyond 8 bits: how many, what is white, how many that suits badly."""
-    lines = []
-    for depth, what in ((WHOLE, "images of more than 8 bits"), (REAL, "images of floats")):
+def describe(white: White, depths: np.ndarray, peaks: np.ndarray) -> tuple[list[str], list[str]]:
+    """What is white in each kind of images beyond 8 bits, and how many images that suits badly."""
+    notes, doubts = [], []
+    for depth, what in ((WHOLE, "of more than 8 bits"), (REAL, "of floats")):
         values, top = peaks[depths == depth], white.of(depth)
         if not len(values) or top is None:
             continue
-        faint, beyond = int((values < top * _FAINT).sum()), int((values > top * (1 + _TOLERANCE)).sum())
-        lines.append(
-            f"{len(values):,} {what}, values up to {values.max():.6g}: {top:.6g} is white"
-            + (f"; {faint:,} stay below an eighth of it, nearly black" if faint else "")
-            + (f"; {beyond:,} go beyond it and are cut" if beyond else "")
-            + " (another white: value_range in the data YAML)"
-        )
-    return lines
+        notes.append(f"{len(values):,} images {what}, with values up to {values.max():.6g}: {top:.6g} is white")
+        faint, beyond = values[values < top * _FAINT], int((values > top * (1 + _TOLERANCE)).sum())
+        if len(faint):
+            other = white_above(float(faint.max()), depth)
+            doubts.append(
+                f"{len(faint):,} of the images {what} stay below an eighth of white, {top:.6g}, and are nearly black; if "
+                f"white is less, say so in the data YAML, such as value_range: {other:g}"
+            )
+        if beyond:
+            doubts.append(f"{beyond:,} of the images {what} go beyond white, {top:.6g}, and are cut there")
+    return notes, doubts

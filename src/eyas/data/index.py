@@ -14,6 +14,7 @@ import json
 import os
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -39,7 +40,7 @@ from eyas.log import LOGGER
 CACHE_VERSION = 2  # raise it when the meaning of the arrays or of a rule changes
 MISSING_IMAGE = "missing image"
 NO_PICTURE = "no picture in such values"
-NO_USABLE_ROW = "image left out, no usable label row"
+NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
 _CHUNK = 256  # images per task of the pool
 _CONTENT = ("shapes", "orientations", "label_offsets", "cls", "boxes")
@@ -166,6 +167,7 @@ class _Chunk(NamedTuple):
     cls: np.ndarray
     boxes: np.ndarray
     problems: list[Problem]
+    left_out: Counter[str]  # images by the reason
     unknown: set[int]  # ids of rows that were dropped for them
 
 
@@ -243,7 +245,7 @@ def _tell_choices(index: ImageIndex, settings: Mapping[str, Any], rules: TextRul
     report, share = index.report, settings["val_fraction"]
     report.choices = {"label_ids": list(rules.ids) if rules.ids else None, "val_fraction": share}
     report.choices["white"] = index.white.to_dict()
-    report.notes = describe(index.white, index.depths, index.peaks)
+    report.notes, report.doubts = describe(index.white, index.depths, index.peaks)
     if rules.ids and rules.ids != tuple(range(len(rules.ids))):
         report.notes.append(f"{listed(rules.ids)} in label files stand for the classes 0 to {len(rules.ids) - 1}")
     if share is not None:
@@ -343,6 +345,7 @@ def _scan(found: _Found, key: str, workers: int | None) -> ImageIndex:
     report = DatasetReport(split=split)
     for chunk in chunks:
         report.add(chunk.problems)
+        report.left_out += chunk.left_out
     report.add(found.source.problems())
     arrays = _assemble(chunks, [path for path, _ in found.images])
     cls = arrays["cls"]
@@ -367,26 +370,31 @@ def _scan_chunk(found: _Found, task: Iterable[int]) -> _Chunk:
     rows: list[Labels] = []
     problems: list[Problem] = []
     unknown: set[int] = set()
+    left_out: Counter[str] = Counter()
     for i in task:
         image, image_stat = found.images[i]
         if image_stat == ABSENT:
             hint = "; written with backslashes, as on Windows" if "\\" in image else ""
             problems.append(Problem(image, 0, MISSING_IMAGE, f"listed but not there{hint}"))
+            left_out[MISSING_IMAGE] += 1
             continue
         header, trouble = read_header(image)
         if trouble:
             problems.append(Problem(image, 0, *trouble))
         if header is None:
+            assert trouble is not None
+            left_out[trouble.kind] += 1
             continue
         peak = _peak(image, header)
         if isinstance(peak, str):
             problems.append(Problem(image, 0, NO_PICTURE, peak))
+            left_out[NO_PICTURE] += 1
             continue
         labels = source.labels(image, found.label_stats[i], header)
         problems += [Problem(source.label_file(image), *problem[:3]) for problem in labels.problems]
         unknown |= {problem.unknown for problem in labels.problems if problem.unknown is not None}
         if labels.problems and not len(labels.cls):
-            problems.append(Problem(image, 0, NO_USABLE_ROW, "all rows of its label file were dropped"))
+            left_out[NO_USABLE_ROW] += 1
             continue
         kept.append(i)
         headers.append(header)
@@ -400,6 +408,7 @@ def _scan_chunk(found: _Found, task: Iterable[int]) -> _Chunk:
         np.concatenate([np.zeros(0, np.float32), *(labels.cls for labels in rows)], dtype=np.float32),
         np.concatenate([np.zeros((0, 4), np.float32), *(labels.boxes for labels in rows)], dtype=np.float32),
         problems,
+        left_out,
         unknown,
     )
 

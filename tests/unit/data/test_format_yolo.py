@@ -106,12 +106,12 @@ def test_rows_that_differ_only_in_class_are_duplicates_for_a_single_class() -> N
 
 def test_pose_rows_are_cut_to_the_box() -> None:
     data = b"1 0.5 0.5 0.25 0.125 " + b" ".join([b"9.9"] * 6) + b"\n"
-    assert rows(data, keypoints=(3, 2)) == rows(GOOD)
+    assert rows(data, rules=yl.TextRules(keypoints=(3, 2))) == rows(GOOD)
 
 
 def test_polygons_of_a_pose_set_stay_polygons() -> None:
     polygon = b"1 0.4 0.45 0.6 0.5 0.375 0.4375 0.625 0.5625\n"
-    np.testing.assert_allclose(rows(polygon, keypoints=(3, 2)), rows(GOOD), atol=1e-6)
+    np.testing.assert_allclose(rows(polygon, rules=yl.TextRules(keypoints=(3, 2))), rows(GOOD), atol=1e-6)
 
 
 def test_polygons_and_boxes_share_a_file() -> None:
@@ -173,8 +173,8 @@ def test_fast_and_slow_path_agree(lines: list[str]) -> None:
     data = "\n".join(lines).encode()
     if not data.strip():
         return
-    slow = yl._parse_rows(data, 3, False, None)
-    fast = yl._parse_clean(data, 3, False)
+    slow = yl._parse_rows(data, yl.ClassIds(3, None, False), None)
+    fast = yl._parse_clean(data, yl.ClassIds(3, None, False))
     if fast is None:
         return
     assert slow.problems == []
@@ -184,5 +184,5 @@ def test_fast_and_slow_path_agree(lines: list[str]) -> None:
 
 def test_clean_files_take_the_fast_path() -> None:
     data = b"".join(b"%d 0.%03d 0.5 0.25 0.125\r\n" % (i % 3, i) for i in range(500))
-    assert yl._parse_clean(data, 3, False) is not None
+    assert yl._parse_clean(data, yl.ClassIds(3, None, False)) is not None
     assert len(rows(data)) == 500

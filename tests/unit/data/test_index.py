@@ -20,7 +20,7 @@ from eyas.data.dataset_yaml import check_dataset
 from eyas.data.files import list_images
 from eyas.data.formats import yolo as yl
 from eyas.data.formats.yolo import TextRules, label_path
-from eyas.data.index import MISSING_IMAGE, ImageIndex, build_index
+from eyas.data.index import MISSING_IMAGE, NO_USABLE_ROW, ImageIndex, build_index
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
 BCCD = Path(__file__).parents[3].parent / "shared" / "data" / "bccd"
@@ -212,11 +212,14 @@ def test_images_that_are_no_images_are_dropped_and_reported(data: Path) -> None:
     (folder / "e_small.png").write_bytes(cv2.imencode(".png", picture(9, 40))[1].tobytes())
     (folder / "f_head.jpg").write_bytes(whole[:20])
     Image.fromarray(picture()).save(folder / "g.gif")
-    (folder / "g.gif").rename(folder / "g_gif.jpg")
+    Image.fromarray(picture()).save(folder / "g.pcx")
+    (folder / "g.pcx").rename(folder / "g_pcx.jpg")
+    (folder / "notes.ini").write_text("nothing to see")
+    shutil.copy(folder / "0.jpg", folder / "0.jpg_large")
     (folder / "h_folder.jpg").mkdir()
     (folder / "._hidden.jpg").write_bytes(b"mac")
     index = build(data)
-    assert len(index) == 6
+    assert len(index) == 7
     found = {Path(p.file).name: p.kind for p in index.report.problems}
     assert found == {
         "a_text.jpg": ih.NOT_AN_IMAGE,
@@ -225,7 +228,13 @@ def test_images_that_are_no_images_are_dropped_and_reported(data: Path) -> None:
         "d_half.png": ih.TRUNCATED,
         "e_small.png": ih.TOO_SMALL,
         "f_head.jpg": ih.NOT_AN_IMAGE,
-        "g_gif.jpg": ih.UNSUPPORTED,
+        "g_pcx.jpg": ih.UNSUPPORTED,
+    }
+    assert index.report.left_out == {ih.NOT_AN_IMAGE: 3, ih.TRUNCATED: 2, ih.TOO_SMALL: 1, ih.UNSUPPORTED: 1}
+    assert index.report.unused == {
+        "hidden file": 1,
+        "not an image (.ini)": 1,
+        "image under another suffix (.jpg_large)": 1,
     }
     assert any("<html>" in p.message for p in index.report.problems)
 
@@ -280,7 +289,8 @@ def test_training_set_without_a_box_is_an_error_with_the_first_problems(data: Pa
     with pytest.raises(ValueError, match="have no box") as error:
         build(data)
     assert "1.txt:1: bad column count" in str(error.value)
-    assert build(data, split="val").report.background == 6
+    val = build(data, split="val").report
+    assert (val.images, val.background, val.left_out) == (1, 1, {NO_USABLE_ROW: 5})
 
 
 def test_training_set_without_label_files_is_an_error_that_names_the_place(data: Path) -> None:
@@ -399,7 +409,8 @@ def test_report_file(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads((data / "dataset_report.json").read_text())["splits"]
     assert set(content) == {"train", "val"}
     train = content["train"]
-    assert (train["images"], train["background"], train["boxes"]) == (6, 3, 12)
+    assert (train["images"], train["background"], train["boxes"]) == (5, 2, 12)
+    assert train["images_left_out"] == {NO_USABLE_ROW: 1}
     assert train["problem_counts"] == {yl.CLASS_OUT_OF_RANGE: 1}
     assert train["problems"][0]["line"] == 1
     assert train["problems_not_listed"] == 0
