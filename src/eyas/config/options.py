@@ -739,8 +739,8 @@ class TrainOptions(BaseModel):
     # ---- validation
     val: bool = _validation(
         True,
-        "Validate during training; the last epoch is always validated. False also trains on data without a `val` split, "
-        "and then measures nothing.",
+        "Validate during training; the last epoch is always validated. False also trains on data without a `val` "
+        "split, and then measures nothing.",
         resumable=True,
         told_by=Teller.LOOP,
         needs="validation_due",

@@ -96,8 +96,8 @@ def describe(white: White, depths: np.ndarray, peaks: np.ndarray) -> tuple[list[
         if len(faint):
             other = white_above(float(faint.max()), depth)
             doubts.append(
-                f"{len(faint):,} of the images {what} stay below an eighth of white, {top:.6g}, and are nearly black; if "
-                f"white is less, say so in the data YAML, such as value_range: {other:g}"
+                f"{len(faint):,} of the images {what} stay below an eighth of white, {top:.6g}, and are nearly black; "
+                f"if white is less, say so in the data YAML, such as value_range: {other:g}"
             )
         if beyond:
             doubts.append(f"{beyond:,} of the images {what} go beyond white, {top:.6g}, and are cut there")

@@ -88,7 +88,7 @@ def described_data(options: TrainOptions) -> dict[str, Any]:
 
 def split_index(data: Mapping[str, Any], options: TrainOptions, split: str) -> ImageIndex:
     """Return images and labels of a split, of a random part of a large one."""
-    named = data | {"names": {0: "item"}} if options.single_cls else data
+    named = {**data, "names": {0: "item"}} if options.single_cls else data
     return assemble.split_index(options, named, data[split], split, fraction=LOOK_AT)
 
 

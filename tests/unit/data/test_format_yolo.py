@@ -182,6 +182,31 @@ def test_fast_and_slow_path_agree(lines: list[str]) -> None:
     np.testing.assert_array_equal(fast.boxes, slow.boxes)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.floats(0.1, 0.9)), min_size=1, max_size=8),
+    st.sets(st.integers(0, 12), min_size=1),
+    st.sampled_from([" ", ",broken "]),
+)
+@settings(max_examples=200, deadline=None)
+def test_ids_of_files_become_classes_on_both_paths(found: list[tuple[int, float]], ids: set[int], space: str) -> None:
+    """A row that is not clean sends the whole file down the slow path."""
+    order = sorted(ids)
+    lines = [f"{i} {x} 0.5 0.1 0.1" for i, x in dict.fromkeys(found)]
+    data = "\n".join([*lines, f"0{space}0.5 0.5 0.1 0.1" if space != " " else ""]).encode()
+    labels = yl.parse_labels(data, num_classes=len(order), rules=yl.TextRules(ids=tuple(order)))
+    known = [order.index(i) for i, _ in dict.fromkeys(found) if i in ids]
+    assert labels.cls.tolist() == known
+    unknown = [p.unknown for p in labels.problems if p.kind == yl.CLASS_OUT_OF_RANGE]
+    assert unknown == [i for i, _ in dict.fromkeys(found) if i not in ids]
+
+
+def test_ids_that_are_none_are_told_with_those_that_are() -> None:
+    labels = yl.parse_labels(b"3 0.5 0.5 0.1 0.1\n", num_classes=3, rules=yl.TextRules(ids=(1, 2, 4)))
+    assert "class 3; the data set has class ids 1, 2, 4" in labels.problems[0].message
+    single = yl.parse_labels(b"3 0.5 0.5 0.1 0.1\n", num_classes=1, single_cls=True, rules=yl.TextRules(ids=(1, 2, 4)))
+    assert single.cls.tolist() == [0]
+
+
 def test_clean_files_take_the_fast_path() -> None:
     data = b"".join(b"%d 0.%03d 0.5 0.25 0.125\r\n" % (i % 3, i) for i in range(500))
     assert yl._parse_clean(data, yl.ClassIds(3, None, False)) is not None
