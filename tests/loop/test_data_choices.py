@@ -78,12 +78,12 @@ def test_who_waits_for_a_validation_that_there_is_not_is_told_before_the_first_s
     twelve_bits: Path, options: Any, extra: dict[str, Any], callbacks: list[Callback], said: str
 ) -> None:
     given = options(data=str(twelve_bits), imgsz=64, epochs=1, batch=8, ids_start=1, val=False, **extra)
-    with pytest.raises(NoEffectError, match=said):
-        with DetectionTrainer(overrides=given, _callbacks=callbacks).prepared():
-            pass
+    trainer = DetectionTrainer(overrides=given, _callbacks=callbacks)
+    with pytest.raises(NoEffectError, match=said), trainer.prepared():
+        pass
 
 
 def test_data_without_a_split_for_validation_names_the_ways_on(twelve_bits: Path, options: Any) -> None:
-    with pytest.raises(ValueError, match=r"key 'val' .* is missing.*`val: 0\.1`.*val=false"):
-        with DetectionTrainer(overrides=options(data=str(twelve_bits))).prepared():
-            pass
+    trainer = DetectionTrainer(overrides=options(data=str(twelve_bits)))
+    with pytest.raises(ValueError, match=r"key 'val' .* is missing.*`val: 0\.1`.*val=false"), trainer.prepared():
+        pass

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eyas.evaluate import Predictor
 from eyas.data.depth import White
+from eyas.evaluate import Predictor
 from eyas.evaluate.predictor import locate
 from eyas.models import DetectionModel, build_detector
 
