@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eyas.data.cache import locked
 from eyas.data.files import ABSENT, FileStat
 from eyas.files import replacing
 from eyas.log import LOGGER
@@ -63,20 +64,29 @@ def _digests(images: Found, folder: Path) -> np.ndarray:
     """(N,) int64 hashes of the files' content."""
     key = _key(images)
     file = folder / f"{key[:24]}.digests.npz"
+    with locked(file):  # of several processes of a host, one reads the files, and the others what it found
+        found = _load(file, key)
+        if found is None:
+            found = _read_digests([path if stat != ABSENT else "" for path, stat in images])
+            _save(file, key, found)
+    return found
+
+
+def _load(file: Path, key: str) -> np.ndarray | None:
     try:
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            if str(stored["key"]) == key:
-                return np.asarray(stored["digests"])
+            return np.asarray(stored["digests"]) if str(stored["key"]) == key else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there, or damaged: it is made again
-    found = _read_digests([path if stat != ABSENT else "" for path, stat in images])
+        return None  # not there, or damaged: it is made again
+
+
+def _save(file: Path, key: str, digests: np.ndarray) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as output:
-            np.savez(output, key=np.array(key), digests=found)
+            np.savez(output, key=np.array(key), digests=digests)
     except OSError as error:
         LOGGER.warning("Hashes of images are not cached: %s (%s).", file, error)
-    return found
 
 
 def _read_digests(paths: Sequence[str]) -> np.ndarray:

@@ -96,7 +96,7 @@ def reading_rules(data: Mapping[str, Any], index: ImageIndex) -> dict[str, Any]:
     """Return the keys of a description that say how images and labels of YOLO text are read: as in all of the data."""
     ids = data["ids"] or range(data["nc"])
     rules: dict[str, Any] = {"names": {int(i): name for i, name in zip(ids, data["names"].values(), strict=True)}}
-    if data["ids"] == tuple(range(data["nc"])):
+    if ids[0] == 0:  # said, because a few images may look as if they counted from 1
         rules["ids_start"] = 0
     if data["keypoints"]:
         rules["kpt_shape"] = list(data["keypoints"])
