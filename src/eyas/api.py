@@ -17,6 +17,7 @@ from eyas.callbacks import Callback, CallbackList
 from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.config import TrainOptions, resolve
 from eyas.data.dataset import Transform
+from eyas.data.depth import White
 from eyas.device import random_state_kept, select_device
 from eyas.evaluate import assemble
 from eyas.evaluate.assemble import batch_beside
@@ -39,7 +40,8 @@ from eyas.train.setup import given_weights, model_source
 from eyas.train.venue import venue
 
 # What a trained model remembers as defaults for val() and predict().
-REMEMBERED = ("imgsz", "data", "single_cls")
+REMEMBERED = ("imgsz", "single_cls")
+REMEMBERED_DATA = ("data", "ids_start", "val_fraction")
 
 
 class YOLO:
@@ -217,7 +219,7 @@ class YOLO:
         Returns:
             Metrics: ``.box.map50``, ``.box.map``, ``.box.ap``, ``.results_dict``, ``.summary()`` ...
         """
-        return self.run_val(resolve(recipe=self.remembered("val"), call={"model": self.name, **options}, command="val"))
+        return self.run_val(self.val_options({"model": self.name, **options}))
 
     def run_val(self, options: TrainOptions) -> DetMetrics:
         """Measure the model under resolved options."""
@@ -233,10 +235,10 @@ class YOLO:
     def measure(self, options: TrainOptions, kind: type[DetectionValidator]) -> DetMetrics:
         """Measure the model with a validator of one kind."""
         network, device = self.network(), self.device_for(options)
-        data = assemble.described_data(options.data or "", (options.split,), single_cls=options.single_cls)
+        data = assemble.described_data(options, (options.split,))
         with (
             venue().folder(options, default_name="val") as save_dir,
-            assemble.split_loader(options, data, device, stretch=network.stretch) as loader,
+            assemble.split_loader(options, data, device, stretch=network.stretch, white=self.white) as loader,
         ):
             loader.dataset.index.report.print_table()
             quiet = assemble.build_validator(
@@ -281,13 +283,28 @@ class YOLO:
             imgsz=options.imgsz,
             classes=options.classes,
             device=self.device_for(options),
+            white=self.white,
             **assemble.thresholds(options),
         )
+
+    @property
+    def white(self) -> White | None:
+        """What was white in the images of more than 8 bits that the model was trained on."""
+        described = self.live.describe_model() if self.live else self.ckpt
+        return White.from_dict(described["white"]) if "white" in described else None
+
+    def val_options(self, call: Mapping[str, Any]) -> TrainOptions:
+        """Resolve the options of a ``val``; what is remembered of the training's data is for that data alone."""
+        found = resolve(recipe=self.remembered("val"), call=call, command="val")
+        if not found.is_typed("data"):
+            return found
+        kept = {name: value for name, value in self.remembered("val").items() if name not in REMEMBERED_DATA}
+        return resolve(recipe=kept, call=call, command="val")
 
     def remembered(self, command: str) -> dict[str, Any]:
         """Defaults of the checkpoint's training, or the one that runs: input size, and for ``val`` data and batch."""
         stored = self.live.args.to_dict() if self.live else self.ckpt.get("train_args", {})
-        names = [n for n in REMEMBERED if n != "data" or command == "val"]
+        names = (*REMEMBERED, *REMEMBERED_DATA) if command == "val" else REMEMBERED
         found = {name: stored[name] for name in names if stored.get(name) is not None}
         # In the same batches as in training, because kernels round otherwise in others.
         batch = batch_beside(self.live.batch_size) if self.live else self.ckpt.get("val_batch")
@@ -318,7 +335,7 @@ class YOLO:
         chosen = find_target(target)
         given = {"model": self.name, "imgsz": imgsz, "data": data, "device": "cpu", "workers": 0}
         call = {name: value for name, value in given.items() if value is not None}
-        options = venue().val_options(resolve(recipe=self.remembered("val"), call=call, command="val"))
+        options = venue().val_options(self.val_options(call))
         path = Path(self.ckpt_path or Path(self.name).name).with_suffix(chosen.suffix)
         if self.ckpt_path and path == Path(self.ckpt_path):
             raise ValueError(f"a file of suffix {chosen.suffix!r} would take the place of {path}; choose another.")
@@ -330,7 +347,9 @@ class YOLO:
         if options.data is None:
             raise ValueError("there is no data to verify on; give data=my.yaml, or verify=False.")
         device, stretch = select_device(options.device), self.model.stretch
-        with assemble.square_validator(options, device, stretch=stretch, images=VERIFIED_IMAGES) as validator:
+        with assemble.square_validator(
+            options, device, stretch=stretch, images=VERIFIED_IMAGES, white=self.white
+        ) as validator:
             return write(validator=validator)
 
     # -- the rest ------------------------------------------------------------------------------------------------------
@@ -368,7 +387,7 @@ class RTDETR(YOLO):
 
 def is_set_up(trainer: BaseTrainer) -> bool:
     """Whether a training has built everything, the average of its weights included."""
-    return trainer.validator is not None
+    return trainer.epochs > 0
 
 
 def averaged(trainer: BaseTrainer) -> Any:

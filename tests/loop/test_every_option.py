@@ -338,6 +338,8 @@ CASES: dict[str, Case] = {
     "imgsz": Case(64, SmallImages),
     "batch": Case(8, SmallBatch),
     "fraction": Case(0.25, OwnIndex),
+    "val_fraction": Case(0.25, OwnIndex, {"data": "{unsplit}"}),
+    "ids_start": Case(1, OwnIndex, {"data": "{unsplit}", "val": False}),
     "single_cls": Case(True, ManyClasses),
     "classes": Case([1, 3], OwnIndex),
     "cache": Case("ram", OwnStore),
@@ -423,7 +425,9 @@ def finished(digits_tiny: Path, tiny_model: Path, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def typed(options: Any, digits_tiny: Path, tiny_model: Path, tmp_path: Path, finished: Path) -> Any:
     """Return options of a tiny training, with those of a case."""
-    places = {"model": tiny_model, "data": digits_tiny, "folder": tmp_path, "weights": finished}
+    unsplit = tmp_path / "unsplit.yaml"
+    unsplit.write_text(f"train: {digits_tiny.parent}/images/train\nnc: 10\n")
+    places = {"model": tiny_model, "data": digits_tiny, "folder": tmp_path, "weights": finished, "unsplit": unsplit}
 
     def make(**changes: Any) -> dict[str, Any]:
         filled = {k: v.format(**places) if isinstance(v, str) else v for k, v in changes.items()}
@@ -485,6 +489,7 @@ TOGETHER = {
     "one validation": {"val": False, "ema_share": 0.2, "agnostic_nms": True, "amp": "fp32", "channels_last": False,
                        "save_json": True, "save_dir": "{folder}/own", "project": None, "single_cls": True,
                        "device": "cpu"},
+    "held out": {"data": "{unsplit}", "val_fraction": 0.25, "ids_start": 0},
 }  # fmt: skip
 
 

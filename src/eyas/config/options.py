@@ -290,6 +290,25 @@ class TrainOptions(BaseModel):
     fraction: Float = _data(
         1.0, "Share of the training images to use.", rehearsed=Rehearsed.SHARE, needs="build_dataset", gt=0, le=1
     )
+    val_fraction: Float | None = _data(
+        None,
+        "Share of the training images to hold out for validation, of data without a `val` split. Chosen by the content "
+        "of the files: the same images on every machine. `val: 0.1` in the data YAML does the same.",
+        on=_EVAL,
+        auto="what the data says",
+        rehearsed=Fixed(None),
+        needs="build_dataset",
+        gt=0,
+        lt=1,
+    )
+    ids_start: Int | None = _data(
+        None,
+        "Class id that label files begin with: 1 where they count from 1. Also a key of the data YAML.",
+        on=_EVAL,
+        auto="what the data says, else 0; files that seem to count from 1 are asked about",
+        needs="build_dataset",
+        ge=0,
+    )
     single_cls: bool = _data(False, "Treat all classes as one.", on=_EVAL, told_by=Teller.DATA)
     classes: Classes | None = _data(
         None,
@@ -731,7 +750,8 @@ class TrainOptions(BaseModel):
     # ---- validation
     val: bool = _validation(
         True,
-        "Validate during training; the last epoch is always validated.",
+        "Validate during training; the last epoch is always validated. False also trains on data without a `val` "
+        "split, and then measures nothing.",
         resumable=True,
         told_by=Teller.LOOP,
         needs="validation_due",

@@ -6,11 +6,15 @@ YAML is ever executed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from eyas.data.cache import cache_root
+from eyas.data.class_names import Classes, read_classes
 from eyas.data.formats import LabelSource, claim
 from eyas.log import LOGGER
 from eyas.names import nearest
@@ -19,12 +23,16 @@ EMBEDDED = {"digits": "default", "digits-tiny": "tiny"}
 SPLITS = ("train", "val", "test")
 _ALIASES = {"validation": "val", "valid": "val"}
 _YAML_SUFFIXES = (".yaml", ".yml")
+_IN_QUOTES = "In double quotes, YAML reads a backslash as the beginning of an escape: write / instead."
 
 
 def check_dataset(
     data: str | Path | Mapping[str, Any],
     *,
     splits: Sequence[str] = ("train", "val"),
+    optional: Sequence[str] = (),
+    ids_start: int | None = None,
+    val_fraction: float | None = None,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
     """Read and check a data set description.
@@ -34,20 +42,34 @@ def check_dataset(
             the embedded set, an http(s) address of an archive, or a mapping with the same keys as the YAML, in which
             a split may be a `LabelSource`.
         splits: the splits that must be there.
+        optional: others, that must be there if the description names them.
+        ids_start: the class id that label files begin with, over the key of the same name.
+        val_fraction: share of the training images to hold out for validation, where the description has no `val`. The
+            same as `val: 0.1` in it.
         cache_dir: see `eyas.data.cache.cache_root`; where the embedded set and downloads are kept.
 
     Returns:
         path (Path of the root), train, val, test (list of existing Paths: folders, `.txt` lists or images; empty when
         not given; a `LabelSource` where a format of `eyas.data.FORMATS` claims what the split says), names
-        {int: str}, nc, channels, keypoints ((points, values) or None), yaml_file (Path or None).
+        {int: str}, nc, ids (what label files call each class, or None: 0, 1, 2, ...), val_fraction (val is then what
+        train is, and the share of it that validates), value_range (what is white in images of more than 8 bits, or
+        None), channels, keypoints ((points, values) or None), yaml_file (Path or None).
 
     Raises:
         ValueError: anything missing or contradictory; names the file, the key, what was tried, the nearest real name.
     """
     if isinstance(data, Mapping):
-        return _check(dict(data), None, splits, cache_dir)
-    file = _find_yaml(str(data), cache_dir)
-    return _check(_read_yaml(file), file, splits, cache_dir)
+        file, content = None, dict(data)
+    else:
+        file = _find_yaml(str(data), cache_dir)
+        content = _read_yaml(file)
+    where = str(file) if file else "data"
+    _rename_aliases(content, where)
+    if ids_start is not None:
+        content["ids_start"] = ids_start
+    if val_fraction is not None:
+        _hold_out(content, val_fraction, where)
+    return _check(content, file, [*splits, *(split for split in optional if content.get(split))], cache_dir)
 
 
 def _find_yaml(data: str, cache_dir: str | Path | None) -> Path:
@@ -94,37 +116,84 @@ def _no_such_data(data: str, path: Path, tried: list[Path]) -> str:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        text = file.read_text(encoding="utf-8-sig")
+        _refuse_keys_twice(yaml.compose(text, Loader=yaml.SafeLoader), file)
+        content = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text (byte {error.start}).") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{file}{line}: no valid YAML: {getattr(error, 'problem', None) or error}.") from None
+        hint = f" {_IN_QUOTES}" if "escape" in problem else ""
+        raise ValueError(f"{file}{line}: no valid YAML: {problem}.{hint}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}; expected keys train, val and names.")
     return content
+
+
+def _refuse_keys_twice(document: yaml.Node | None, file: Path) -> None:
+    """Refuse a key that stands twice at the top, or twice in a mapping there: YAML itself keeps the last, unsaid."""
+    top = document.value if isinstance(document, yaml.MappingNode) else []
+    inner = [value.value for _, value in top if isinstance(value, yaml.MappingNode)]
+    for pairs in (top, *inner):
+        lines: dict[str, int] = {}
+        for key, _ in pairs:
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise ValueError(
+                    f"{file}, line {line}: key {key.value!r} was given in line {lines[key.value]} already."
+                )
+            lines[str(key.value)] = line
+
+
+def _rename_aliases(content: dict[str, Any], where: str) -> None:
+    for alias, key in _ALIASES.items():
+        if alias in content and key not in content:
+            LOGGER.warning("%s: key %r is read as %r.", where, alias, key)
+            content[key] = content.pop(alias)
+
+
+def _hold_out(content: dict[str, Any], share: float, where: str) -> None:
+    """Write a share to hold out into a description, in place of the images for validation that it lacks."""
+    own = content.get("val")
+    if own and not _is_number(own):
+        raise ValueError(
+            f"{where}: val_fraction={share} would hold out training images, but the data has val: {own}. Leave one of "
+            "them out."
+        )
+    content["val"] = share
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _held_out(content: dict[str, Any], where: str) -> float | None:
+    """The share of the training images that validates; `val` becomes what `train` is."""
+    share = content.get("val")
+    if not isinstance(share, int | float) or isinstance(share, bool):
+        return None
+    if not 0 < share < 1:
+        raise ValueError(
+            f"{where}: val={share} must be a folder of images, or a share of the training images, like 0.1."
+        )
+    content["val"] = content.get("train")
+    return float(share)
 
 
 def _check(
     content: dict[str, Any], file: Path | None, splits: Sequence[str], cache_dir: str | Path | None
 ) -> dict[str, Any]:
     where = str(file) if file else "data"
-    for alias, key in _ALIASES.items():
-        if alias in content and key not in content:
-            LOGGER.warning("%s: key %r is read as %r.", where, alias, key)
-            content[key] = content.pop(alias)
+    held_out = _held_out(content, where)
     for split in splits:
         if not content.get(split):
-            near = nearest(split, [key for key in map(str, content) if key not in (*SPLITS, "names", "nc", "path")])
-            raise ValueError(f"{where}: key {split!r} (a folder of images) is missing.{_did_you_mean(near)}")
+            raise ValueError(_missing_split(content, split, where))
     root, tried_roots = _root(content, file, where)
-    given = None if content.get("names") is None else _check_names(content, where)
+    given = None if content.get("names") is None else read_classes(content, where).names
     claimed, places = _sources(content, root, given, where)
-    names = _agreed_names(content, claimed, where)
+    names, ids = _agreed_classes(content, claimed, where)
     channels = content.get("channels", 3)
     if channels != 3:
         raise ValueError(f"{where}: channels={channels!r} is not supported; images are read as 3 channels.")
@@ -138,6 +207,9 @@ def _check(
     return {"path": root, **existing, **claimed} | {
         "names": names,
         "nc": len(names),
+        "ids": ids,
+        "val_fraction": held_out,
+        "value_range": _check_value_range(content, where),
         "channels": channels,
         "keypoints": _check_keypoints(content, where),
         "yaml_file": file,
@@ -156,50 +228,37 @@ def _sources(
     return claimed, {split: [] if split in claimed else _paths(content, split, root, where) for split in SPLITS}
 
 
-def _agreed_names(content: dict[str, Any], claimed: Mapping[str, LabelSource], where: str) -> dict[int, str]:
-    """The class names of the description, or else those that the annotations bring; all splits have the same."""
+def _missing_split(content: Mapping[str, Any], split: str, where: str) -> str:
+    known = (*SPLITS, "names", "nc", "path", "ids_start", "value_range")
+    near = nearest(split, [key for key in map(str, content) if key not in known])
+    others = (
+        " Without such images: `val: 0.1` (or val_fraction=0.1) holds out a tenth of the training images; val=false "
+        "trains without validation."
+        if split == "val" and content.get("train") and not near
+        else ""
+    )
+    return f"{where}: key {split!r} (a folder of images) is missing.{_did_you_mean(near)}{others}"
+
+
+def _agreed_classes(content: dict[str, Any], claimed: Mapping[str, LabelSource], where: str) -> Classes:
+    """The classes of the description, or else those that the annotations bring; all splits have the same."""
     told = {split: dict(source.names) for split, source in claimed.items() if source.names is not None}
     if told and content.get("names") is None:
         content = content | {"names": next(iter(told.values()))}
-    names = _check_names(content, where)
+    classes = read_classes(content, where)
+    if classes.ids is not None and claimed:
+        split, source = next(iter(claimed.items()))
+        raise ValueError(
+            f"{where}: ids_start, and ids in names that do not go from 0 on without a gap, are for label files of YOLO "
+            f"text; the annotations of {split} ({source}) have ids of their own."
+        )
     for split, others in told.items():
-        if others != names:
+        if others != classes.names:
             raise ValueError(
                 f"{where}: the annotations of {split} ({claimed[split]}) have the classes {others}, and the data set "
-                f"has {names}."
+                f"has {classes.names}."
             )
-    return names
-
-
-def _check_names(content: dict[str, Any], where: str) -> dict[int, str]:
-    names, nc = content.get("names"), content.get("nc")
-    if nc is not None and (isinstance(nc, bool) or not str(nc).isdigit() or int(nc) < 1):
-        raise ValueError(f"{where}: nc={nc!r} must be a whole number of classes, at least 1.")
-    if names is None:
-        if nc is None:
-            near = nearest("names", [str(key) for key in content if key not in SPLITS])
-            raise ValueError(f"{where}: key 'names' (list of class names) is missing.{_did_you_mean(near)}")
-        return {i: f"class_{i}" for i in range(int(nc))}
-    if isinstance(names, list | tuple):
-        names = dict(enumerate(names))
-    if not isinstance(names, Mapping) or not names:
-        raise ValueError(f"{where}: names={names!r} must be a list like [cat, dog], or a mapping {{0: cat, 1: dog}}.")
-    checked: dict[int, str] = {}
-    for key, name in names.items():
-        if isinstance(key, bool) or not str(key).isdigit():
-            raise ValueError(f"{where}: names has the key {key!r}; keys are class ids 0, 1, 2, ...")
-        if name is None or isinstance(name, bool | list | Mapping):
-            raise ValueError(f'{where}: the name of class {key} is read as {name!r}; put it in quotes, such as "yes".')
-        checked[int(key)] = str(name)
-    if sorted(checked) != list(range(len(names))):
-        missing = min(set(range(len(names))) - set(checked))
-        raise ValueError(
-            f"{where}: names has {len(names)} classes with ids up to {max(checked)}, but no id {missing}. "
-            f"Ids must go from 0 to {len(names) - 1} without a gap."
-        )
-    if nc is not None and int(nc) != len(checked):
-        raise ValueError(f"{where}: nc={nc}, but names lists {len(checked)} classes. Remove nc or correct names.")
-    return dict(sorted(checked.items()))
+    return classes
 
 
 def _check_keypoints(content: dict[str, Any], where: str) -> tuple[int, int] | None:
@@ -209,6 +268,15 @@ def _check_keypoints(content: dict[str, Any], where: str) -> tuple[int, int] | N
     if not (isinstance(shape, list | tuple) and len(shape) == 2 and all(isinstance(v, int) and v > 0 for v in shape)):
         raise ValueError(f"{where}: kpt_shape={shape!r} must be two whole numbers, such as [17, 3].")
     return int(shape[0]), int(shape[1])
+
+
+def _check_value_range(content: dict[str, Any], where: str) -> float | None:
+    white = content.get("value_range")
+    if white is None:
+        return None
+    if not _is_number(white) or not 0 < white < 2**32:
+        raise ValueError(f"{where}: value_range={white!r} must be the value of white, like 4095 for 12 bits or 1.0.")
+    return float(white)
 
 
 def _root(content: dict[str, Any], file: Path | None, where: str) -> tuple[Path, list[Path]]:
@@ -240,10 +308,10 @@ def _paths(content: dict[str, Any], split: str, root: Path, where: str) -> list[
 
 
 def _candidates(root: Path, entry: str | Path) -> list[Path]:
-    """`entry` below the root; `../x` is retried as `x`, which is what Roboflow's exports mean."""
+    """`entry` below the root; `../x` and `root's name/x` are retried as `x`, which is what Roboflow's exports mean."""
     path = Path(entry).expanduser()
     candidates = [root / path]
-    if path.parts[:1] == ("..",):
+    if path.parts[:1] in (("..",), (root.name,)):
         candidates.append(root / Path(*path.parts[1:]))
     return candidates
 
@@ -261,12 +329,29 @@ def _missing_source(content: dict[str, Any], split: str, root: Path, tried_roots
         near = _nearest_entry(root)
         return (
             f"{where}: the data set's folder path={content.get('path')} does not exist. Tried {tried}. "
-            f"A relative path starts at the folder of the YAML file.{_did_you_mean(near)}"
+            f"A relative path starts at the folder of the YAML file.{_as_windows(content.get('path'))}"
+            f"{_did_you_mean(near)}"
         )
     candidates = _candidates(root, entry)
     tried = ", ".join(str(path) for path in candidates)
     near = _nearest_entry(candidates[0])
-    return f"{where}: {split}: {entry} does not exist. Tried {tried}.{_contents(candidates[0])}{_did_you_mean(near)}"
+    windows, contents = _as_windows(entry), _contents(candidates[0])
+    return f"{where}: {split}: {entry} does not exist. Tried {tried}.{windows or contents}{_did_you_mean(near)}"
+
+
+def _as_windows(path: object) -> str:
+    """What to say of a missing path with backslashes, or of one in which YAML has read a backslash as an escape."""
+    text = str(path)
+    if any(ord(character) < 32 for character in text):
+        return f" {text!r} holds control characters. {_IN_QUOTES}"
+    if "\\" not in text or os.sep == "\\":
+        return ""
+    drive = f", and {text[:2]} is a drive there" if text[1:2] == ":" else ""
+    return f" It is written with backslashes, as on Windows{drive}; here folders are separated by /: {_slashed(text)}."
+
+
+def _slashed(text: str) -> str:
+    return text.replace("\\", "/")
 
 
 def _first_missing(path: Path) -> Path:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from eyas.data.depth import BYTE, White, peak_of, to_bytes, white_above
 from eyas.data.image_header import close_jpeg, read_header
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -22,22 +28,47 @@ def resized_shape(shape: tuple[int, int], imgsz: int, *, stretch: bool = False) 
     return max(min(math.ceil(height * ratio), imgsz), 1), max(min(math.ceil(width * ratio), imgsz), 1)
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], white: White | None = None) -> np.ndarray:
     """Whole image at its own size, (h, w, 3) uint8 BGR, EXIF orientation applied.
+
+    Args:
+        path: image file.
+        white: what is white in images of more than 8 bits; where nothing is known of it, the image's own values tell.
 
     Raises:
         ValueError: the file is no usable image.
         OSError: the file cannot be read.
     """
-    header, problem = read_header(os.fspath(path))
+    name = os.fspath(path)
+    with large_images():
+        header, problem = read_header(name)
     if header is None:
         assert problem is not None
-        raise ValueError(f"{os.fspath(path)}: {problem.kind}: {problem.message}")
-    return decode(np.fromfile(path, np.uint8), (header.height, header.width), header.orientation, name=os.fspath(path))
+        raise ValueError(f"{name}: {problem.kind}: {problem.message}")
+    data, shape = np.fromfile(path, np.uint8), (header.height, header.width)
+    if header.depth == BYTE:
+        return decode(data, shape, header.orientation, name=name)
+    image = decode_deep(data, shape, header.orientation, name=name)
+    top = white.of(header.depth) if white else None
+    return in_bytes(image, top or white_above(checked_peak(image, name), header.depth))
+
+
+@contextmanager
+def large_images() -> Iterator[None]:
+    """Let Pillow open images of 90 to 180 million pixels without a warning of its own: only their header is read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def load_image(
-    path: str, *, shape: tuple[int, int], orientation: int = 1, imgsz: int, stretch: bool = False
+    path: str,
+    *,
+    shape: tuple[int, int],
+    orientation: int = 1,
+    white: float | None = None,
+    imgsz: int,
+    stretch: bool = False,
 ) -> np.ndarray:
     """Image resized for the network, (h, w, 3) uint8 BGR with (h, w) = `resized_shape(shape, imgsz)`.
 
@@ -48,6 +79,7 @@ def load_image(
         path: image file.
         shape: (h, w) the index recorded, after orientation.
         orientation: EXIF orientation 1..8 the index recorded.
+        white: value of white in an image of more than 8 bits.
 
     Raises:
         ValueError: the file cannot be decoded, or has another shape than recorded.
@@ -57,6 +89,8 @@ def load_image(
     except OSError as error:
         raise ValueError(f"{path}: the image cannot be read any more ({error.strerror}).") from error
     target = resized_shape(shape, imgsz, stretch=stretch)
+    if white is not None:
+        return resize(in_bytes(decode_deep(data, shape, orientation, name=path), white), target)
     factor = _reduction(shape, target) if _is_jpeg(data) else 1
     image = decode(data, shape, orientation, factor=factor, name=path)
     return resize(image, target)
@@ -84,8 +118,7 @@ def _reduction(shape: tuple[int, int], target: tuple[int, int]) -> int:
 def decode(
     data: np.ndarray, shape: tuple[int, int], orientation: int = 1, *, factor: int = 1, name: str = "image"
 ) -> np.ndarray:
-    """Decode file content (n,) uint8 to (h, w, 3) uint8 BGR: 16-bit keeps the high byte, grey gets three channels,
-    transparency is dropped.
+    """Decode file content (n,) uint8 to (h, w, 3) uint8 BGR: grey gets three channels, transparency is dropped.
 
     Raises:
         ValueError: content that cannot be decoded, or whose size is not `shape` / `factor`.
@@ -93,12 +126,64 @@ def decode(
     # What OpenCV turns by itself differs between its versions, so it is asked to turn nothing.
     flags = _REDUCED.get(factor, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     image = None
-    if len(data) and data[4:8].tobytes() != b"ftyp":  # AVIF and HEIF: only Pillow tells whether it turned them
+    if not _left_to_pillow(data):
         image = cv2.imdecode(data, flags)
         if image is None and _is_jpeg(data):
             image = cv2.imdecode(close_jpeg(data), flags)
     if image is None:
-        image = _decode_with_pillow(data)
+        image = _decode_with_pillow(data, "RGB")
+    return _as_indexed(image, shape, orientation, factor, name)
+
+
+def decode_deep(data: np.ndarray, shape: tuple[int, int], orientation: int = 1, *, name: str = "image") -> np.ndarray:
+    """Decode file content (n,) uint8 of more than 8 bits to (h, w) or (h, w, 3) BGR, values as they are stored.
+
+    Raises:
+        ValueError: as for `decode`, and for images of another number of channels.
+    """
+    image = None if _left_to_pillow(data) else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        image = _decode_with_pillow(data, None)
+    if image is not None and image.ndim == 3:
+        if image.shape[2] not in (1, 2, 3, 4):
+            raise ValueError(f"{name}: {image.shape[2]} channels; choose three, and save them as an image.")
+        image = image[..., 0] if image.shape[2] < 3 else image[..., :3]  # without transparency
+    return _as_indexed(image, shape, orientation, 1, name)
+
+
+def checked_peak(image: np.ndarray, name: str) -> float:
+    """The largest value of an image.
+
+    Raises:
+        ValueError: its values can be no picture.
+    """
+    peak = peak_of(image)
+    if isinstance(peak, str):
+        raise ValueError(f"{name}: {peak}.")
+    return peak
+
+
+def in_bytes(image: np.ndarray, white: float) -> np.ndarray:
+    """(h, w) or (h, w, 3) of any values as (h, w, 3) uint8 BGR."""
+    values = to_bytes(image, white)
+    return cv2.cvtColor(values, cv2.COLOR_GRAY2BGR) if values.ndim == 2 else np.ascontiguousarray(values)
+
+
+def _left_to_pillow(data: np.ndarray) -> bool:
+    """Whether OpenCV is not asked: AVIF and HEIF are turned by some of its versions and not by others, GIF is read by
+    some, and it does not scale netpbm's values."""
+    start = data[:12].tobytes()
+    return not start or start[4:8] == b"ftyp" or start[:4] == b"GIF8" or (start[:1] == b"P" and start[1:2] in b"123456")
+
+
+def _as_indexed(
+    image: np.ndarray | None, shape: tuple[int, int], orientation: int, factor: int, name: str
+) -> np.ndarray:
+    """A decoded image upright.
+
+    Raises:
+        ValueError: there is none, or it has not the shape that was recorded.
+    """
     if image is None:
         raise ValueError(f"{name}: the image cannot be decoded. Remove it, or save it again as JPEG or PNG.")
     expected = tuple(math.ceil(side / factor) for side in shape)
@@ -109,17 +194,14 @@ def decode(
     return image
 
 
-def _decode_with_pillow(data: np.ndarray) -> np.ndarray | None:
-    """Formats that this build of OpenCV lacks."""
-    import io
-
-    from PIL import Image
-
+def _decode_with_pillow(data: np.ndarray, mode: str | None) -> np.ndarray | None:
+    """(h, w) or (h, w, 3) BGR of formats that OpenCV lacks, in one of Pillow's modes or as stored."""
     try:
         with Image.open(io.BytesIO(data.tobytes())) as image:
-            return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
+            pixels = np.asarray(image.convert(mode) if mode else image)
     except (OSError, ValueError, SyntaxError):
         return None
+    return np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels)
 
 
 def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -127,7 +209,7 @@ def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation == 1:
         return image
     if orientation >= 5:
-        image = image.transpose(1, 0, 2)
+        image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     if orientation in (3, 4, 7, 8):

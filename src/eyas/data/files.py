@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# Spec E.2.
-IMAGE_SUFFIXES = frozenset(
-    (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
-)
+# Spec E.2, and what else cameras, browsers and scanners write.
+IMAGE_SUFFIXES = frozenset((
+    ".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp",
+    ".apng", ".avifs", ".dib", ".gif", ".hif", ".j2c", ".j2k", ".jfif", ".jif", ".jpe", ".jpf", ".jpx", ".pbm", ".pgm",
+    ".pjp", ".pjpeg", ".pnm", ".ppm", ".tga",
+))  # fmt: skip
+HIDDEN = "hidden file"
+HIDDEN_FOLDER = "hidden folder"
+# First bytes of images: one that was given another suffix is told apart from files that are none.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+_NEVER_IMAGES = frozenset((".txt", ".xml", ".json", ".csv"))  # labels, of which there may be as many as images
 
 
 class FileStat(NamedTuple):
@@ -23,6 +31,18 @@ class FileStat(NamedTuple):
 ABSENT = FileStat(-1, 0)
 
 
+class Listing(NamedTuple):
+    """Images, and what else lies among them.
+
+    Attributes:
+        images: (absolute path, stat), sorted by path.
+        passed_over: {(folder, why): number} of files that are not taken for images.
+    """
+
+    images: list[tuple[str, FileStat]]
+    passed_over: Counter[tuple[str, str]]
+
+
 def stat_of(entry: os.DirEntry[str] | str) -> FileStat:
     """What a file looks like from outside: two that are alike in this are taken as the same."""
     try:
@@ -33,13 +53,11 @@ def stat_of(entry: os.DirEntry[str] | str) -> FileStat:
 
 
 def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Files below `folder`. Hidden ones are skipped (macOS leaves `._name.jpg` beside images)."""
+    """Files below `folder`, and hidden folders, which are not entered."""
     with os.scandir(folder) as entries:
         listed = list(entries)
     for entry in listed:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
+        if entry.is_dir() and not is_hidden(entry):
             if entry.is_symlink() and os.path.realpath(folder).startswith(os.path.realpath(entry.path)):
                 continue  # a link to a parent would never end
             yield from _walk(entry.path)
@@ -47,38 +65,83 @@ def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
+def is_hidden(entry: os.DirEntry[str]) -> bool:
+    """Whether it is hidden by its name (macOS leaves `._name.jpg` beside images)."""
+    return entry.name.startswith(".")
+
+
+def why_no_image(entry: os.DirEntry[str]) -> str:
+    """Why a file of a folder is not taken for an image, in a few words; empty for one that is."""
+    if is_hidden(entry):
+        return HIDDEN_FOLDER if entry.is_dir() else HIDDEN
+    suffix = _suffix(entry.name)
+    if suffix in IMAGE_SUFFIXES:
+        return ""
+    disguised = suffix not in _NEVER_IMAGES and _starts_like_an_image(entry.path)
+    return f"{'image under another suffix' if disguised else 'not an image'} ({suffix or 'no suffix'})"
+
+
+def _starts_like_an_image(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False
+    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
+
+
 def list_images(sources: Sequence[str | Path]) -> list[tuple[str, FileStat]]:
-    """Images of all sources as (absolute path, stat), sorted by path.
+    """Images of all sources as (absolute path, stat), sorted by path; see `list_files`."""
+    return list_files(sources).images
+
+
+def list_files(sources: Sequence[str | Path], root: Path | None = None) -> Listing:
+    """Images of all sources, and how many files of their folders are none.
 
     A source is a folder (searched recursively), an image, or a `.txt` file with one path per line (UTF-8, BOM allowed,
-    blank lines ignored; relative paths start at the list's folder). A listed file that is missing has stat `ABSENT`;
-    a line repeated in a list is an image seen twice, which is how people oversample.
+    blank lines ignored; relative paths start at the list's folder, or at `root` where they lead nowhere from there). A
+    listed file that is missing has stat `ABSENT`; a line repeated in a list is an image seen twice, which is how
+    people oversample.
 
     Raises:
         ValueError: a source does not exist or is of no known kind.
     """
     found: list[tuple[str, FileStat]] = []
+    passed_over: Counter[tuple[str, str]] = Counter()
     for source in map(Path, sources):
         if source.is_dir():
-            entries = _walk(str(source.absolute()))
-            found += [(e.path, stat_of(e)) for e in entries if _suffix(e.name) in IMAGE_SUFFIXES]
+            for entry in _walk(str(source.absolute())):
+                if why := why_no_image(entry):
+                    passed_over[os.path.dirname(entry.path), why] += 1
+                else:
+                    found.append((entry.path, stat_of(entry)))
         elif source.suffix.lower() == ".txt" and source.is_file():
-            found += [(path, stat_of(path)) for path in _read_list(source)]
+            found += _listed(source, root)
         elif source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
             found.append((str(source.absolute()), stat_of(str(source))))
         else:
             raise ValueError(f"Image source {source} is neither a folder, a .txt list of images nor an image.")
-    return sorted(found)
+    return Listing(sorted(found), passed_over)
 
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _read_list(path: Path) -> list[str]:
+def _listed(path: Path, root: Path | None) -> list[tuple[str, FileStat]]:
+    """The images that a list names, with their stat."""
+    folders = [str(path.absolute().parent), *([str(root.absolute())] if root else [])]
+    found = []
+    for line in _lines(path):
+        places = [os.path.normpath(os.path.join(folder, line)) for folder in folders]
+        seen = [(place, stat_of(place)) for place in places]
+        found.append(next((image for image in seen if image[1] != ABSENT), seen[0]))
+    return found
+
+
+def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"Image list {path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
-    folder = str(path.absolute().parent)
-    return [os.path.normpath(os.path.join(folder, line.strip())) for line in lines if line.strip()]
+    return [line.strip() for line in lines if line.strip()]

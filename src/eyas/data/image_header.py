@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from eyas.data.depth import BYTE, REAL, WHOLE
 
 NOT_AN_IMAGE = "not an image"
 UNSUPPORTED = "unsupported image format"
 TRUNCATED = "truncated image"
 TOO_SMALL = "image too small"
 TOO_LARGE = "image too large"
+SEVERAL = "several pictures in one file"  # kept
 NO_END_MARKER = "JPEG without end marker"  # kept
 
 MIN_SIDE = 10  # px, spec E.3
-FORMATS = frozenset(("AVIF", "BMP", "DNG", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP"))
+FORMATS = frozenset((
+    "AVIF", "BMP", "DIB", "DNG", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP",
+))  # fmt: skip
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BITS, _SAMPLE_FORMAT, _FLOATS = 258, 339, 3  # TIFF tags, and what the second says of floats
 _ORIENTATION = 274  # EXIF tag
 _JPEG_END = b"\xff\xd9"
 
 
 class ImageHeader(NamedTuple):
-    """height and width in px as a viewer shows the image, i.e. after its EXIF orientation (1..8, 1 = upright)."""
+    """height and width in px as a viewer shows the image, i.e. after its EXIF orientation (1..8, 1 = upright); depth
+    of its values, see `eyas.data.depth`."""
 
     height: int
     width: int
     orientation: int
+    depth: int = BYTE
 
 
 class ImageProblem(NamedTuple):
-    """Why an image is dropped (or, for `NO_END_MARKER`, only noted)."""
+    """Why an image is dropped (or, for `NO_END_MARKER` and `SEVERAL`, only noted)."""
 
     kind: str
     message: str
@@ -43,9 +52,10 @@ def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
         with open(path, "rb") as file, Image.open(file) as image:
             return _check(file, image)
     except UnidentifiedImageError:
-        return None, ImageProblem(NOT_AN_IMAGE, _first_bytes(path))
-    except Image.DecompressionBombError as error:
-        return None, ImageProblem(TOO_LARGE, str(error))
+        return None, _unknown(path)
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return None, ImageProblem(TOO_LARGE, f"more than {most:,} px; scale it down, or cut it into tiles")
     except (
         OSError,
         ValueError,
@@ -73,9 +83,31 @@ def _check(file: BinaryIO, image: Image.Image) -> tuple[ImageHeader | None, Imag
         problem = _check_jpeg_end(file)
     elif image.format == "PNG" and b"IEND" not in _tail(file, 4096):
         problem = ImageProblem(TRUNCATED, "the PNG has no end; copy or save it again")
+    elif image.format != "JPEG2000" and getattr(image, "is_animated", False):
+        problem = ImageProblem(SEVERAL, "the first one is used")
     if problem and problem.kind == TRUNCATED:
         return None, problem
-    return ImageHeader(height, width, orientation), problem
+    return ImageHeader(height, width, orientation, _depth(file, image)), problem
+
+
+def _depth(file: BinaryIO, image: Image.Image) -> int:
+    """Depth of the values, which Pillow's mode tells of images of one channel only."""
+    if image.mode == "F":
+        return REAL
+    if image.mode.startswith("I"):
+        return WHOLE
+    if image.format == "PNG":
+        file.seek(24)
+        return WHOLE if file.read(1) == b"\x10" else BYTE
+    if image.format != "TIFF":
+        return BYTE
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]  # of TIFF files only
+    floats = _FLOATS in _numbers(tags.get(_SAMPLE_FORMAT, 1))
+    return REAL if floats else WHOLE if max(_numbers(tags.get(_BITS, 1))) > 8 else BYTE
+
+
+def _numbers(tag: int | tuple[int, ...]) -> tuple[int, ...]:
+    return tag if isinstance(tag, tuple) else (tag,)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -96,10 +128,12 @@ def _tail(file: BinaryIO, count: int) -> bytes:
     return file.read()
 
 
-def _first_bytes(path: str) -> str:
+def _unknown(path: str) -> ImageProblem:
     with open(path, "rb") as file:
         start = file.read(12)
-    return f"the file starts with {start!r}" if start else "the file is empty"
+    if start.startswith(_TIFF_STARTS):
+        return ImageProblem(UNSUPPORTED, "a TIFF of values or channels that no reader here knows; save it as 8 bits")
+    return ImageProblem(NOT_AN_IMAGE, f"the file starts with {start!r}" if start else "the file is empty")
 
 
 def _check_jpeg_end(file: BinaryIO) -> ImageProblem | None:

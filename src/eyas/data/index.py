@@ -14,6 +14,7 @@ import json
 import os
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,23 +22,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
+from eyas.data import held_out
 from eyas.data.balance import ImageClasses
 from eyas.data.cache import cache_root, locked
+from eyas.data.decode import decode_deep, large_images
+from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
 from eyas.data.formats import Labels, LabelSource, YoloText
-from eyas.data.image_header import read_header
+from eyas.data.formats.yolo import NO_RULES, TextRules, listed
+from eyas.data.image_header import ImageHeader, read_header
 from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing
 from eyas.log import LOGGER
 
-CACHE_VERSION = 1  # raise it when the meaning of the arrays or of a rule changes
+CACHE_VERSION = 2  # raise it when the meaning of the arrays or of a rule changes
 MISSING_IMAGE = "missing image"
+NO_PICTURE = "no picture in such values"
+NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
 _CHUNK = 256  # images per task of the pool
 _COMPARED = 64  # images whose bytes tell whether two data sets are the same
-_ARRAYS = ("path_bytes", "path_offsets", "shapes", "orientations", "label_offsets", "cls", "boxes")
+_CONTENT = ("shapes", "orientations", "label_offsets", "cls", "boxes")
+_ARRAYS = ("path_bytes", "path_offsets", "depths", "peaks", *_CONTENT)
 
 
 class ImageIndex:
@@ -46,9 +55,12 @@ class ImageIndex:
     Attributes:
         shapes: (N, 2) int32, height and width in px after EXIF orientation.
         orientations: (N,) uint8 EXIF orientation, 1 = upright.
+        depths: (N,) uint8, see `eyas.data.depth`.
+        peaks: (N,) float64, the largest value of an image of more than 8 bits; 0 for others.
         label_offsets: (N+1,) int64; boxes of image i are rows label_offsets[i] : label_offsets[i+1].
         cls: (T,) float32 class ids.
         boxes: (T, 4) float32 cxcywh, normalised by the image size.
+        white: what is white in images of more than 8 bits.
         names: {class id: name}.
         report: what was found and what was wrong.
         chosen: by which rules images and labels were chosen when it was built, see `effects`.
@@ -59,6 +71,8 @@ class ImageIndex:
     path_offsets: np.ndarray
     shapes: np.ndarray
     orientations: np.ndarray
+    depths: np.ndarray
+    peaks: np.ndarray
     label_offsets: np.ndarray
     cls: np.ndarray
     boxes: np.ndarray
@@ -72,6 +86,7 @@ class ImageIndex:
         self.report = report
         self.cache_key = cache_key
         self.chosen: dict[str, object] = {}
+        self.white = find_white(self.depths, self.peaks)
         self._shared: dict[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -89,6 +104,10 @@ class ImageIndex:
         if not 0 <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
         return os.fsdecode(self.path_bytes[self.path_offsets[i] : self.path_offsets[i + 1]].tobytes())
+
+    def white_of(self, i: int) -> float | None:
+        """What is white in image i; None for one of up to 8 bits."""
+        return self.white.of(int(self.depths[i]))
 
     def labels(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """cls (n,) float32 and boxes (n, 4) float32 normalised cxcywh of image i: views, not to be written to."""
@@ -119,7 +138,7 @@ class ImageIndex:
         digest = hashlib.sha256(json.dumps(self.names).encode())
         for path in paths:
             digest.update(os.fsencode(path[len(root) :]) + b"\0")
-        for name in _ARRAYS[2:]:
+        for name in _CONTENT:
             digest.update(np.ascontiguousarray(getattr(self, name)).data)
         return digest.hexdigest()
 
@@ -152,11 +171,14 @@ class _Chunk(NamedTuple):
     """Scan of some images: the kept ones' positions, headers and labels, and all problems."""
 
     kept: list[int]
-    headers: np.ndarray  # (k, 3) int32
+    headers: np.ndarray  # (k, 4) int32
+    peaks: np.ndarray  # (k,) float64
     counts: np.ndarray  # (k,) int64 boxes per image
     cls: np.ndarray
     boxes: np.ndarray
     problems: list[Problem]
+    left_out: Counter[str]  # images by the reason
+    unknown: set[int]  # ids of rows that were dropped for them
 
 
 def build_index(
@@ -166,7 +188,9 @@ def build_index(
     single_cls: bool = False,
     classes: Sequence[int] | None = None,
     fraction: float = 1.0,
-    keypoints: tuple[int, int] | None = None,
+    val_fraction: float | None = None,
+    rules: TextRules = NO_RULES,
+    white: White | None = None,
     workers: int | None = None,
     cache_dir: str | Path | None = None,
     split: str = "train",
@@ -178,15 +202,19 @@ def build_index(
             labelled by YOLO text.
         names: {class id: name}.
         single_cls: every object becomes class 0.
-        classes: keep only boxes of these class ids of the files (ids are not renumbered); images stay.
+        classes: keep only boxes of these class ids (ids are not renumbered); images stay.
         fraction: in (0, 1]: that share of the images; an integer > 1: that many. Chosen at random with a fixed seed,
             never the first ones of the alphabet, which may all show one class; a smaller share lies within a larger.
-        keypoints: (points, values) of a pose data set in YOLO text, see `parse_labels`.
+        val_fraction: share of the images that is held out for the split "val", see `eyas.data.held_out`; "train" gets
+            the others, and the split "test" all.
+        rules: what the description says of label files of YOLO text.
+        white: what is white in images of more than 8 bits; found from these images unless given.
         workers: threads; default min(8, CPU cores).
         cache_dir: see `eyas.data.cache.cache_root`.
         split: for messages, and "train" must have labels.
 
-    User files are only read. Images that cannot be used are dropped and reported.
+    User files are only read. Images that cannot be used are dropped and reported, and so are those whose label rows
+    are all dropped: they show something, and as background would teach that it is nothing.
 
     Raises:
         ValueError: no image found, none usable, or a training split without a single box. The message says why.
@@ -200,23 +228,39 @@ def build_index(
         "names": {int(key): value for key, value in names.items()},
         "single_cls": single_cls,
         "classes": sorted(classes) if classes is not None else None,
+        "val_fraction": val_fraction if split in ("train", "val") else None,
         "split": split,
     }
-    source = sources if isinstance(sources, LabelSource) else _yolo_text(sources, settings, keypoints)
-    found = _Found(source, settings, *_find(source, fraction, split))
+    source = sources if isinstance(sources, LabelSource) else _yolo_text(sources, settings, rules)
+    found = _Found(source, settings, *_find(source, fraction, settings, cache_root(cache_dir) / "index"))
     index = _load_or_scan(found, _cache_file(found, fraction, cache_dir), workers)
     _check_usable(index, split, classes)
     index.chosen = {"fraction": fraction, "single_cls": single_cls, "classes": settings["classes"] or sorted(names)}
+    index.chosen |= {"ids_start": rules.ids[0] if rules.ids else 0, "val_fraction": val_fraction}
+    index.white = index.white.known_as(white)
+    _tell_choices(index, settings, rules)
+    index.report.unused = dict(source.unused())
     return index
 
 
-def _yolo_text(
-    places: Sequence[str | Path], settings: Mapping[str, Any], keypoints: tuple[int, int] | None
-) -> YoloText:
+def _yolo_text(places: Sequence[str | Path], settings: Mapping[str, Any], rules: TextRules) -> YoloText:
     single, chosen = settings["single_cls"], settings["classes"] is not None
     # Chosen by the ids in the file, which may exceed the names when all become one class.
     count = _ANY_CLASS if single and chosen else len(settings["names"])
-    return YoloText(places, num_classes=count, single_cls=single and not chosen, keypoints=keypoints)
+    return YoloText(places, num_classes=count, single_cls=single and not chosen, rules=rules)
+
+
+def _tell_choices(index: ImageIndex, settings: Mapping[str, Any], rules: TextRules) -> None:
+    """Write into the report how files are read, where that had to be decided."""
+    report, share = index.report, settings["val_fraction"]
+    report.choices = {"label_ids": list(rules.ids) if rules.ids else None, "val_fraction": share}
+    report.choices["white"] = index.white.to_dict()
+    report.notes, report.doubts = describe(index.white, index.depths, index.peaks)
+    if rules.ids and rules.ids != tuple(range(len(rules.ids))):
+        report.notes.append(f"{listed(rules.ids)} in label files stand for the classes 0 to {len(rules.ids) - 1}")
+    if share is not None:
+        part = "held out from training" if report.split == "val" else "without those held out for validation"
+        report.notes.append(f"{part}: {share:g} of the images, chosen by the hash of their files")
 
 
 class _Found(NamedTuple):
@@ -238,18 +282,38 @@ class _Found(NamedTuple):
         return digest.hexdigest()
 
 
-def _find(source: LabelSource, fraction: float, split: str) -> tuple[list[tuple[str, FileStat]], list[FileStat]]:
+def _find(
+    source: LabelSource, fraction: float, settings: Mapping[str, Any], folder: Path
+) -> tuple[list[tuple[str, FileStat]], list[FileStat]]:
+    split = settings["split"]
     found = source.images()
     if not found:
         raise ValueError(f"No images for {split} in {source}. {source.explain([])}".rstrip())
+    if all(stat == ABSENT for _, stat in found):
+        raise ValueError(_all_missing(source, [path for path, _ in found], split))
+    if settings["val_fraction"]:
+        found = held_out.part(found, settings["val_fraction"], held_out=split == "val", folder=folder)
+        if not found:
+            raise ValueError(
+                f"No images of {source} can be held out for val: all files are the same. Give val images of its own."
+            )
     found = _choose(found, fraction)
-    images = [path for path, _ in found]
-    label_stats = source.label_stats(images)
-    if split == "train" and all(stat == ABSENT for stat in label_stats):
+    label_stats = source.label_stats([path for path, _ in found])
+    there = [(path, stat) for (path, seen), stat in zip(found, label_stats, strict=True) if seen != ABSENT]
+    if split == "train" and there and all(stat == ABSENT for _, stat in there):
+        images = [path for path, _ in there]
         raise ValueError(
             f"None of the {len(images):,} training images has a label file. {source.explain(images)}".rstrip()
         )
     return found, label_stats
+
+
+def _all_missing(source: LabelSource, images: Sequence[str], split: str) -> str:
+    backslash = " It is written with backslashes, as on Windows: write / instead." if "\\" in images[0] else ""
+    return (
+        f"All {len(images):,} images for {split} that {source} names are missing, for example {images[0]}.{backslash} "
+        "Relative lines start at the list's folder, or at the data set's."
+    )
 
 
 def _load_or_scan(found: _Found, file: Path, workers: int | None) -> ImageIndex:
@@ -284,16 +348,19 @@ def _scan(found: _Found, key: str, workers: int | None) -> ImageIndex:
     split, total = found.settings["split"], len(found.images)
     tasks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
     count = workers if workers else min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(count) as pool:
+    with large_images(), ThreadPoolExecutor(count) as pool:
         results = pool.map(lambda task: _scan_chunk(found, task), tasks)
         chunks = list(_with_progress(results, total, split))
 
     report = DatasetReport(split=split)
     for chunk in chunks:
         report.add(chunk.problems)
+        report.left_out += chunk.left_out
     report.add(found.source.problems())
     arrays = _assemble(chunks, [path for path, _ in found.images])
     cls = arrays["cls"]
+    if doubt := found.source.doubt(cls, set().union(*(chunk.unknown for chunk in chunks))):
+        raise ValueError(f"{found.source}: {doubt}")
     if len(cls) and not 0 <= cls.min() <= cls.max() < len(names):
         raise ValueError(
             f"{found.source} gives class ids from {cls.min():g} to {cls.max():g} for {len(names)} classes."
@@ -308,32 +375,62 @@ def _scan(found: _Found, key: str, workers: int | None) -> ImageIndex:
 def _scan_chunk(found: _Found, task: Iterable[int]) -> _Chunk:
     source = found.source
     kept: list[int] = []
-    headers: list[tuple[int, int, int]] = []
+    headers: list[ImageHeader] = []
+    peaks: list[float] = []
     rows: list[Labels] = []
     problems: list[Problem] = []
+    unknown: set[int] = set()
+    left_out: Counter[str] = Counter()
     for i in task:
         image, image_stat = found.images[i]
         if image_stat == ABSENT:
-            problems.append(Problem(image, 0, MISSING_IMAGE, "listed but not there"))
+            hint = "; written with backslashes, as on Windows" if "\\" in image else ""
+            problems.append(Problem(image, 0, MISSING_IMAGE, f"listed but not there{hint}"))
+            left_out[MISSING_IMAGE] += 1
             continue
         header, trouble = read_header(image)
         if trouble:
             problems.append(Problem(image, 0, *trouble))
         if header is None:
+            assert trouble is not None
+            left_out[trouble.kind] += 1
+            continue
+        peak = _peak(image, header)
+        if isinstance(peak, str):
+            problems.append(Problem(image, 0, NO_PICTURE, peak))
+            left_out[NO_PICTURE] += 1
             continue
         labels = source.labels(image, found.label_stats[i], header)
-        problems += [Problem(source.label_file(image), *problem) for problem in labels.problems]
+        problems += [Problem(source.label_file(image), *problem[:3]) for problem in labels.problems]
+        unknown |= {problem.unknown for problem in labels.problems if problem.unknown is not None}
+        if labels.problems and not len(labels.cls):
+            left_out[NO_USABLE_ROW] += 1
+            continue
         kept.append(i)
         headers.append(header)
+        peaks.append(peak)
         rows.append(_choose_classes(labels, found.settings))
     return _Chunk(
         kept,
-        np.array(headers, np.int32).reshape(-1, 3),
+        np.array(headers, np.int32).reshape(-1, len(ImageHeader._fields)),
+        np.array(peaks, np.float64),
         np.array([len(labels.cls) for labels in rows], np.int64),
         np.concatenate([np.zeros(0, np.float32), *(labels.cls for labels in rows)], dtype=np.float32),
         np.concatenate([np.zeros((0, 4), np.float32), *(labels.boxes for labels in rows)], dtype=np.float32),
         problems,
+        left_out,
+        unknown,
     )
+
+
+def _peak(image: str, header: ImageHeader) -> float | str:
+    """The largest value of an image of more than 8 bits, or why it is no picture; 0 for others, which are not read."""
+    if header.depth == BYTE:
+        return 0.0
+    try:
+        return peak_of(decode_deep(np.fromfile(image, np.uint8), header[:2], header.orientation))
+    except (OSError, ValueError, cv2.error) as error:
+        return str(error)
 
 
 def _choose_classes(labels: Labels, settings: Mapping[str, Any]) -> Labels:
@@ -351,6 +448,8 @@ def _assemble(chunks: list[_Chunk], paths: list[str]) -> dict[str, np.ndarray]:
         "path_offsets": _offsets([len(path) for path in encoded]),
         "shapes": np.ascontiguousarray(headers[:, :2]),
         "orientations": headers[:, 2].astype(np.uint8),
+        "depths": headers[:, 3].astype(np.uint8),
+        "peaks": np.concatenate([chunk.peaks for chunk in chunks]),
         "label_offsets": _offsets(np.concatenate([chunk.counts for chunk in chunks])),
         "cls": np.concatenate([chunk.cls for chunk in chunks]),
         "boxes": np.concatenate([chunk.boxes for chunk in chunks]),

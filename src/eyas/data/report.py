@@ -36,6 +36,12 @@ class DatasetReport:
         instances: {class name: boxes}.
         problems: the first `MAX_ROWS` problems.
         counts: {kind: number of problems}, exact.
+        left_out: {reason: number of images}, of those that cannot be used.
+        unused: {reason: number} of files among images and labels that are neither.
+        choices: how files were read, where that had to be decided: `label_ids` (what label files call each class),
+            `val_fraction` (share of the training images that is held out), `white` (by kind of values beyond 8 bits).
+        notes: the same in sentences.
+        doubts: what may be wrong with that.
     """
 
     split: str = "train"
@@ -45,6 +51,11 @@ class DatasetReport:
     instances: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    unused: dict[str, int] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     def add(self, problems: Iterable[Problem]) -> None:
         """Record problems, keeping at most `MAX_ROWS` rows."""
@@ -60,6 +71,11 @@ class DatasetReport:
             "background": self.background,
             "boxes": self.boxes,
             "instances": self.instances,
+            "images_left_out": dict(self.left_out),
+            "unused_files": self.unused,
+            "choices": self.choices,
+            "notes": self.notes,
+            "doubts": self.doubts,
             "problem_counts": dict(self.counts),
             "problems": [problem._asdict() for problem in self.problems],
             "problems_not_listed": sum(self.counts.values()) - len(self.problems),
@@ -67,7 +83,7 @@ class DatasetReport:
 
     @classmethod
     def from_dict(cls, split: str, values: dict[str, Any]) -> DatasetReport:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`; what is decided for each run is told anew."""
         return cls(
             split=split,
             images=values["images"],
@@ -76,15 +92,21 @@ class DatasetReport:
             instances=dict(values["instances"]),
             problems=[Problem(**row) for row in values["problems"]],
             counts=Counter(values["problem_counts"]),
+            left_out=Counter(values["images_left_out"]),
         )
 
     def summary(self) -> str:
         """One line: "train: 205 images (3 background), 4,887 boxes, 2 problems (zero size 2)"."""
         text = f"{self.split}: {self.images:,} images ({self.background:,} background), {self.boxes:,} boxes"
-        if self.counts:
-            kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.counts.most_common())
-            total = sum(self.counts.values())
-            text += f", {total:,} problem{'s' if total > 1 else ''} ({kinds})"
+        parts = (
+            ("problem", "problems", self.counts),
+            ("image left out", "images left out", self.left_out),
+            ("other file not used", "other files not used", Counter(self.unused)),
+        )
+        for one, many, counts in parts:
+            if total := sum(counts.values()):
+                kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common())
+                text += f", {total:,} {many if total > 1 else one} ({kinds})"
         return text
 
     def lines(self, limit: int = 20) -> list[str]:
@@ -101,6 +123,10 @@ class DatasetReport:
         from eyas.log import LOGGER, print_table
 
         LOGGER.info(self.summary())
+        for note in self.notes:
+            LOGGER.info("%s: %s.", self.split, note)
+        for doubt in self.doubts:
+            LOGGER.warning("%s: %s.", self.split, doubt)
         if not self.counts:
             return
         rows: list[list[object]] = [[row.file, row.line or "", row.kind, row.message] for row in self.problems[:limit]]

@@ -23,7 +23,7 @@ from eyas.files import replacing
 from eyas.log import LOGGER
 
 CacheMode = Literal[False, "ram", "disk"]
-_CACHE_VERSION = 1  # raise it when decoding or resizing changes
+_CACHE_VERSION = 2  # raise it when decoding or resizing changes
 _RAM_SHARE = 0.8  # of the free memory; the rest is left for training itself
 _DISK_SHARE = 0.9
 
@@ -115,6 +115,7 @@ class ImageStore:
             self.index.path(i),
             shape=(height, width),
             orientation=int(self.index.orientations[i]),
+            white=self.index.white_of(i),
             imgsz=self.imgsz,
             stretch=self.stretch,
         )
@@ -155,7 +156,8 @@ class ImageStore:
         return True
 
     def _cache_name(self) -> str:
-        key = f"{_CACHE_VERSION} {self.index.cache_key or self.index.fingerprint} {self.imgsz} {self.stretch}"
+        content = self.index.cache_key or self.index.fingerprint
+        key = f"{_CACHE_VERSION} {content} {self.imgsz} {self.stretch} {tuple(self.index.white)}"
         return hashlib.sha256(key.encode()).hexdigest()[:24]
 
 

@@ -21,6 +21,8 @@ from eyas.augment.letterbox import STRIDE, padded
 from eyas.config import TrainOptions
 from eyas.data.dataset import EvalDataset
 from eyas.data.dataset_yaml import check_dataset
+from eyas.data.depth import White
+from eyas.data.formats.yolo import TextRules
 from eyas.data.index import ImageIndex, build_index
 from eyas.data.loader import EpochLoader, build_eval_loader, default_workers
 from eyas.data.numbered import SamplesOf
@@ -43,30 +45,46 @@ def batch_beside(training: int) -> int:
     return min(2 * training, LARGEST_BATCH)
 
 
-def described_data(source: str | Mapping[str, Any], splits: tuple[str, ...], *, single_cls: bool) -> dict[str, Any]:
+def described_data(options: TrainOptions, splits: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the checked data description (``eyas.data.check_dataset``); one class under ``single_cls``."""
-    data = check_dataset(source, splits=splits)
-    return data | {"names": {0: "item"}, "nc": 1} if single_cls else data
+    data = check_dataset(
+        options.data or "",
+        splits=splits,
+        optional=optional,
+        ids_start=options.ids_start,
+        val_fraction=options.val_fraction,
+    )
+    return data | {"names": {0: "item"}, "nc": 1} if options.single_cls else data
 
 
 def split_index(
-    options: TrainOptions, data: Mapping[str, Any], images: Any, split: str, fraction: float = 1.0
+    options: TrainOptions,
+    data: Mapping[str, Any],
+    images: Any,
+    split: str,
+    fraction: float = 1.0,
+    white: White | None = None,
 ) -> ImageIndex:
     """Return images and labels of a split as flat arrays.
 
     Args:
         options: ``single_cls`` and ``classes`` choose and change labels.
-        data: as ``described_data`` returned it.
+        data: as ``described_data`` returned it; of a user's own making, it may lack what has a default.
         images: the entry of the split in it: folders, lists and files.
         split: its name, for messages.
         fraction: share of the images, as ``eyas.data.build_index`` takes it.
+        white: what is white in images of more than 8 bits, unless the description says so.
     """
+    top = data.get("value_range")
     return build_index(
         images,
         names=data["names"],
         single_cls=options.single_cls,
         classes=options.classes,
         fraction=fraction,
+        val_fraction=data.get("val_fraction"),
+        rules=TextRules(data.get("ids"), data.get("keypoints"), data.get("path")),
+        white=White(top, top) if top else white,
         split=split,
     )
 
@@ -89,9 +107,14 @@ def eval_loader(
     )
 
 
-def split_loader(options: TrainOptions, data: Mapping[str, Any], device: torch.device, *, stretch: bool) -> EpochLoader:
-    """Return the loader of ``options.split`` for a model that takes stretched images, or keeps their aspect."""
-    index = split_index(options, data, data[options.split], options.split)
+def split_loader(
+    options: TrainOptions, data: Mapping[str, Any], device: torch.device, *, stretch: bool, white: White | None = None
+) -> EpochLoader:
+    """Return the loader of ``options.split`` for a model that takes stretched images, or keeps their aspect.
+
+    ``white`` is what the model knows of images of more than 8 bits.
+    """
+    index = split_index(options, data, data[options.split], options.split, white=white)
     store = ImageStore(index, imgsz=padded(options.imgsz), stretch=stretch)
     return eval_loader(options, eval_dataset(index, store, options.batch), device)
 
@@ -139,15 +162,15 @@ def with_report(options: TrainOptions, validator: DetectionValidator) -> Detecti
 
 @contextmanager
 def square_validator(
-    options: TrainOptions, device: torch.device, *, stretch: bool, images: int
+    options: TrainOptions, device: torch.device, *, stretch: bool, images: int, white: White | None = None
 ) -> Iterator[DetectionValidator]:
     """Yield the validator for a model whose input is a square of ``imgsz`` and no other, such as an exported one.
 
     It measures at most ``images`` of ``options.split``, chosen as by ``fraction`` (``eyas.data.build_index``), and
     writes nothing.
     """
-    data = described_data(options.data or "", (options.split,), single_cls=options.single_cls)
-    index = split_index(options, data, data[options.split], options.split, fraction=images)
+    data = described_data(options, (options.split,))
+    index = split_index(options, data, data[options.split], options.split, fraction=images, white=white)
     store = ImageStore(index, imgsz=padded(options.imgsz), stretch=stretch)
     with eval_loader(options, eval_dataset(index, store, options.batch, rect=False), device) as loader:
         yield build_validator(options, loader, names=data["names"], save_dir=Path(), device=device)

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from eyas.augment.letterbox import letterbox_into
 from eyas.boxes import unletterbox
 from eyas.data.decode import read_image, resize
+from eyas.data.depth import White
 from eyas.data.files import IMAGE_SUFFIXES, list_images
 from eyas.evaluate.inference import StageClock, inference_state
 from eyas.evaluate.results import Results
+from eyas.log import LOGGER
 from eyas.models.postprocess import postprocess
 from eyas.nn.unwrap import unwrap_model
 
@@ -46,6 +48,7 @@ class Predictor:
         batch: images per forward pass. Images of one shape are padded no more than the stride asks for; mixed shapes
             share a square.
         amp_dtype: autocast type, or None for full precision.
+        white: what is white in images of more than 8 bits; None: each image's own values tell.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Predictor:
         device: torch.device | str | None = None,
         batch: int = 1,
         amp_dtype: torch.dtype | None = None,
+        white: White | None = None,
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
@@ -77,6 +81,7 @@ class Predictor:
         self.device = torch.device(device) if device is not None else next(self.model.parameters()).device
         self.batch = batch
         self.amp_dtype = amp_dtype
+        self.white = white
 
     def __call__(self, source: Any, stream: bool = False) -> list[Results] | Iterator[Results]:
         """Predict every image of `source`.
@@ -88,20 +93,26 @@ class Predictor:
 
         Raises:
             FileNotFoundError: a file or folder does not exist, or a glob finds nothing.
-            ValueError: a folder without images, a file that is no image, an array of another shape or type.
+            ValueError: a folder without images or with broken ones only, a file that is no image, an array of another
+                shape or type. Of several files that a folder or a glob finds, broken ones are left out and named in the
+                log; where each was named, and the results are read beside a list of them, the first one is an error.
         """
-        found = locate(source)
-        results = self._stream(found)
+        found, broken = locate(source), Broken(skip=finds_files(source))
+        results = self._stream(found, broken)
         return results if stream else list(results)
 
-    def _stream(self, found: Sequence[Located]) -> Iterator[Results]:
+    def _stream(self, found: Sequence[Located], broken: Broken) -> Iterator[Results]:
         self.model.to(self.device)
         for first in range(0, len(found), self.batch):
-            group = found[first : first + self.batch]
             clock = StageClock(self.device)
-            names = [name for name, _ in group]
             with clock("preprocess"):
-                images = [read_image(item) if isinstance(item, str) else item for _, item in group]
+                opened = [
+                    (name, self._pixels_of(name, item, broken)) for name, item in found[first : first + self.batch]
+                ]
+                names = [name for name, image in opened if image is not None]
+                images = [image for _, image in opened if image is not None]
+                if not images:
+                    continue
                 inputs, ratio_pads = self._inputs(images)
             rows = self._detect(inputs, clock)
             speed = clock.per_image(len(images))
@@ -109,6 +120,18 @@ class Predictor:
             for name, image, ratio_pad, found_rows in zip(names, images, ratio_pads, rows, strict=True):
                 boxes = unletterbox(found_rows[:, :4], ratio_pad, image.shape[:2])
                 yield Results(image, name, self.model.names, torch.cat([boxes, found_rows[:, 4:]], dim=1), speed)
+
+        broken.report(of=len(found))
+
+    def _pixels_of(self, name: str, item: str | NDArray[np.uint8], broken: Broken) -> NDArray[np.uint8] | None:
+        """(h, w, 3) uint8 BGR, or None for a file that is left out."""
+        if not isinstance(item, str):
+            return item
+        try:
+            return read_image(item, self.white)
+        except (OSError, ValueError, cv2.error) as error:
+            broken.add(name, error)
+            return None
 
     @torch.no_grad()
     def _detect(self, inputs: torch.Tensor, clock: StageClock) -> list[torch.Tensor]:
@@ -154,6 +177,48 @@ class Predictor:
         ratio = self.imgsz / max(h, w)
         height, width = (math.ceil(max(round(side * ratio), 1) / self.stride) * self.stride for side in (h, w))
         return height, width
+
+
+class Broken:
+    """Files that could not be read.
+
+    Args:
+        skip: leave them out; else the first is an error.
+    """
+
+    def __init__(self, *, skip: bool) -> None:
+        self.skip = skip
+        self.reasons: list[str] = []
+
+    def add(self, name: str, error: Exception) -> None:
+        """Note a file.
+
+        Raises:
+            ValueError: it may not be left out.
+        """
+        reason = str(error) if name in str(error) else f"{name}: {error}"
+        if not self.skip:
+            raise ValueError(reason) from error
+        self.reasons.append(reason)
+        LOGGER.warning("left out: %s", reason)
+
+    def report(self, *, of: int) -> None:
+        """Say how many were left out.
+
+        Raises:
+            ValueError: all of them were.
+        """
+        if len(self.reasons) == of:
+            raise ValueError(f"none of the {of} files can be read, for example {self.reasons[0]}")
+        if self.reasons:
+            LOGGER.warning("%d of %d files were left out, because they cannot be read", len(self.reasons), of)
+
+
+def finds_files(source: Any) -> bool:
+    """Whether a source, or one in a list, is a folder or a glob: the images in it were not named one by one."""
+    if isinstance(source, list | tuple):
+        return any(finds_files(item) for item in source)
+    return isinstance(source, str | os.PathLike) and not os.path.isfile(source)
 
 
 def locate(source: Any) -> list[Located]:

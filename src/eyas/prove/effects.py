@@ -19,7 +19,7 @@ from eyas.files import digest, write_atomic
 from eyas.log import print_table
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import by_hand
-from eyas.prove.hooks import hook_calls, hook_table, missing_calls
+from eyas.prove.hooks import hook_calls, hook_table, missing_calls, without_validation
 from eyas.prove.settings import Setting, settings, short
 from eyas.run.overrides import overrides
 from eyas.run.protocol import Run
@@ -72,9 +72,11 @@ def prove_setup(trainer: Run) -> None:
     All processes come here together and all stop alike.
 
     Raises:
-        NoEffectError: one line for each setting that is contradicted, or that nobody tells of who should.
+        NoEffectError: one line for each setting that is contradicted, or that nobody tells of who should, and for each
+            hook of a validation that there will not be.
     """
     lines = [line for setting in settings(trainer) if (line := setting.problem(trainer, trained=False))]
+    lines += without_validation(trainer)
     if lines := dist.agree(lines):
         raise NoEffectError("\n".join(lines))
 

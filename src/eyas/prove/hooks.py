@@ -31,6 +31,7 @@ DUE: dict[str, tuple[str, ...]] = {
     "adjust_fitness": ("judge", "validate_epoch", "run_epoch", "fit"),
     "on_val_end": ("validate_epoch", "run_epoch", "fit"),
 }
+VALIDATION = ("on_val_start", "adjust_metrics", "adjust_fitness", "on_val_end")
 # Those that fire only once: who registers after that is never called.
 ONCE = ("on_pretrain_routine_start", "adjust_model", "adjust_param_groups", "on_pretrain_routine_end", "on_train_start")
 ANY_HOOK = ("run_callbacks", "adjust")
@@ -62,6 +63,23 @@ def missing_calls(trainer: Run, calls: list[dict[str, int]]) -> list[str]:
         if idle:
             lines.append(uncalled(trainer, receiver, hook, idle))
     return lines
+
+
+def without_validation(trainer: Run) -> list[str]:
+    """Return a line for everyone who waits for a validation in a run that has nothing to measure."""
+    if trainer.validator is not None:
+        return []
+    by_key = trainer.callbacks.by_key()
+    waiting = {
+        receiver: hook
+        for receiver, hook in trainer.callbacks.registered()
+        if hook in VALIDATION and (receiver not in by_key or asked_for(by_key[receiver], hook))
+    }
+    return [
+        f"{receiver}: {hook} is never called: val=False, and the data has no split val. Give it one, or "
+        "val_fraction=0.1 to hold out a tenth of the training images."
+        for receiver, hook in waiting.items()
+    ]
 
 
 def uncalled(trainer: Run, receiver: str, hook: str, ranks: list[int]) -> str:

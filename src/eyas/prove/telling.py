@@ -195,7 +195,8 @@ def validations(run: Run) -> Told:
     """When it validates, as the first validation shows."""
     last = run.epoch + 1 >= run.epochs or run.time_is_up or run.stop
     if last or run.resume_from is not None:
-        when = Words(f"validated after epoch {run.epoch + 1} of {run.epochs}")
+        what = "validated" if run.validator is not None else "nothing to validate"
+        when = Words(f"{what} after epoch {run.epoch + 1} of {run.epochs}")
         return {"val": not last, "val_every": when}
     return {"val": True, "val_every": first_validation(run)}
 

@@ -15,6 +15,7 @@ from eyas.data.dataset_yaml import check_dataset
 from eyas.data.formats import LabelSource
 from eyas.data.formats.yolo import label_path
 from eyas.data.index import ImageIndex, build_index
+from eyas.evaluate import assemble
 
 TRAIN, VAL = 8, 4
 LOOK_AT = 2000  # images whose labels are read; a second or two
@@ -50,8 +51,8 @@ def choose_sample(options: TrainOptions, folder: Path, batch: int) -> Sample:
     """
     if options.data is None:
         raise ValueError("no data was given; for example data=my.yaml, or data=digits for the embedded set.")
-    data = check_dataset(options.data, splits=("train", "val"))
-    split = {name: split_index(data[name], data["names"], options, name) for name in ("train", "val")}
+    data = described_data(options)
+    split = {name: split_index(data, options, name) for name in ("train", "val")}
     few = {name: cover(class_sets(split[name]), count) for name, count in (("train", TRAIN), ("val", VAL))}
     objects = split["train"].objects()
     fullest = [int(i) for i in (-objects).argsort(kind="stable")[:batch]]
@@ -61,27 +62,46 @@ def choose_sample(options: TrainOptions, folder: Path, batch: int) -> Sample:
             return copies(data, name, chosen, folder / name)
         return [split[name].path(i) for i in chosen]
 
+    rules = reading_rules(data, split["train"])
     lists = {name: write_list(folder / f"{name}.txt", paths(name, few[name])) for name in few}
     full = write_list(folder / "fullest.txt", paths("train", fullest))
     return Sample(
-        few=str(write_yaml(folder / "few.yaml", lists["train"], lists["val"], data["names"])),
-        fullest=str(write_yaml(folder / "fullest.yaml", full, lists["val"], data["names"])),
+        few=str(write_yaml(folder / "few.yaml", lists["train"], lists["val"], rules)),
+        fullest=str(write_yaml(folder / "fullest.yaml", full, lists["val"], rules)),
         images=len(few["train"]),
         objects=int(objects.max(initial=0)),
     )
 
 
-def split_index(sources: Sequence[Path], names: dict[int, str], options: TrainOptions, split: str) -> ImageIndex:
-    """Return images and labels of a split, of a random part of a large one."""
-    single = options.single_cls
-    return build_index(
-        sources,
-        names={0: "item"} if single else names,
-        single_cls=single,
-        classes=options.classes,
-        fraction=LOOK_AT,
-        split=split,
+def described_data(options: TrainOptions) -> dict[str, Any]:
+    """Return the description of the data; where there is nothing to validate on, what is trained on stands in."""
+    needed = ("train", "val") if options.val else ("train",)
+    data = check_dataset(
+        options.data or "",
+        splits=needed,
+        optional=("val",),
+        ids_start=options.ids_start,
+        val_fraction=options.val_fraction,
     )
+    return data | {"val": data["val"] or data["train"]}
+
+
+def split_index(data: Mapping[str, Any], options: TrainOptions, split: str) -> ImageIndex:
+    """Return images and labels of a split, of a random part of a large one."""
+    named = {**data, "names": {0: "item"}} if options.single_cls else data
+    return assemble.split_index(options, named, data[split], split, fraction=LOOK_AT)
+
+
+def reading_rules(data: Mapping[str, Any], index: ImageIndex) -> dict[str, Any]:
+    """Return the keys of a description that say how images and labels of YOLO text are read: as in all of the data."""
+    ids = data["ids"] or range(data["nc"])
+    rules: dict[str, Any] = {"names": {int(i): name for i, name in zip(ids, data["names"].values(), strict=True)}}
+    if ids[0] == 0:  # said, because a few images may look as if they counted from 1
+        rules["ids_start"] = 0
+    if data["keypoints"]:
+        rules["kpt_shape"] = list(data["keypoints"])
+    white = {white for white in index.white if white is not None}
+    return rules | ({"value_range": white.pop()} if len(white) == 1 else {})
 
 
 def class_sets(index: ImageIndex) -> list[set[int]]:
@@ -107,7 +127,9 @@ def copies(data: Mapping[str, Any], split: str, chosen: Sequence[int], folder: P
     Part of a rehearsal runs without the user's code, and so without a format that it registers. Labels are written as
     they are in the user's files: ``classes`` and ``single_cls`` come later.
     """
-    index = build_index(data[split], names=data["names"], fraction=LOOK_AT, split=split)
+    index = build_index(
+        data[split], names=data["names"], fraction=LOOK_AT, val_fraction=data["val_fraction"], split=split
+    )
     return [str(copy_with_labels(index, i, folder)) for i in chosen]
 
 
@@ -130,8 +152,8 @@ def write_list(path: Path, images: Sequence[str]) -> Path:
     return path
 
 
-def write_yaml(path: Path, train: Path, val: Path, names: dict[int, str]) -> Path:
+def write_yaml(path: Path, train: Path, val: Path, rules: Mapping[str, Any]) -> Path:
     """Write the description of a data set of two lists."""
-    text = yaml.safe_dump({"path": str(path.parent), "train": str(train), "val": str(val), "names": dict(names)})
+    text = yaml.safe_dump({"path": str(path.parent), "train": str(train), "val": str(val), **rules})
     path.write_text(text, encoding="utf-8")
     return path

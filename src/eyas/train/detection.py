@@ -13,6 +13,7 @@ from eyas.augment.letterbox import STRIDE, padded
 from eyas.augment.multiscale import batch_size_px, smallest_px
 from eyas.augment.settings import ENDING, AugmentSettings
 from eyas.data.dataset import EvalDataset, TrainDataset
+from eyas.data.depth import White
 from eyas.data.index import ImageIndex
 from eyas.data.loader import EpochLoader, batch_maker, build_train_loader, default_workers, own_index
 from eyas.data.numbered import SamplesOf
@@ -36,17 +37,20 @@ class DetectionTrainer(BaseTrainer):
     Attributes:
         family: name of the family whose models are trained, and no others (``eyas.families``).
         stretch: whether images are stretched to the square input.
+        white: what is white in training images of more than 8 bits, and so in all others.
     """
 
     family: str = "yolo26"
     typed_gains: dict[str, float] | None = None
     stretch: bool = False
+    white: White | None = None
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the checked data description (``eyas.data.check_dataset``); one class under ``single_cls``."""
         if self.args.data is None:
             raise ValueError("no data was given; for example data=my.yaml, or data=digits for the embedded set.")
-        return assemble.described_data(self.args.data, ("train", "val"), single_cls=self.args.single_cls)
+        needed: tuple[str, ...] = ("train", "val") if self.args.val else ("train",)
+        return assemble.described_data(self.args, needed, optional=("val",))
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """Return the family's model for the data's classes, with ``weights`` loaded if given."""
@@ -125,9 +129,8 @@ class DetectionTrainer(BaseTrainer):
 
     def build_index(self, img_path: Any, mode: str) -> ImageIndex:
         """Return images and labels of a split as flat arrays; a ``fraction`` of them only to train on."""
-        return assemble.split_index(
-            self.args, self.data, img_path, split=mode, fraction=self.args.fraction if mode == "train" else 1.0
-        )
+        fraction = self.args.fraction if mode == "train" else 1.0
+        return assemble.split_index(self.args, self.data, img_path, mode, fraction, self.white)
 
     def closing_augmentation(self) -> list[str]:
         """Return which of mosaic, mixing and reframing are on, and end before the run does."""
@@ -145,6 +148,7 @@ class DetectionTrainer(BaseTrainer):
         index = self.build_index(img_path, mode)
         store = self.image_store(index)
         if mode == "train":
+            self.white = index.white
             self.fits = self.fit_options(index)
             return TrainDataset(
                 index,
@@ -206,6 +210,10 @@ class DetectionTrainer(BaseTrainer):
         if isinstance(self.validator, DetectionValidator):  # a user's may be anything that can be called
             assemble.with_report(self.args, self.validator)
         return super().evaluate_best(model)
+
+    def describe_model(self) -> dict[str, Any]:
+        """Return what inference needs, and what is white in images of more than 8 bits."""
+        return super().describe_model() | ({"white": self.white.to_dict()} if self.white else {})
 
     def preprocess_batch(self, batch: Batch) -> Batch:
         """Return the batch on the device, images float in [0, 1], at this batch's size under ``multi_scale``."""

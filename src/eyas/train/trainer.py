@@ -196,7 +196,7 @@ class BaseTrainer:
         self.log_epoch()
         if self.save_model():
             self.run_callbacks("on_model_save")
-        if self.validated:
+        if self.validated or (self.stop and not self.validates()):
             effects.prove(self)  # after saving: what was trained is not lost when a setting proves to be void
         self.run_callbacks("on_fit_epoch_end")
 
@@ -296,7 +296,7 @@ class BaseTrainer:
         self.statistics = GrowingStatistics(self.model)
         if self.args.ema:
             self.ema = setup.averaged(self.model, self.plan)
-        self.validator = self.get_validator()
+        self.validator = self.get_validator() if self.validates() else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
         self.resume_training(self.resume_from)
         self.write_description()
@@ -362,10 +362,15 @@ class BaseTrainer:
         self.train_loader = loading.adopted(loader, batch=self.batch_size)
         self.batch_size = loading.images_per_step(self.train_loader) or self.batch_size
         val_batch = batch_beside(self.batch_size)
-        self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
+        if self.validates():
+            self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
         shield_workers(self.train_loader)
         shield_workers(self.test_loader)
         self.wdir.mkdir(parents=True, exist_ok=True)
+
+    def validates(self) -> bool:
+        """Whether anything is measured at all: under ``val=False``, data without a split for that will do."""
+        return bool(self.args.val or self.data.get("val"))
 
     def find_data(self) -> dict[str, Any]:
         """Return the data description; say what to do where that of a run which goes on is gone."""
@@ -524,7 +529,9 @@ class BaseTrainer:
         return (self.step + 1) % self.accumulate == 0 or self.step + 1 == len(self.train_loader)
 
     def validation_due(self) -> bool:
-        """Whether this epoch ends with a validation; the last one always does."""
+        """Whether this epoch ends with a validation; the last one always does, where there is anything to measure."""
+        if not self.validates():
+            return False
         last = self.epoch + 1 >= self.epochs or self.time_is_up or dist.any_rank(self.stop)
         return last or (self.args.val and (self.epoch + 1) % self.args.val_every == 0)
 
@@ -839,9 +846,13 @@ class BaseTrainer:
     # -- checkpoint and resume -----------------------------------------------------------------------------------------
     def checkpoint(self, finished_epoch: bool) -> dict[str, Any]:
         """Return everything about this run as tensors and plain values; ``state`` is what only a resume needs."""
-        checkpoint = state.describe_model(self) | {"val_batch": batch_beside(self.batch_size)}
+        checkpoint = self.describe_model() | {"val_batch": batch_beside(self.batch_size)}
         checkpoint["state"] = state.training_state(self, finished_epoch)
         return self.adjust("adjust_checkpoint", checkpoint)
+
+    def describe_model(self) -> dict[str, Any]:
+        """Return the part of a checkpoint that inference needs."""
+        return state.describe_model(self)
 
     def resume_here(self) -> None:
         """Go on from this run's ``last.pt`` after a crash; from where it was to start if there is none yet."""

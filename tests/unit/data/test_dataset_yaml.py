@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eyas.data.class_names import read_classes
 from eyas.data.dataset_yaml import check_dataset
 
 
@@ -88,6 +89,83 @@ def test_names(root: Path, given: dict, expected: dict[int, str]) -> None:
     assert check_dataset(write(root, **given))["names"] == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        ({}, None),
+        ({"names": {0: "a", 1: "b"}}, None),
+        ({"ids_start": 0}, (0, 1)),
+        ({"ids_start": 1}, (1, 2)),
+        ({"names": {0: "a", 1: "b"}, "ids_start": 1}, (1, 2)),
+        ({"names": {1: "a", 2: "b"}}, (1, 2)),
+        ({"names": {1: "a", 2: "b"}, "ids_start": 1}, (1, 2)),
+        ({"names": {7: "b", 2: "a"}}, (2, 7)),
+        ({"names": None, "nc": 2, "ids_start": 3}, (3, 4)),
+    ],
+)
+def test_ids_of_label_files(root: Path, given: dict, ids: tuple[int, ...] | None) -> None:
+    checked = check_dataset(write(root, **given))
+    assert (checked["ids"], checked["nc"], list(checked["names"])) == (ids, 2, [0, 1])
+    if "ids_start" in given:
+        without = check_dataset(write(root, **given | {"ids_start": None}), ids_start=given["ids_start"])
+        assert without["ids"] == ids, "the option says what the key says"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.integers(0, 500), st.text(min_size=1), min_size=1), st.none() | st.integers(0, 500))
+def test_any_mapping_of_names_is_read_in_order_or_refused(names: dict[int, str], start: int | None) -> None:
+    content = {"names": names, "ids_start": start}
+    twice = len(set(names.values())) < len(names)
+    gaps = sorted(names) != list(range(len(names)))
+    if twice or (gaps and start not in (None, min(names))):
+        with pytest.raises(ValueError, match="twice" if twice else "ids_start"):
+            read_classes(content, "here")
+        return
+    classes = read_classes(content, "here")
+    assert list(classes.names) == list(range(len(names)))
+    ids = classes.ids or tuple(range(len(names)))
+    assert list(ids) == sorted(set(ids))
+    assert ids[0] == (min(names) if start is None else start)
+    if gaps:
+        assert {ids[c]: name for c, name in classes.names.items()} == names
+
+
+def test_a_share_in_place_of_a_split_is_held_out(root: Path) -> None:
+    for checked in (
+        check_dataset(write(root, val=0.1)),
+        check_dataset(write(root, val=None), val_fraction=0.1),
+        check_dataset(write(root, val=None, valid=0.1)),
+    ):
+        assert (checked["val"], checked["val_fraction"]) == (checked["train"], 0.1)
+    assert check_dataset(write(root, val=0.2), val_fraction=0.1)["val_fraction"] == 0.1
+    with pytest.raises(ValueError, match="val_fraction=0.1 would hold out training images, but the data has val: "):
+        check_dataset(write(root), val_fraction=0.1)
+
+
+def test_an_optional_split_must_exist_once_it_is_named(root: Path) -> None:
+    assert check_dataset(write(root, val=None), splits=("train",), optional=("val",))["val"] == []
+    with pytest.raises(ValueError, match="val: images/nowhere does not exist"):
+        check_dataset(write(root, val="images/nowhere"), splits=("train",), optional=("val",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: a\ntrain: b\nval: a\nnames: [x]\n", "line 2: key 'train' was given in line 1 already"),
+        ("train: a\nval: a\nnames: {0: x, 0: y}\n", "line 3: key '0' was given in line 3 already"),
+        ('path: "C:\\data"\ntrain: a\nval: a\nnames: [x]\n', "escape.* In double quotes, YAML reads a backslash"),
+    ],
+)
+def test_what_yaml_itself_would_take_or_garble(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "d.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        check_dataset(tmp_path / "d.yaml")
+
+
+def test_exports_that_begin_with_the_name_of_their_own_folder(root: Path) -> None:
+    assert check_dataset(write(root, train=f"{root.name}/images/train"))["train"] == [root / "images/train"]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.permutations(range(6)), st.booleans())
 def test_names_come_in_the_order_of_their_ids(order: list[int], text: bool) -> None:
@@ -105,8 +183,17 @@ def test_names_come_in_the_order_of_their_ids(order: list[int], text: bool) -> N
         ({"names": "cat"}, r"must be a list like \[cat, dog\]"),
         ({"names": []}, "must be a list"),
         ({"names": {"cat": 0}}, "has the key 'cat'; keys are class ids"),
-        ({"names": {1: "a", 2: "b"}}, "ids up to 2, but no id 0"),
-        ({"names": {0: "a", 5: "b"}}, "no id 1. Ids must go from 0 to 1"),
+        ({"names": ["a", "b", "a"]}, "names has 'a' twice, as class 0 and 2"),
+        ({"names": {0: "a", "00": "b"}}, "class id 0 twice, as 'a' and 'b'"),
+        ({"names": {1: "a", 2: "b"}, "ids_start": 0}, "ids_start=0, but the ids in names start at 1"),
+        ({"ids_start": -1}, "ids_start=-1 must be a whole class id, at least 0"),
+        ({"ids_start": True}, "ids_start=True must be a whole class id"),
+        ({"val": 1.0}, "val=1.0 must be a folder of images, or a share"),
+        ({"val": ""}, "key 'val' .* is missing.*val: 0.1.*val=false"),
+        ({"value_range": "bright"}, "value_range='bright' must be the value of white"),
+        ({"train": r"images\train"}, r"written with backslashes, as on Windows; .*: images/train"),
+        ({"path": r"C:\cells"}, r"written with backslashes, as on Windows, and C: is a drive there.*: C:/cells"),
+        ({"train": "images\train"}, "control characters. In double quotes, YAML reads a backslash"),
         ({"names": [True, "b"]}, "read as True; put it in quotes"),
         ({"names": ["a", None]}, "class 1 is read as None"),
         ({"nc": 3}, "nc=3, but names lists 2 classes"),

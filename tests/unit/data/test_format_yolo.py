@@ -106,12 +106,12 @@ def test_rows_that_differ_only_in_class_are_duplicates_for_a_single_class() -> N
 
 def test_pose_rows_are_cut_to_the_box() -> None:
     data = b"1 0.5 0.5 0.25 0.125 " + b" ".join([b"9.9"] * 6) + b"\n"
-    assert rows(data, keypoints=(3, 2)) == rows(GOOD)
+    assert rows(data, rules=yl.TextRules(keypoints=(3, 2))) == rows(GOOD)
 
 
 def test_polygons_of_a_pose_set_stay_polygons() -> None:
     polygon = b"1 0.4 0.45 0.6 0.5 0.375 0.4375 0.625 0.5625\n"
-    np.testing.assert_allclose(rows(polygon, keypoints=(3, 2)), rows(GOOD), atol=1e-6)
+    np.testing.assert_allclose(rows(polygon, rules=yl.TextRules(keypoints=(3, 2))), rows(GOOD), atol=1e-6)
 
 
 def test_polygons_and_boxes_share_a_file() -> None:
@@ -173,8 +173,8 @@ def test_fast_and_slow_path_agree(lines: list[str]) -> None:
     data = "\n".join(lines).encode()
     if not data.strip():
         return
-    slow = yl._parse_rows(data, 3, False, None)
-    fast = yl._parse_clean(data, 3, False)
+    slow = yl._parse_rows(data, yl.ClassIds(3, None, False), None)
+    fast = yl._parse_clean(data, yl.ClassIds(3, None, False))
     if fast is None:
         return
     assert slow.problems == []
@@ -182,7 +182,32 @@ def test_fast_and_slow_path_agree(lines: list[str]) -> None:
     np.testing.assert_array_equal(fast.boxes, slow.boxes)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.floats(0.1, 0.9)), min_size=1, max_size=8),
+    st.sets(st.integers(0, 12), min_size=1),
+    st.sampled_from([" ", ",broken "]),
+)
+@settings(max_examples=200, deadline=None)
+def test_ids_of_files_become_classes_on_both_paths(found: list[tuple[int, float]], ids: set[int], space: str) -> None:
+    """A row that is not clean sends the whole file down the slow path."""
+    order = sorted(ids)
+    lines = [f"{i} {x} 0.5 0.1 0.1" for i, x in dict.fromkeys(found)]
+    data = "\n".join([*lines, f"0{space}0.5 0.5 0.1 0.1" if space != " " else ""]).encode()
+    labels = yl.parse_labels(data, num_classes=len(order), rules=yl.TextRules(ids=tuple(order)))
+    known = [order.index(i) for i, _ in dict.fromkeys(found) if i in ids]
+    assert labels.cls.tolist() == known
+    unknown = [p.unknown for p in labels.problems if p.kind == yl.CLASS_OUT_OF_RANGE]
+    assert unknown == [i for i, _ in dict.fromkeys(found) if i not in ids]
+
+
+def test_ids_that_are_none_are_told_with_those_that_are() -> None:
+    labels = yl.parse_labels(b"3 0.5 0.5 0.1 0.1\n", num_classes=3, rules=yl.TextRules(ids=(1, 2, 4)))
+    assert "class 3; the data set has class ids 1, 2, 4" in labels.problems[0].message
+    single = yl.parse_labels(b"3 0.5 0.5 0.1 0.1\n", num_classes=1, single_cls=True, rules=yl.TextRules(ids=(1, 2, 4)))
+    assert single.cls.tolist() == [0]
+
+
 def test_clean_files_take_the_fast_path() -> None:
     data = b"".join(b"%d 0.%03d 0.5 0.25 0.125\r\n" % (i % 3, i) for i in range(500))
-    assert yl._parse_clean(data, 3, False) is not None
+    assert yl._parse_clean(data, yl.ClassIds(3, None, False)) is not None
     assert len(rows(data)) == 500

@@ -19,8 +19,9 @@ from eyas.data import image_header as ih
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.files import list_images
 from eyas.data.formats import yolo as yl
-from eyas.data.formats.yolo import label_path
-from eyas.data.index import MISSING_IMAGE, ImageIndex, build_index
+from eyas.data.formats.yolo import TextRules, label_path
+from eyas.data.index import MISSING_IMAGE, NO_USABLE_ROW, ImageIndex, build_index
+from eyas.data.store import ImageStore
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
 BCCD = Path(__file__).parents[3].parent / "shared" / "data" / "bccd"
@@ -212,11 +213,14 @@ def test_images_that_are_no_images_are_dropped_and_reported(data: Path) -> None:
     (folder / "e_small.png").write_bytes(cv2.imencode(".png", picture(9, 40))[1].tobytes())
     (folder / "f_head.jpg").write_bytes(whole[:20])
     Image.fromarray(picture()).save(folder / "g.gif")
-    (folder / "g.gif").rename(folder / "g_gif.jpg")
+    Image.fromarray(picture()).save(folder / "g.pcx")
+    (folder / "g.pcx").rename(folder / "g_pcx.jpg")
+    (folder / "notes.ini").write_text("nothing to see")
+    shutil.copy(folder / "0.jpg", folder / "0.jpg_large")
     (folder / "h_folder.jpg").mkdir()
     (folder / "._hidden.jpg").write_bytes(b"mac")
     index = build(data)
-    assert len(index) == 6
+    assert len(index) == 7
     found = {Path(p.file).name: p.kind for p in index.report.problems}
     assert found == {
         "a_text.jpg": ih.NOT_AN_IMAGE,
@@ -225,7 +229,13 @@ def test_images_that_are_no_images_are_dropped_and_reported(data: Path) -> None:
         "d_half.png": ih.TRUNCATED,
         "e_small.png": ih.TOO_SMALL,
         "f_head.jpg": ih.NOT_AN_IMAGE,
-        "g_gif.jpg": ih.UNSUPPORTED,
+        "g_pcx.jpg": ih.UNSUPPORTED,
+    }
+    assert index.report.left_out == {ih.NOT_AN_IMAGE: 3, ih.TRUNCATED: 2, ih.TOO_SMALL: 1, ih.UNSUPPORTED: 1}
+    assert index.report.unused == {
+        "hidden file": 1,
+        "not an image (.ini)": 1,
+        "image under another suffix (.jpg_large)": 1,
     }
     assert any("<html>" in p.message for p in index.report.problems)
 
@@ -280,7 +290,8 @@ def test_training_set_without_a_box_is_an_error_with_the_first_problems(data: Pa
     with pytest.raises(ValueError, match="have no box") as error:
         build(data)
     assert "1.txt:1: bad column count" in str(error.value)
-    assert build(data, split="val").report.background == 6
+    val = build(data, split="val").report
+    assert (val.images, val.background, val.left_out) == (1, 1, {NO_USABLE_ROW: 5})
 
 
 def test_training_set_without_label_files_is_an_error_that_names_the_place(data: Path) -> None:
@@ -313,6 +324,122 @@ def test_lists_name_images_and_miss_some(data: Path) -> None:
     assert [Path(index.path(i)).name for i in range(len(index))] == ["2.jpg", "3.png"]
     assert index.objects().tolist() == [2, 3]
     assert kinds(index) == {MISSING_IMAGE: 1}
+
+
+def test_lists_whose_lines_start_at_the_folder_of_the_data(data: Path) -> None:
+    (data / "lists").mkdir()
+    (data / "lists/train.txt").write_text("images/train/2.jpg\n")
+    listed = {"names": NAMES, "cache_dir": data.parent / "cache"}
+    index = build_index([data / "lists/train.txt"], rules=TextRules(root=data), **listed)
+    assert Path(index.path(0)) == data / "images/train/2.jpg"
+    with pytest.raises(ValueError, match=r"All 1 images for train that .*train\.txt names are missing, for example"):
+        build_index([data / "lists/train.txt"], **listed)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_that_are_all_missing_are_said_to_be_missing(data: Path, split: str) -> None:
+    (data / "list.txt").write_text("images\\train\\2.jpg\nimages\\train\\3.png\n")
+    with pytest.raises(ValueError, match="All 2 images .* are missing.* written with backslashes"):
+        build_index([data / "list.txt"], names=NAMES, split=split, cache_dir=data.parent / "cache")
+
+
+def test_label_files_are_found_however_their_suffix_is_written(data: Path) -> None:
+    labels = data / "labels/train"
+    plain = build(data)
+    (labels / "2.txt").rename(labels / "2.TXT")
+    (labels / "3.txt").rename(labels / "3.Txt")
+    shutil.copy(labels / "5.txt", labels / "4.TXT")
+    index = build(data)
+    assert index.objects().tolist() == plain.objects().tolist(), "beside a .txt, another spelling is not read"
+    (labels / "2.TXT").write_text("rubbish\n")
+    assert [problem.file for problem in build(data).report.problems] == [str(labels / "2.TXT")]
+
+
+def test_label_files_without_an_image_are_counted(data: Path) -> None:
+    for name in ("orphan.txt", "classes.TXT"):
+        (data / "labels/train" / name).write_text("cat\n")
+    (data / "images/train/readme.txt").write_text("no label: they stand in labels/")
+    expected = {yl.NO_IMAGE: 2, "not an image (.txt)": 1}
+    assert build(data).report.unused == build(data).report.unused == expected, "scanned or loaded"
+    assert build(data, fraction=2).report.unused == expected
+    (data / "images/train/new.ini").write_text("")
+    assert build(data).report.unused == expected | {"not an image (.ini)": 1}
+    (data / "list.txt").write_text(f"{data}/images/train/2.jpg\n")
+    assert not build_index([data / "list.txt"], names=NAMES, cache_dir=data.parent / "cache").report.unused
+
+
+def test_labels_beside_the_images_are_no_unused_files(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), picture())
+    (folder / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (folder / "classes.txt").write_text("cat\n")
+    index = build_index([folder], names=NAMES, cache_dir=tmp_path / "cache")
+    assert (index.report.boxes, index.report.unused) == (1, {yl.NO_IMAGE: 1})
+
+
+def test_an_image_whose_rows_are_all_dropped_is_left_out(data: Path) -> None:
+    (data / "labels/train/2.txt").write_text("9 0.5 0.5 0.1 0.1\nx\n")
+    (data / "labels/train/3.txt").write_text("9 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n")
+    for index in (build(data), build(data), build(data, split="val")):  # scanned, loaded
+        assert [Path(index.path(i)).stem for i in range(len(index))] == ["0", "1", "3", "4", "5"]
+        assert (index.report.left_out, index.report.background) == ({NO_USABLE_ROW: 1}, 2)
+        assert "1 image left out (no usable label row 1)" in index.report.summary()
+    chosen = build(data, classes=[2])
+    assert len(chosen) == 5 and chosen.report.background > 2, "rows of classes that are not asked for are no bad rows"
+
+
+def test_labels_that_count_from_1_are_asked_about(data: Path) -> None:
+    for i in range(2, 6):
+        (data / f"labels/train/{i}.txt").write_text("".join(f"{k} 0.5 0.5 0.{k} 0.2\n" for k in (1, 2, 3)))
+    for split in ("train", "val", "val"):  # never from the cache
+        with pytest.raises(
+            ValueError, match="go up to 3 and none is 0, but .* 0 to 2: ids start at 1. Add ids_start=1"
+        ):
+            build(data, split=split)
+    renumbered = build(data, rules=TextRules(ids=(1, 2, 3)))
+    assert renumbered.report.instances == dict.fromkeys(NAMES.values(), 4)
+    assert renumbered.report.choices["label_ids"] == [1, 2, 3]
+    assert "ids 1, 2, 3 in label files stand for the classes 0 to 2" in renumbered.report.notes
+    kept = build(data, rules=TextRules(ids=(0, 1, 2)))
+    assert kept.report.instances == {"cat": 0, "dog": 4, "owl": 4} and kept.report.notes == []
+    gaps = build(data, rules=TextRules(ids=(1, 3, 7)))
+    assert gaps.report.instances == {"cat": 4, "dog": 4, "owl": 0}
+    assert len({index.cache_key for index in (renumbered, kept, gaps)}) == 3
+    (data / "labels/train/2.txt").write_text("0 0.5 0.5 0.1 0.1\n3 0.5 0.5 0.1 0.1\n")
+    assert build(data).report.counts == {yl.CLASS_OUT_OF_RANGE: 4}, "where there is a 0, the others are mistakes"
+    assert build(data, single_cls=True, names={0: "item"}).report.boxes == 10
+
+
+def test_one_class_that_is_called_1(data: Path) -> None:
+    for i in range(2, 6):
+        (data / f"labels/train/{i}.txt").write_text("1 0.5 0.5 0.1 0.2\n")
+    with pytest.raises(ValueError, match="ids start at 1"):
+        build(data, names={0: "cat"})
+
+
+@pytest.mark.parametrize("place", ["label/train/2.txt", "labels/train/2.xml", "labels/2.txt"])
+def test_labels_in_another_place_or_format_are_pointed_at(data: Path, place: str) -> None:
+    shutil.rmtree(data / "labels")
+    (data / place).parent.mkdir(parents=True)
+    (data / place).write_text("0 0.5 0.5 0.1 0.1\n")
+    for name in ("0.jpg", "1.png"):
+        (data / "images/train" / name).unlink()
+    with pytest.raises(ValueError, match="has a label file") as error:
+        build(data)
+    assert (f"There is {data / place}, which is not looked for" in str(error.value)) == (place != "labels/2.txt")
+
+
+def test_huge_images_cost_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2.imwrite(str(tmp_path / "x.png"), picture())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)  # of 1,200
+    index = build_index([tmp_path], names=NAMES, split="val", cache_dir=tmp_path / "cache")
+    assert len(index) == 1 and ImageStore(index, imgsz=40).load(0).shape == (30, 40, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    assert ih.read_header(str(tmp_path / "x.png"))[1] == (
+        ih.TOO_LARGE,
+        "more than 1,000 px; scale it down, or cut it into tiles",
+    )
 
 
 def test_list_that_is_no_text(tmp_path: Path) -> None:
@@ -399,7 +526,8 @@ def test_report_file(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads((data / "dataset_report.json").read_text())["splits"]
     assert set(content) == {"train", "val"}
     train = content["train"]
-    assert (train["images"], train["background"], train["boxes"]) == (6, 3, 12)
+    assert (train["images"], train["background"], train["boxes"]) == (5, 2, 12)
+    assert train["images_left_out"] == {NO_USABLE_ROW: 1}
     assert train["problem_counts"] == {yl.CLASS_OUT_OF_RANGE: 1}
     assert train["problems"][0]["line"] == 1
     assert train["problems_not_listed"] == 0
@@ -491,7 +619,7 @@ def test_bccd_as_shipped_is_clean(tmp_path: Path) -> None:
 def test_keypoints_are_read_anew(data: Path) -> None:
     """A row of two points with three values each has as many numbers as a polygon of five corners."""
     (data / "labels/train/2.txt").write_text("0 0.5 0.5 0.2 0.2 0.1 0.1 1 0.9 0.9 1\n")
-    polygon, pose = build(data), build(data, keypoints=(2, 3))
+    polygon, pose = build(data), build(data, rules=TextRules(keypoints=(2, 3)))
     assert polygon.report.boxes == pose.report.boxes == 13
     assert polygon.fingerprint != pose.fingerprint and polygon.cache_key != pose.cache_key
     np.testing.assert_allclose(pose.labels(2)[1], [[0.5, 0.5, 0.2, 0.2]])

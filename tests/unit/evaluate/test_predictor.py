@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eyas.data.depth import White
 from eyas.evaluate import Predictor
 from eyas.evaluate.predictor import locate
 from eyas.models import DetectionModel, build_detector
@@ -179,3 +180,35 @@ def test_files_that_are_no_images(model, tmp_path):
         Predictor(model, imgsz=64)(tmp_path / "broken.jpg")
     with pytest.raises(ValueError, match="at least 1"):
         Predictor(model, batch=0)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_broken_files_of_a_folder_are_left_out_counted_and_named(model, folder, caplog, batch):
+    (folder / "aa.png").write_bytes(b"")
+    (folder / "sub/z.jpg").write_bytes((folder / "a.png").read_bytes()[:40])
+    predict = Predictor(model, imgsz=64, batch=batch)
+    names = [str(folder / name) for name in ("a.png", "b.png", "sub/c.png")]
+    assert [result.path for result in predict(folder)] == names
+    said = caplog.text
+    assert str(folder / "aa.png") in said and str(folder / "sub/z.jpg") in said
+    assert "2 of 5 files were left out" in said
+    assert [result.path for result in predict(str(folder / "*.png"))] == names[:2]
+    assert [result.path for result in predict([folder, names[0]])] == [*names, names[0]]
+
+
+def test_files_that_were_named_one_by_one_are_not_left_out(model, folder):
+    (folder / "aa.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"aa\.png: not an image: the file is empty"):
+        Predictor(model, imgsz=64)([folder / "a.png", folder / "aa.png"])
+
+
+def test_a_folder_of_broken_files_only(model, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"none of the 1 files can be read, for example .*a\.png: not an image"):
+        Predictor(model, imgsz=64)(tmp_path)
+
+
+def test_the_white_of_the_training_is_that_of_later_images(model, tmp_path):
+    cv2.imwrite(str(tmp_path / "dark.png"), np.full((40, 60), 800, np.uint16))
+    known, unknown = (Predictor(model, imgsz=64, white=white)(tmp_path) for white in (White(4095.0), None))
+    assert (known[0].orig_img.max(), unknown[0].orig_img.max()) == (800 // 16, 800 // 4)

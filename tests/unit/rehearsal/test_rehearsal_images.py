@@ -37,6 +37,20 @@ def test_images_come_from_the_users_data(digits_tiny: Path, tmp_path: Path) -> N
     assert (sample.images, sample.objects) == (TRAIN, every.max_objects())
 
 
+def test_the_few_images_are_read_as_all_of_them(digits_tiny: Path, tmp_path: Path) -> None:
+    names = ", ".join(f"{2 * i}: c{i}" for i in range(5))  # of ten digits, the even ones
+    text = f"train: {digits_tiny.parent}/images/train\nnames: {{{names}}}\nval: 0.25\nvalue_range: 900\n"
+    (tmp_path / "even.yaml").write_text(text)
+    sample = choose_sample(TrainOptions(data=str(tmp_path / "even.yaml")), tmp_path, batch=3)
+    real, few = check_dataset(tmp_path / "even.yaml"), check_dataset(sample.few)
+    assert {key: few[key] for key in ("names", "ids")} == {key: real[key] for key in ("names", "ids")}
+    lists = [set(few[split][0].read_text().splitlines()) for split in ("train", "val")]
+    assert [len(images) for images in lists] == [TRAIN, VAL] and not lists[0] & lists[1]
+    (tmp_path / "all.yaml").write_text(f"train: {digits_tiny.parent}/images/train\nnc: 10\n")
+    sample = choose_sample(TrainOptions(data=str(tmp_path / "all.yaml"), val=False), tmp_path, batch=3)
+    assert check_dataset(sample.few)["ids"] == tuple(range(10))
+
+
 def test_images_of_another_label_format_are_copied_with_labels_in_text(
     digits_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,15 @@ UNREADABLE = "unreadable label file"
 
 
 class LabelProblem(NamedTuple):
-    """One dropped row: 1-based line (0 = the whole file), kind (a few words, counted) and a sentence for people."""
+    """One dropped row: 1-based line (0 = the whole file), kind (a few words, counted) and a sentence for people.
+
+    Where it was dropped for its class, `unknown` is the id that is none.
+    """
 
     line: int
     kind: str
     message: str
+    unknown: int | None = None
 
 
 class Labels(NamedTuple):
@@ -85,6 +90,20 @@ class LabelSource(ABC):
     def problems(self) -> list[Problem]:
         """What is wrong with rows that belong to no image. Asked after the labels of all images."""
         return []
+
+    def unused(self) -> Counter[str]:
+        """{reason: number} of the files that lie among images and labels and are neither. Asked after `images` and
+        `label_stats`, each time."""
+        return Counter()
+
+    def doubt(self, kept: np.ndarray, unknown: Collection[int]) -> str:
+        """A sentence for the error that the class ids of a split, taken together, must mean something else; else "".
+
+        Args:
+            kept: (T,) float32 classes of all rows that were kept.
+            unknown: ids of rows that were dropped for them.
+        """
+        return ""
 
     def explain(self, images: Sequence[str]) -> str:
         """A sentence for the error that there are no images, or that none of these has labels. May be empty."""
