@@ -62,7 +62,7 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
         "frozen": [name for name, p in unwrap_model(trainer.model).named_parameters() if not p.requires_grad],
         "freeze_layer_names": list(trainer.freeze_layer_names),
         "plan": trainer.plan.to_dict(),
-        "trainer": class_name(type(trainer)),
+        "trainer": trainer_name(type(trainer)),
         "history": trainer.history.rows,
         "elapsed": trainer.elapsed(),
         "callbacks": trainer.callbacks.state_dict(),
@@ -71,6 +71,11 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
     if trainer.device.type == "cuda":
         state["cuda_rng"] = torch.cuda.get_rng_state(trainer.device)
     return state
+
+
+def trainer_name(cls: type) -> str:
+    """Return the name under which a run remembers its trainer: that of the class whose training it is."""
+    return class_name(vars(cls).get("same_training_as", cls))
 
 
 def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
