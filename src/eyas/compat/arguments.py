@@ -17,11 +17,14 @@ from eyas.config.resolve import read_option_file
 from eyas.log import LOGGER
 
 OTHER_TASKS = frozenset(
-    "overlap_mask mask_ratio retina_masks pose kobj rle angle dlog dgrad dlam copy_paste_mode tracker persist".split()
+    (
+        *("overlap_mask", "mask_ratio", "retina_masks", "pose", "kobj", "rle", "angle", "dlog", "dgrad", "dlam"),
+        *("copy_paste_mode", "tracker", "persist"),
+    )
 )
-"""They tune masks, key points, rotated boxes or tracks; whatever their value, they say nothing about detecting boxes."""
+"""They tune masks, key points, rotated boxes or tracks; whatever their value, they say nothing about boxes."""
 
-EXPORT_ONLY = frozenset("format optimize dynamic simplify opset workspace keras".split())
+EXPORT_ONLY = frozenset(("format", "optimize", "dynamic", "simplify", "opset", "workspace", "keras"))
 """They configure an export; whatever their value, training, validation and prediction go without one."""
 
 OFF: Mapping[str, tuple[object, ...]] = {
@@ -121,7 +124,7 @@ class Arguments:
         self.spoken.update(new)
         if new:
             listed = ", ".join(f"{name}={show(value)}" for name, value in new.items())
-            LOGGER.info("%s() does these anyway, or has no use for them: %s", command, listed)
+            LOGGER.warning("%s() does these anyway, or has no use for them: %s", command, listed)
 
 
 def neutral(command: str, name: str, value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eyas import __version__, api
 from eyas.checkpoint import FORMAT, class_name, save_checkpoint
 from eyas.compat.arguments import Arguments
+from eyas.compat.results import ScriptResults
 from eyas.compat.trainers import script_trainer
 from eyas.config.errors import UnsupportedOptionError
 from eyas.export import ExportTarget
@@ -64,13 +65,8 @@ class Outcome(TrainResult):
 
 
 class ScriptModel(api.YOLO):
-    """What scripts call on a model and read from it, over a model of Eyas; mixed into one.
+    """What scripts call on a model and read from it, over a model of Eyas; mixed into one."""
 
-    Attributes:
-        predictor, session: None; scripts ask whether they are there.
-    """
-
-    predictor = session = None
     task = "detect"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -125,7 +121,9 @@ class ScriptModel(api.YOLO):
             raise ValueError("predict() needs a source: a file, a folder, an array or a list of those.")
         if predictor is not None:
             raise ValueError("predict() takes no predictor: use eyas.evaluate.Predictor(model.model, ...) directly.")
-        return super().predict(source, stream, **self.placed(self.arguments.read("predict", arguments)))
+        settings = self.placed(self.arguments.read("predict", arguments))
+        results = map(ScriptResults.of, super().predict(source, True, **settings))
+        return results if stream else list(results)
 
     __call__ = predict
 
@@ -271,8 +269,8 @@ def check_format(target: str | ExportTarget) -> str | ExportTarget:
     known = [stock.name for stock in STOCK]
     if isinstance(target, str) and target not in known:
         raise ValueError(
-            f"Eyas does not export to {target!r}: there is format={' or '.join(map(repr, known))}, and a target of your "
-            "own (see eyas.export.ExportTarget)."
+            f"Eyas does not export to {target!r}: there is format={' or '.join(map(repr, known))}, and a target of "
+            "your own (see eyas.export.ExportTarget)."
         )
     return target
 
@@ -298,5 +296,3 @@ def export_arguments(given: Mapping[str, Any], arguments: Arguments) -> dict[str
 def asks_nothing(name: str, value: object) -> bool:
     """Whether an argument of an export asks for what happens anyway."""
     return name in EXPORT_OFF and value in EXPORT_OFF[name]
-
-

@@ -3,84 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 
 from eyas import train
 from eyas.callbacks.stop import EarlyStop
 from eyas.compat.arguments import Arguments
+from eyas.compat.validator import DetectionValidator
+from eyas.compat.values import Derived, Losses
 from eyas.config import TrainOptions
 from eyas.log import LOGGER
 from eyas.nn.unwrap import unwrap_model
 from eyas.train.components import Given
 
 PICTURES = (".jpg", ".png")
-Value = TypeVar("Value")
-
-
-class Losses(dict[str, Tensor]):
-    """Losses by name, which answer as a tensor of their values too: ``losses.tolist()``, ``losses[0]``, ``losses * 2``.
-
-    They stay on the device until somebody reads a number. Iterating gives the names, as of any dictionary.
-    """
-
-    @property
-    def tensor(self) -> Tensor:
-        """(n,) float32 values in the order of the names, on their device."""
-        return torch.stack([value.detach().float().reshape(()) for value in self.values()]) if self else torch.zeros(0)
-
-    def __getitem__(self, key: Any) -> Tensor:
-        """Return the loss of a name, or the values at an index."""
-        return super().__getitem__(key) if isinstance(key, str) else self.tensor[key]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.tensor, name)
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Take part in ``torch.stack([losses])``, ``torch.isnan(losses)`` and the like as the tensor."""
-        return func(*plain(args), **plain(dict(kwargs or {})))
-
-    def __mul__(self, other: Any) -> Tensor:
-        return self.tensor * plain(other)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return self.tensor / plain(other)
-
-    def __add__(self, other: Any) -> Tensor:
-        return self.tensor + plain(other)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return self.tensor - plain(other)
-
-    __rmul__, __radd__ = __mul__, __add__
-
-
-def plain(value: Any) -> Any:
-    """Return the value with the tensors of all ``Losses`` in it, however deep they lie in lists and tuples."""
-    if isinstance(value, Losses):
-        return value.tensor
-    if isinstance(value, list | tuple):
-        return type(value)(plain(item) for item in value)
-    return {key: plain(item) for key, item in value.items()} if type(value) is dict else value
-
-
-class Derived(Generic[Value]):
-    """A value worked out from others each time it is read; one that a script assigns takes its place."""
-
-    def __init__(self, make: Callable[[Any], Value]) -> None:
-        self.make, self.__doc__ = make, make.__doc__
-
-    def __get__(self, owner: Any, kind: type | None = None) -> Value:
-        return self.make(owner) if owner is not None else self  # type: ignore[return-value]
 
 
 class Stopper:
@@ -188,7 +127,7 @@ class ScriptTrainer(train.BaseTrainer):
 
     # -- losses --------------------------------------------------------------------------------------------------------
     @property
-    def loss_items(self) -> Losses:  # type: ignore[override]  # an attribute there
+    def loss_items(self) -> Losses:
         """Losses of the latest batch, on the device."""
         return self._loss_items
 
@@ -298,6 +237,11 @@ class ScriptTrainer(train.BaseTrainer):
         found = sorted(path for path in self.save_dir.glob("*") if path.suffix in PICTURES)
         return {path: {"data": None, "timestamp": path.stat().st_mtime} for path in found}
 
+    # -- validation ----------------------------------------------------------------------------------------------------
+    def get_validator(self) -> DetectionValidator:
+        """Return the validator of the validation split, open at the steps that scripts know."""
+        return DetectionValidator(self.test_loader, save_dir=self.save_dir, args=self.args, _callbacks=self.callbacks)
+
 
 class DetectionTrainer(ScriptTrainer, train.DetectionTrainer):
     """The stock trainer of YOLO26, as scripts know it."""
@@ -311,11 +255,10 @@ class RTDETRTrainer(ScriptTrainer, train.RTDETRTrainer):
     same_training_as = train.RTDETRTrainer
 
 
-def known_to_scripts() -> Iterator[type[ScriptTrainer]]:
-    """Give the stock trainers that scripts know."""
-    yield from (DetectionTrainer, RTDETRTrainer)
-
-
 def script_trainer(stock: type[train.BaseTrainer]) -> type[train.BaseTrainer]:
     """Return the trainer of a family as scripts know it; one that they do not know as it is."""
-    return next((cls for cls in known_to_scripts() if vars(cls)["same_training_as"] is stock), stock)
+    known: dict[type, type[train.BaseTrainer]] = {
+        train.DetectionTrainer: DetectionTrainer,
+        train.RTDETRTrainer: RTDETRTrainer,
+    }
+    return known.get(stock, stock)
