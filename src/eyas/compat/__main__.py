@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from eyas.compat.foresight import foretell
 from eyas.compat.hook import install
 from eyas.compat.ultralytics import TABLE
 from eyas.log import setup_logging
@@ -47,6 +48,7 @@ def run_script(script: str | Path, arguments: Sequence[str] = ()) -> dict[str, A
     """Run a script as ``__main__`` and return its globals; whatever it raises comes through."""
     install()
     setup_logging()
+    foretell(Path(script))
     argv, path = sys.argv[:], sys.path[:]
     sys.argv[:] = [str(script), *arguments]
     sys.path[:0] = [os.fspath(Path(script).resolve().parent)]  # where Python looks first when it runs a script

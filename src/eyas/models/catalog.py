@@ -127,8 +127,9 @@ def load_weights(model: Detector, weights: Any, *, remap: bool = True) -> int:
 def ways_without(path: str | Path) -> str:
     """Say how to go on without a file of weights that others publish."""
     stem = Path(path).stem.lower()
-    other_task = re.search(r"-(seg|pose|obb|cls|world\w*)$", stem)
-    named = stem if stem in MODELS else next(iter(nearest(stem, MODELS, cutoff=0.5)), "yolo26n")
+    other_task = re.search(r"-(seg|pose|obb|cls|world\w*|sem)$", stem)
+    plain = stem.removesuffix(other_task[0]) if other_task else stem
+    named = plain if plain in MODELS else next(iter(nearest(plain, MODELS, cutoff=0.5)), "yolo26n")
     reader = reader_of("")
     apache = next(name for name, entry in reader.published.items() if entry.ap)
     return (
@@ -137,7 +138,7 @@ def ways_without(path: str | Path) -> str:
         f"  a file of your own:   model=path/to/{Path(path).name}\n"
         f"  an Apache-2.0 model:  model={reader.model_for(apache)} pretrained={apache}, or "
         f"{reader.call_to_load(apache)}; trained on COCO, {reader.published[apache].ap} AP\n"
-        f"  random weights:       model={named}.yaml"
+        f"  random weights:       model={named}.yaml, or YOLO('{named}.yaml')"
     )
 
 
