@@ -16,11 +16,11 @@ from typing import Any
 
 from eyas.compat.arguments import Arguments
 from eyas.compat.model import LACKING, check_format, export_arguments
+from eyas.compat.ultralytics import ROOT
 from eyas.config import resolve
 from eyas.config.errors import OptionError, UnknownOptionError
 from eyas.log import warn
 
-ROOT = "ultralytics"
 MODELS = ("YOLO", "RTDETR")
 SAME_MODEL = frozenset(("to", "cpu", "cuda", "load", "eval", "fuse", "float"))  # methods that return the model
 MEASURES = {"val": "val", "predict": "predict"}
@@ -57,9 +57,9 @@ def reachable(node: ast.AST) -> Iterator[ast.AST]:
     """Give a node and those below it, without what cannot run or what the script guards itself."""
     yield node
     skipped: list[ast.stmt] = []
-    if (isinstance(node, ast.Try) and node.handlers) or (
-        isinstance(node, ast.If) and (never(node.test) or asks_what_there_is(node.test))
-    ):
+    if isinstance(node, ast.Try) and node.handlers:
+        skipped = node.body
+    if isinstance(node, ast.If) and (never(node.test) or asks_what_there_is(node.test)):
         skipped = node.body
     for child in ast.iter_child_nodes(node):
         if child not in skipped:
@@ -124,10 +124,12 @@ class Script:
         arguments = [node for node in nodes if isinstance(node, ast.arg) and node.annotation is not None]
         return {node.arg for node in arguments if ast.unparse(node.annotation) in self.classes}  # type: ignore[arg-type]
 
-    def known_values(self, nodes: list[ast.AST], bound: list[tuple[str, ast.expr]]) -> dict[str, list[object]]:
+    def known_values(self, nodes: list[ast.AST], bound: list[tuple[str, ast.expr]]) -> dict[str, list[Any]]:
         """Return names that are assigned one value, or run over a list of values."""
         names = [name for name, _ in bound]
-        found = {n: [v.value] for n, v in bound if isinstance(v, ast.Constant) and names.count(n) == 1}
+        found: dict[str, list[Any]] = {
+            name: [value.value] for name, value in bound if isinstance(value, ast.Constant) and names.count(name) == 1
+        }
         for node in nodes:
             if isinstance(node, ast.For) and isinstance(node.iter, ast.List | ast.Tuple):
                 values = [item.value for item in node.iter.elts if isinstance(item, ast.Constant)]
@@ -140,9 +142,8 @@ class Script:
         if isinstance(node, ast.Call):
             if ast.unparse(node.func) in self.classes:
                 return True
-            return (
-                isinstance(node.func, ast.Attribute) and node.func.attr in SAME_MODEL and self.is_model(node.func.value)
-            )
+            called = node.func
+            return isinstance(called, ast.Attribute) and called.attr in SAME_MODEL and self.is_model(called.value)
         return ast.unparse(node) in self.models
 
     def failures(self, call: ast.Call) -> Iterator[str]:
@@ -164,8 +165,9 @@ class Script:
 
     def arguments(self, call: ast.Call) -> Iterator[dict[str, Any]]:
         """Give the arguments of a call that are known, once for every value that they may have."""
-        positional = {"format": node for node in call.args[:1] if method(call) == "export"}
-        given = positional | {word.arg: word.value for word in call.keywords if word.arg}
+        given = {word.arg: word.value for word in call.keywords if word.arg}
+        if call.args and method(call) == "export":
+            given["format"] = call.args[0]
         known = {name: self.values(node) for name, node in given.items()}
         open_ended = any(word.arg is None for word in call.keywords) or not all(known.values())
         if method(call) == "export" and "format" not in known and open_ended:
