@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from eyas.compat.hook import install
-from eyas.compat.ultralytics import ROOT, TABLE
-from eyas.log import setup_logging
+from eyas.compat.start import begin
+from eyas.compat.ultralytics import TABLE
 
 USAGE = 2
 HELP = f"""\
@@ -45,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_script(script: str | Path, arguments: Sequence[str] = ()) -> dict[str, Any]:
     """Run a script as ``__main__`` and return its globals; whatever it raises comes through."""
-    install()
-    setup_logging()
-    foretell_of(Path(script))
+    begin(Path(script))
     argv, path = sys.argv[:], sys.path[:]
     sys.argv[:] = [str(script), *arguments]
     sys.path[:0] = [os.fspath(Path(script).resolve().parent)]  # where Python looks first when it runs a script
@@ -55,14 +52,6 @@ def run_script(script: str | Path, arguments: Sequence[str] = ()) -> dict[str, A
         return runpy.run_path(str(script), run_name="__main__")
     finally:
         sys.argv[:], sys.path[:] = argv, path
-
-
-def foretell_of(script: Path) -> None:
-    """Warn of what a script will ask for in vain, if it uses the incumbent's names at all."""
-    if ROOT in script.read_text(encoding="utf-8", errors="replace"):
-        from eyas.compat.foresight import foretell  # brings torch, which other scripts may not need
-
-        foretell(script)
 
 
 def show_from(script: str) -> Any:
