@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from eyas.api import YOLO as Eyas
+from eyas.checkpoint import class_name
 from eyas.compat.model import YOLO, Outcome
 from eyas.compat.results import ScriptResults
 from eyas.compat.trainers import DetectionTrainer
 from eyas.compat.validator import DetectionValidator
+from eyas.train import DetectionTrainer as Stock
+from eyas.train.state import trainer_name
 
 READ = """
 on_train_start: t.hyp is t.args
@@ -30,6 +33,7 @@ on_train_batch_start: t.batch_i == t.step
 on_train_batch_start: t.ni == t.epoch * 4 + t.step
 on_train_batch_start: t.pbar.total == 4
 on_train_batch_end: len(t.loss_items.tolist()) == len(t.loss_items) == len(t.tloss.tolist()) == 3
+on_train_batch_end: list(t.loss_names) == list(t.loss_items)
 on_train_batch_end: t.label_loss_items(t.tloss.cpu()) == t.label_loss_items(t.tloss)
 on_train_epoch_end: list(t.label_loss_items(t.tloss))[0] == "train/box_loss"
 on_train_epoch_end: t.scheduler.get_last_lr()[0] == t.lr["lr/pg0"] > 0
@@ -150,6 +154,14 @@ def test_weights_that_only_memory_has_do_not_get_lost_unsaid(tiny_model: Path, d
         model.export(format="onnx")
     with pytest.raises(ValueError, match="half=True"):
         model.export(format="pt2", half=True)
+
+
+def test_a_run_of_a_stock_trainer_goes_on_without_the_script() -> None:
+    class Own(DetectionTrainer):
+        pass
+
+    assert trainer_name(DetectionTrainer) == class_name(Stock) == "eyas.train.detection.DetectionTrainer"
+    assert trainer_name(Own) == class_name(Own)
 
 
 def test_a_trainer_started_by_itself_reads_the_same_arguments(options: Callable[..., dict[str, Any]]) -> None:

@@ -134,6 +134,7 @@ class ScriptTrainer(train.BaseTrainer):
     @loss_items.setter
     def loss_items(self, items: Mapping[str, Tensor]) -> None:
         self._loss_items = Losses(items)
+        self.loss_names = tuple(items)
 
     @Derived
     def tloss(self) -> Losses:

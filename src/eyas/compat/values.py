@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,10 @@ class Losses(dict[str, Tensor]):
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.tensor, name)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """Return the values for NumPy; waits for the device."""
+        return self.tensor.cpu().numpy().astype(dtype or np.float32)
 
     @classmethod
     def __torch_function__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,7 +28,8 @@ def test_it_is_a_tensor(losses: Losses) -> None:
     assert (losses + torch.ones(2)).tolist() == [3.0, 5.0]
 
 
-def test_functions_of_torch_take_it(losses: Losses) -> None:
+def test_functions_of_torch_and_numpy_take_it(losses: Losses) -> None:
+    assert np.asarray(losses).tolist() == [2.0, 4.0]
     assert torch.stack([losses, losses]).shape == (2, 2)
     assert not torch.isnan(losses).any() and torch.cat((losses, torch.ones(1))).tolist() == [2.0, 4.0, 1.0]
 
