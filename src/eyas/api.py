@@ -14,6 +14,7 @@ import torch
 
 from eyas import dist
 from eyas.callbacks import Callback, CallbackList
+from eyas.callbacks.base import EVENTS, check_event
 from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.config import TrainOptions, resolve
 from eyas.data.dataset import Transform
@@ -58,6 +59,7 @@ class YOLO:
     Attributes:
         model: the network; while ``train`` runs the live averaged one, as callbacks see it, afterwards the best.
         trainer, metrics: those of the latest ``train`` or ``val``.
+        callbacks: the functions of every event, for every later ``train``.
         ckpt: the checkpoint it was loaded from, ``{}`` for random weights.
     """
 
@@ -91,7 +93,7 @@ class YOLO:
         self.name = str(model)
         self.trainer: BaseTrainer | None = None
         self.metrics: DetMetrics | None = None
-        self.callbacks: list[tuple[str, Callable[..., object]]] = []
+        self.callbacks: dict[str, list[Callable[..., object]]] = {event: [] for event in EVENTS}
         self.ckpt: dict[str, Any] = {}
         self.ckpt_path: str | None = None
         self.loaded: str | None = None  # weights that load() brought, for a later train()
@@ -134,12 +136,11 @@ class YOLO:
     # -- hooks ---------------------------------------------------------------------------------------------------------
     def add_callback(self, event: str, fn: Callable[..., object]) -> None:
         """Register ``fn(trainer)`` for every later ``train``; an event that never fires is a ``ValueError``."""
-        CallbackList().add_function(event, fn)  # refuses an unknown event now, not at the end of a run
-        self.callbacks.append((event, fn))
+        self.callbacks[check_event(event)].append(fn)
 
     def clear_callback(self, event: str) -> None:
         """Forget the functions of an event."""
-        self.callbacks = [(e, fn) for e, fn in self.callbacks if e != event]
+        self.callbacks[check_event(event)].clear()
 
     # -- train, val, predict -------------------------------------------------------------------------------------------
     def train(
@@ -174,9 +175,7 @@ class YOLO:
         given = {"model": self.name, **({"pretrained": self.loaded} if self.loaded else {}), **options}
         resolved = resolve(recipe=cls.recipe.options, call=given, command="train")
         setup_logging(resolved.verbose)
-        hooks = CallbackList(list(callbacks or []))
-        for event, fn in self.callbacks:
-            hooks.add_function(event, fn)
+        hooks = CallbackList(list(callbacks or []), self.callbacks)
         self.trainer = cls(overrides=resolved, _callbacks=hooks)
         if transforms:
             self.trainer.transforms = tuple(transforms)

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from eyas.compat.hook import install
+from eyas.compat.start import begin
 from eyas.compat.ultralytics import TABLE
-from eyas.log import setup_logging
 
 USAGE = 2
 HELP = f"""\
@@ -45,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_script(script: str | Path, arguments: Sequence[str] = ()) -> dict[str, Any]:
     """Run a script as ``__main__`` and return its globals; whatever it raises comes through."""
-    install()
-    setup_logging()
+    begin(Path(script))
     argv, path = sys.argv[:], sys.path[:]
     sys.argv[:] = [str(script), *arguments]
     sys.path[:0] = [os.fspath(Path(script).resolve().parent)]  # where Python looks first when it runs a script

@@ -124,28 +124,28 @@ class Fresh:
 
 TABLE: Mapping[str, Mapping[str, object]] = {
     "ultralytics": {
-        "YOLO": "eyas.api:YOLO",
-        "RTDETR": "eyas.api:RTDETR",
+        "YOLO": "eyas.compat.model:YOLO",
+        "RTDETR": "eyas.compat.model:RTDETR",
     },
     "ultralytics.engine.trainer": {
         "BaseTrainer": "eyas.train:BaseTrainer",
     },
     "ultralytics.models": {
-        "YOLO": "eyas.api:YOLO",
-        "RTDETR": "eyas.api:RTDETR",
+        "YOLO": "eyas.compat.model:YOLO",
+        "RTDETR": "eyas.compat.model:RTDETR",
     },
     "ultralytics.models.yolo.detect": {
         "DetectionPredictor": "eyas.evaluate:Predictor",
-        "DetectionTrainer": "eyas.train:DetectionTrainer",
-        "DetectionValidator": "eyas.evaluate:DetectionValidator",
+        "DetectionTrainer": "eyas.compat.trainers:DetectionTrainer",
+        "DetectionValidator": "eyas.compat.validator:DetectionValidator",
     },
     "ultralytics.models.rtdetr": {
-        "RTDETR": "eyas.api:RTDETR",
+        "RTDETR": "eyas.compat.model:RTDETR",
         "RTDETRPredictor": "eyas.evaluate:Predictor",  # one for both families: the model says how its outputs are read
-        "RTDETRValidator": "eyas.evaluate:DetectionValidator",
+        "RTDETRValidator": "eyas.compat.validator:DetectionValidator",
     },
     "ultralytics.models.rtdetr.train": {
-        "RTDETRTrainer": "eyas.train:RTDETRTrainer",
+        "RTDETRTrainer": "eyas.compat.trainers:RTDETRTrainer",
     },
     "ultralytics.nn.tasks": {
         "DetectionModel": "eyas.models:DetectionModel",

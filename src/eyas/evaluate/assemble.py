@@ -135,16 +135,18 @@ def build_validator(
 ) -> DetectionValidator:
     """Return the validator of a loader's images; it measures, and neither prints nor writes until ``with_report``."""
     return kind(
-        loader,
-        names=names,
-        save_dir=save_dir,
-        single_cls=options.single_cls,
-        classes=None if options.single_cls else options.classes,  # ids were already chosen while reading labels
-        verbose=False,
-        device=device,
-        amp_dtype=amp_dtype(options.amp, device),
-        **thresholds(options),
+        loader, names=names, save_dir=save_dir, device=device, verbose=False, **validator_settings(options, device)
     )
+
+
+def validator_settings(options: TrainOptions, device: torch.device) -> dict[str, Any]:
+    """Return the arguments of a validator that say how it measures on ``device``."""
+    return {
+        "single_cls": options.single_cls,
+        "classes": None if options.single_cls else options.classes,  # ids were already chosen while reading labels
+        "amp_dtype": amp_dtype(options.amp, device),
+        **thresholds(options),
+    }
 
 
 def with_report(options: TrainOptions, validator: DetectionValidator) -> DetectionValidator:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import NDArray
 
 from eyas.evaluate.boxlist import BoxList, Frame
@@ -18,7 +17,6 @@ class Shard:
     Attributes:
         files: path of each image.
         stats: one dict of arrays for each batch, as `DetMetrics` collects them; ``*_img`` index `files`.
-        confusion: counts of a confusion matrix, if there is one.
         losses: loss item -> its value times B for each batch.
         kept: detections, labels and frame of each batch, where files or COCO need them.
         spent: milliseconds of each stage.
@@ -26,7 +24,6 @@ class Shard:
 
     files: list[str]
     stats: list[dict[str, NDArray]]
-    confusion: NDArray[np.int64] | None
     losses: dict[str, list[float]]
     kept: list[tuple[BoxList, BoxList, Frame]]
     spent: dict[str, float]
@@ -47,11 +44,9 @@ def join_shards(shards: Sequence[Shard]) -> Shard:
         files += shard.files
         for name, values in shard.losses.items():
             losses.setdefault(name, []).extend(values)
-    counts = [shard.confusion for shard in shards if shard.confusion is not None]
     return Shard(
         files=files,
         stats=stats,
-        confusion=np.sum(counts, axis=0) if counts else None,
         losses=losses,
         kept=[batch for shard in shards for batch in shard.kept],
         spent={stage: sum(shard.spent[stage] for shard in shards) for stage in shards[0].spent},

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eyas import dist
@@ -163,21 +164,11 @@ class DetectionValidator:
             network = unwrap_model(model) if isinstance(model, nn.Module) else model
             self._check_classes(network)
             device, amp_dtype = placed(network, self.device), self.amp_dtype
-        self.start(device)
+        self.start(network, device)
         # no_grad and not inference_mode: a tensor that a user's model caches here may be needed by backward later.
         with torch.no_grad(), inference_state(network, nms=self.nms, max_det=self.max_det, agnostic=self.agnostic_nms):
             for step, raw_batch in enumerate(self._with_progress(self.dataloader)):
-                with self.clock("preprocess"):
-                    batch = self.preprocess(raw_batch, device)
-                with self.clock("inference"):
-                    preds = self.infer(network, batch, amp_dtype)
-                with self.clock("loss"):
-                    if self.training:
-                        self.add_losses(network, batch, preds, amp_dtype)
-                with self.clock("postprocess"):
-                    found = network.in_pixels(preds[0].float(), *batch["img"].shape[-2:])
-                    detections = self.postprocess(found, end2end=network.end2end)
-                self.update(raw_batch, detections, step)
+                self.measure(network, raw_batch, step, amp_dtype)
         self.gather()
         return self.results()
 
@@ -187,12 +178,30 @@ class DetectionValidator:
 
     # ---- the steps, in the order they run -------------------------------------------------------------------------
 
-    def start(self, device: torch.device) -> None:
-        """Forget the previous run."""
+    def start(self, network: Any, device: torch.device) -> None:
+        """Forget the previous run; the next one measures ``network`` on ``device``."""
         self.clock = StageClock(device)
-        self.metrics = DetMetrics(self.names, confusion=self.plots, save_dir=self.save_dir)
+        self.place = device
+        self.metrics = DetMetrics(self.names, save_dir=self.save_dir)
         self._losses: dict[str, list[Tensor]] = {}  # each item times B, for each batch, on the device
         self._kept: list[tuple[BoxList, BoxList, Frame]] = []  # in original pixels, for files and COCO
+
+    def measure(self, network: Any, raw_batch: Mapping[str, Any], step: int, amp_dtype: torch.dtype | None) -> None:
+        """Pass one batch through all steps."""
+        with self.clock("preprocess"):
+            batch = self.preprocess(raw_batch, self.place)
+        with self.clock("inference"):
+            preds = self.infer(network, batch, amp_dtype)
+        with self.clock("loss"):
+            if self.training:
+                self.add_losses(network, batch, preds, amp_dtype)
+        with self.clock("postprocess"):
+            found = network.in_pixels(preds[0].float(), *batch["img"].shape[-2:])
+            detections = self.postprocess(found, end2end=network.end2end)
+        self.update(raw_batch, detections)
+        if self.pictures(step):
+            self.plot_labels(raw_batch, step)
+            self.plot_detections(raw_batch, detections, step)
 
     def preprocess(self, batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         """Move the tensors to the device; images to float in [0, 1], channels last."""
@@ -228,13 +237,10 @@ class DetectionValidator:
             classes=self.classes,
         )
 
-    def update(self, batch: Mapping[str, Any], detections: Sequence[Tensor], step: int) -> None:
+    def update(self, batch: Mapping[str, Any], detections: Sequence[Tensor]) -> None:
         """Match one batch with its labels, in pixels of the original images. `batch` is as the loader made it."""
-        predicted, truth = self._predicted(detections), self._truth(batch)
-        if self.plots and step < PICTURED_BATCHES and self.save_dir is not None and dist.is_main():
-            self._plot_batch(self.save_dir, batch, predicted, truth, step)
         frame = Frame(batch)
-        predicted, truth = frame.to_original(predicted), frame.to_original(truth)
+        predicted, truth = frame.to_original(self._predicted(detections)), frame.to_original(self._truth(batch))
         boxes = predicted.boxes, predicted.score, predicted.cls, predicted.image, truth.boxes, truth.cls, truth.image
         self.metrics.update(
             tp=match_detections(*boxes) >= 0,
@@ -247,10 +253,22 @@ class DetectionValidator:
             pred_box=predicted.boxes,
             target_box=truth.boxes,
         )
-        if self.metrics.confusion_matrix is not None:
-            self.metrics.confusion_matrix.update(*boxes)
         if self.save_json or self.save_txt or self.coco:
             self._kept.append((predicted, truth, frame))
+
+    def pictures(self, step: int) -> bool:
+        """Whether pictures of a batch are wanted, and made by this process."""
+        return self.plots and step < PICTURED_BATCHES and self.save_dir is not None and dist.is_main()
+
+    def plot_labels(self, batch: Mapping[str, Any], step: int) -> None:
+        """Draw the labels of a batch as the loader made it."""
+        self._draw(f"val_batch{step}_labels.jpg", batch, self._truth(batch), None)
+
+    def plot_detections(self, batch: Mapping[str, Any], detections: Sequence[Tensor], step: int) -> None:
+        """Draw the detections of a batch that a person would look at."""
+        predicted = self._predicted(detections)
+        seen = predicted.where(predicted.score > PICTURED_CONF)
+        self._draw(f"val_batch{step}_pred.jpg", batch, seen, seen.score)
 
     def gather(self) -> None:
         """Join what all processes found; afterwards each has the whole, bit for bit as one process would.
@@ -258,19 +276,16 @@ class DetectionValidator:
         Loaders give each process a run of whole batches, so the order of processes is the order of images. With a group
         of processes, all of them must call the validator, those without a single batch too.
         """
-        matrix, metrics = self.metrics.confusion_matrix, self.metrics
+        metrics = self.metrics
         mine = Shard(
             files=metrics.image_files,
             stats=metrics._collected,
-            confusion=None if matrix is None else matrix.matrix,
             losses={name: torch.stack(values).tolist() for name, values in self._losses.items()},
             kept=self._kept,
             spent=self.clock.per_image(1),
         )
         self._seen = join_shards(self.shards(mine))
         metrics.image_files, metrics._collected, self._kept = self._seen.files, self._seen.stats, self._seen.kept
-        if matrix is not None and self._seen.confusion is not None:
-            matrix.matrix = self._seen.confusion
 
     def shards(self, mine: Shard) -> list[Shard]:
         """Return what every process found, in the order of their images."""
@@ -278,21 +293,40 @@ class DetectionValidator:
 
     def results(self) -> dict[str, float]:
         """Compute, print and write everything; returns the dict of floats."""
-        values = self.metrics.process()
-        images = len(self.metrics.image_files)
-        self.speed = self.metrics.speed = {stage: ms / max(images, 1) for stage, ms in self._seen.spent.items()}
-        losses = {f"val/{name}": math.fsum(sums) / images for name, sums in self._seen.losses.items()}
-        result = {**{key: values[key] for key in self.metrics.keys}, **losses, "fitness": values["fitness"]}
+        values = self.get_stats()
+        fitness = values.pop("fitness", self.metrics.fitness)
+        result = {**values, **self.mean_losses(), "fitness": fitness}
+        self.finalize_metrics()
         if self.coco:
             result |= {f"coco/{name}": value for name, value in self._coco_numbers().items()}
         if self.save_dir is not None and dist.is_main():
             self._write_files(self.save_dir)
-        if self.verbose and dist.is_main():
+        if dist.is_main():
             self.print_results()
         return result
 
+    def get_stats(self) -> dict[str, float]:
+        """Compute the metrics of all that was seen, and return them; keys that an override adds are reported too."""
+        return self.metrics.process()
+
+    def finalize_metrics(self) -> None:
+        """Set what is known only at the end: milliseconds per image."""
+        images = max(len(self.metrics.image_files), 1)
+        self.speed = self.metrics.speed = {stage: ms / images for stage, ms in self._seen.spent.items()}
+
+    def mean_losses(self) -> dict[str, float]:
+        """Return the mean of each loss over all images, as ``val/<loss>``; {} without a trainer."""
+        images = len(self.metrics.image_files)
+        return {f"val/{name}": math.fsum(sums) / images for name, sums in self._seen.losses.items()}
+
+    def get_desc(self) -> str:
+        """Return the title of the table of results."""
+        return ""
+
     def print_results(self) -> None:
-        """Print one row for all classes and, alone and with several classes, one row per class."""
+        """Under ``verbose``, print one row for all classes and, alone and with several classes, one row per class."""
+        if not self.verbose:
+            return
         metrics = self.metrics
         header = ["Class", "Images", "Instances", "Box(P", "R", "mAP50", "mAP50-95)"]
         means = [round(value, 3) for value in metrics.mean_results()]
@@ -300,7 +334,7 @@ class DetectionValidator:
         if not self.training and metrics.nc > 1:
             columns = ("Class", "Images", "Instances", "Box-P", "Box-R", "mAP50", "mAP50-95")
             rows += [[row[column] for column in columns] for row in metrics.summary(decimals=3)]
-        print_table("", header, rows)
+        print_table(self.get_desc(), header, rows)
         if not self.training:
             LOGGER.info("Speed: %s ms per image", ", ".join(f"{ms:.1f} {stage}" for stage, ms in self.speed.items()))
             if metrics.nt_per_class.sum() == 0:
@@ -352,29 +386,26 @@ class DetectionValidator:
             console().file.write("\r\x1b[K")
             console().file.flush()
 
-    def _plot_batch(
-        self, folder: Path, batch: Mapping[str, Any], predicted: BoxList, truth: BoxList, step: int
-    ) -> None:
+    def _draw(self, name: str, batch: Mapping[str, Any], boxes: BoxList, score: NDArray[np.float32] | None) -> None:
         from eyas.plot.images import save_batch_picture
 
-        seen = predicted.where(predicted.score > PICTURED_CONF)
-        for kind, boxes, score in (("labels", truth, None), ("pred", seen, seen.score)):
-            save_batch_picture(
-                folder / f"val_batch{step}_{kind}.jpg",
-                batch["img"].cpu().numpy(),
-                boxes=boxes.boxes,
-                cls=boxes.cls,
-                image=boxes.image,
-                score=score,
-                names=self.names,
-                titles=batch["im_file"],
-            )
+        assert self.save_dir is not None
+        save_batch_picture(
+            self.save_dir / name,
+            batch["img"].cpu().numpy(),
+            boxes=boxes.boxes,
+            cls=boxes.cls,
+            image=boxes.image,
+            score=score,
+            names=self.names,
+            titles=batch["im_file"],
+        )
 
     def _write_files(self, folder: Path) -> None:
-        if self.metrics.confusion_matrix is None and not (self.save_json or self.save_txt):
+        if not (self.plots or self.save_json or self.save_txt):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if self.metrics.confusion_matrix is not None:
+        if self.plots:
             from eyas.plot.confusion import save_confusion_matrices
             from eyas.plot.curves import save_curves
 

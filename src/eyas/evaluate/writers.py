@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,13 @@ from eyas.metrics.detection import shortest_unique_names
 
 
 def write_predictions_json(split: Split, path: Path) -> Path:
-    """Write a list of {image_id, file_name, category_id, bbox [left, top, width, height] in pixels, score}.
+    """Write the rows of `prediction_rows`."""
+    path.write_text(json.dumps(prediction_rows(split)), encoding="utf-8")
+    return path
+
+
+def prediction_rows(split: Split) -> list[dict[str, Any]]:
+    """Return a list of {image_id, file_name, category_id, bbox [left, top, width, height] in pixels, score}.
 
     `image_id` is the file name without its suffix, as a number where all of the split's are numbers, as COCO's are.
     `category_id` is the class id of the data set.
@@ -21,7 +28,7 @@ def write_predictions_json(split: Split, path: Path) -> Path:
     files = [Path(file) for file in split.files]
     numbered = all(file.stem.isdecimal() for file in files)
     found = split.predicted
-    rows = [
+    return [
         {
             "image_id": int(files[i].stem) if numbered else files[i].stem,
             "file_name": files[i].name,
@@ -33,8 +40,6 @@ def write_predictions_json(split: Split, path: Path) -> Path:
             found.image.tolist(), found.cls.tolist(), ltwh(found.boxes).tolist(), found.score.tolist(), strict=True
         )
     ]
-    path.write_text(json.dumps(rows), encoding="utf-8")
-    return path
 
 
 def write_label_files(split: Split, folder: Path, *, with_score: bool) -> None:

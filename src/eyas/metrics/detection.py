@@ -125,7 +125,6 @@ class DetMetrics:
 
     Args:
         names: class names by id, 0..nc-1.
-        confusion: also count a confusion matrix (the validator feeds it), at the matrix's default thresholds.
         save_dir: where the validator writes its files, kept for readers.
 
     Attributes:
@@ -137,11 +136,10 @@ class DetMetrics:
         nt_per_class, nt_per_image: (nc,) ground-truth boxes of each class, images that show it.
     """
 
-    def __init__(self, names: Mapping[int, str], *, confusion: bool = False, save_dir: Path | None = None) -> None:
+    def __init__(self, names: Mapping[int, str], *, save_dir: Path | None = None) -> None:
         self.names = dict(names)
         self.nc = len(self.names)
         self.save_dir = save_dir
-        self._with_confusion = confusion
         self.clear()
 
     def clear(self) -> None:
@@ -152,7 +150,7 @@ class DetMetrics:
         self.image_files: list[str] = []
         self.nt_per_class = np.zeros(self.nc, dtype=np.int64)
         self.nt_per_image = np.zeros(self.nc, dtype=np.int64)
-        self.confusion_matrix = ConfusionMatrix(self.names) if self._with_confusion else None
+        self._confusion: ConfusionMatrix | None = None
         self._collected: list[dict[str, NDArray]] = []
 
     def update(
@@ -206,11 +204,26 @@ class DetMetrics:
         self.nt_per_image = np.bincount(seen, minlength=self.nc)
         result = ap_per_class(stats["tp"], stats["conf"], stats["pred_cls"], stats["target_cls"])
         self.box = BoxMetrics(self.nc, result, _ImageCounts(self.image_files, stats, result.best_conf))
+        self._confusion = None
         return self.results_dict
 
     @property
     def keys(self) -> list[str]:
         return list(METRIC_KEYS)
+
+    @property
+    def confusion_matrix(self) -> ConfusionMatrix:
+        """Counts at the matrix's default thresholds, made when they are first read; zeros until `process()`.
+
+        It needs the boxes that `update()` may leave out: without them, nothing is paired.
+        """
+        if self._confusion is None:
+            self._confusion = ConfusionMatrix(self.names)
+            if self.stats:
+                predicted = (self.stats[f"pred_{key}"] for key in ("cls", "img"))
+                true = (self.stats[f"target_{key}"] for key in ("box", "cls", "img"))
+                self._confusion.update(self.stats["pred_box"], self.stats["conf"], *predicted, *true)
+        return self._confusion
 
     @property
     def results_dict(self) -> dict[str, float]:

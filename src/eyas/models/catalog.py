@@ -6,6 +6,7 @@ asked one after the other. Classes of families from elsewhere join by `register_
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from eyas.models.published import Published, model_of
 from eyas.models.rtdetr.model import RTDETRDetectionModel
 from eyas.models.rtdetr.official import RTDETRNet
 from eyas.models.table import ModelTableError, Table, Tables, UnknownModelError, find_name, read_table
+from eyas.names import nearest
 
 STOCK: tuple[type[Detector], ...] = (DetectionModel, RTDETRDetectionModel, RTDETRNet)
 _registered: dict[str, type[Detector]] = {}  # by module and name: a notebook's cell may define its class again
@@ -120,6 +122,24 @@ def load_weights(model: Detector, weights: Any, *, remap: bool = True) -> int:
     if isinstance(weights, str | Path) and not model.published:
         raise does_not_fit(weights, model.yaml, reader_of(weights))
     return model.load(weights, remap=remap)
+
+
+def ways_without(path: str | Path) -> str:
+    """Say how to go on without a file of weights that others publish."""
+    stem = Path(path).stem.lower()
+    other_task = re.search(r"-(seg|pose|obb|cls|world\w*|sem)$", stem)
+    plain = stem.removesuffix(other_task[0]) if other_task else stem
+    named = plain if plain in MODELS else next(iter(nearest(plain, MODELS, cutoff=0.5)), "yolo26n")
+    reader = reader_of("")
+    apache = next(name for name, entry in reader.published.items() if entry.ap)
+    return (
+        f"there is no file {path}, and Eyas neither ships nor fetches weights of that name."
+        f"{f' It detects boxes; {other_task[0]} is another task.' if other_task else ''} Three ways on:\n"
+        f"  a file of your own:   model=path/to/{Path(path).name}\n"
+        f"  an Apache-2.0 model:  model={reader.model_for(apache)} pretrained={apache}, or "
+        f"{reader.call_to_load(apache)}; trained on COCO, {reader.published[apache].ap} AP\n"
+        f"  random weights:       model={named}.yaml, or YOLO('{named}.yaml')"
+    )
 
 
 def _refuse_weights(name: str) -> None:

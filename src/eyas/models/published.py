@@ -5,6 +5,7 @@ Which weights there are is said by the family whose models read them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,11 @@ def is_name(source: str | Path) -> bool:
     """Whether weights are given by a name: a text without folder and suffix that is no file."""
     path = Path(source)
     return isinstance(source, str) and not path.suffix and path.parent == Path() and not path.is_file()
+
+
+def published_elsewhere(path: str | Path) -> bool:
+    """Whether a file is named like weights that other projects publish, which Eyas neither ships nor fetches."""
+    return re.fullmatch(r"(yolo|rtdetr)[\w.-]*\.pt", Path(path).name.lower()) is not None
 
 
 def model_of(source: str | Path, entries: Mapping[str, Published]) -> str:

@@ -11,8 +11,8 @@ from torch import nn
 from eyas.checkpoint import load_checkpoint
 from eyas.config import TrainOptions
 from eyas.models import Detector, model_table
-from eyas.models.catalog import published_weights
-from eyas.models.published import find_published, is_name
+from eyas.models.catalog import published_weights, ways_without
+from eyas.models.published import find_published, is_name, published_elsewhere
 from eyas.optim import ModelEMA, PowerAverage, parameter_groups
 from eyas.optim.optimizers import optimizer_class
 from eyas.run.plan import Plan
@@ -33,7 +33,7 @@ def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> tuple
     cfg: Any = options.model
     weights = None
     if str(cfg).endswith(".pt"):
-        weights = load_checkpoint(cfg)
+        weights = own_checkpoint(cfg)
         cfg = weights["yaml"]
     else:
         model_table(cfg)  # a typing mistake is answered before any data is read
@@ -53,7 +53,18 @@ def given_weights(source: str | Path) -> Any:
     entries = published_weights()
     if str(source) in entries or Path(source).suffix == ".pth":
         return source
-    return find_published(str(source), entries).name if is_name(source) else load_checkpoint(source)
+    return find_published(str(source), entries).name if is_name(source) else own_checkpoint(source)
+
+
+def own_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, see `load_checkpoint`.
+
+    Raises:
+        FileNotFoundError: no such file; for weights that others publish under this name, says what there is instead.
+    """
+    if not Path(path).is_file() and published_elsewhere(path):
+        raise FileNotFoundError(ways_without(path))
+    return load_checkpoint(path)
 
 
 def place_model(model: nn.Module, device: torch.device, channels_last: bool | None) -> nn.Module:

@@ -64,7 +64,7 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
         "freeze_layer_names": list(trainer.freeze_layer_names),
         "plan": trainer.plan.to_dict(),
         "data": dict(trainer.contents),
-        "trainer": class_name(type(trainer)),
+        "trainer": trainer_name(type(trainer)),
         "history": trainer.history.rows,
         "elapsed": trainer.elapsed(),
         "callbacks": trainer.callbacks.state_dict(),
@@ -87,6 +87,11 @@ def position(checkpoint: dict[str, Any]) -> str:
     """Say how far a run had come when its checkpoint was written."""
     epoch, step = checkpoint["epoch"] + 1, checkpoint["state"]["step"]
     return f"epoch {epoch}" if step == 0 else f"epoch {epoch} up to batch {step}"
+
+
+def trainer_name(cls: type) -> str:
+    """Return the name under which a run remembers its trainer: that of the class whose training it is."""
+    return class_name(vars(cls).get("same_training_as", cls))
 
 
 def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:

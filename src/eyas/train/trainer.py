@@ -89,7 +89,7 @@ class BaseTrainer:
         self.resume_from: dict[str, Any] | None = None
         if self.args.resume:
             self.args, self.resume_from = options.resume_options(self.args)
-            options.check_trainer(state.class_name(type(self)), self.resume_from)
+            options.check_trainer(state.trainer_name(type(self)), self.resume_from)
         if self.args.optimizer.lower() != "auto":
             optimizer_class(self.args.optimizer)  # a name that is none is refused before data is read
         self.callbacks = components.collect_callbacks(_callbacks, self.args)

@@ -18,7 +18,6 @@ def shard(seed: int, files: list[str], batches: int = 2) -> Shard:
     return Shard(
         files=files,
         stats=[one() for _ in range(batches)],
-        confusion=rng.integers(0, 9, (3, 3)),
         losses={"box_loss": rng.random(batches).tolist()},
         kept=[],
         spent={"inference": float(seed), "loss": 1.0},
@@ -36,7 +35,6 @@ def test_images_are_counted_on_and_everything_else_is_added() -> None:
         np.concatenate([batch["conf"] for batch in whole.stats]),
         np.concatenate([batch["conf"] for part in parts for batch in part.stats]),
     )
-    assert np.array_equal(whole.confusion, sum(part.confusion for part in parts))
     assert whole.losses == {"box_loss": [value for part in parts for value in part.losses["box_loss"]]}
     assert whole.spent == {"inference": 6.0, "loss": 3.0}
 
@@ -48,8 +46,7 @@ def test_a_loader_that_is_not_shared_counts_once() -> None:
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_process_without_a_batch_adds_nothing(place: int) -> None:
-    full, empty = shard(1, ["a"]), Shard([], [], None, {}, [], {"inference": 0.0, "loss": 0.0})
+    full, empty = shard(1, ["a"]), Shard([], [], {}, [], {"inference": 0.0, "loss": 0.0})
     whole = join_shards([empty, full] if place == 0 else [full, empty])
     assert (whole.files, whole.losses) == (full.files, full.losses)
-    assert np.array_equal(whole.confusion, full.confusion)
     assert [batch["pred_img"].tolist() for batch in whole.stats] == [b["pred_img"].tolist() for b in full.stats]

@@ -379,8 +379,9 @@ def test_pictures_show_what_a_user_would_see(tmp_path):
     pictures = []
     for name, rows in (("a", likely), ("b", torch.cat((likely, unlikely))), ("c", unlikely)):
         validator = DetectionValidator([batch], names=NAMES, save_dir=tmp_path / name, plots=True, verbose=False)
-        validator.start(torch.device("cpu"))
-        validator.update(batch, [rows], 0)
+        validator.start(Oracle([batch]), torch.device("cpu"))
+        validator.update(batch, [rows])
+        validator.plot_detections(batch, [rows], 0)
         assert len(validator.metrics._collected[0]["conf"]) == len(rows)
         pictures.append((tmp_path / name / "val_batch0_pred.jpg").read_bytes())
     assert pictures[0] == pictures[1] != pictures[2]

@@ -1,0 +1,209 @@
+"""The validator as scripts know it: built with the options, open at the steps that they override."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyas.api import YOLO
+from eyas.callbacks import CallbackList
+from eyas.compat.arguments import Arguments
+from eyas.compat.values import Derived, Losses
+from eyas.config import TrainOptions, resolve
+from eyas.device import select_device
+from eyas.evaluate import assemble, validator
+from eyas.evaluate.writers import prediction_rows
+from eyas.metrics.confusion import ConfusionMatrix
+from eyas.metrics.matching import IOU_THRESHOLDS
+
+Found = Mapping[str, Tensor] | Tensor
+"""Detections of one image: ``bboxes`` (n, 4) xyxy in pixels of the network's input, ``conf`` (n,), ``cls`` (n,), or
+all in one tensor (n, 6)."""
+
+
+class DetectionValidator(validator.DetectionValidator):
+    """Runs a model over a loader and measures it, through steps that may each be overridden.
+
+    They run in this order: ``init_metrics``, for every batch ``preprocess``, ``postprocess``, ``update_metrics``,
+    ``plot_val_samples`` and ``plot_predictions`` where pictures are due, then ``get_stats``, ``finalize_metrics``,
+    ``print_results``.
+
+    Args:
+        dataloader: yields batches; without one, the split that ``args`` names is loaded for each call.
+        save_dir: folder for pictures and files; without one, nothing is written.
+        args: the options of a trainer, or arguments as ``val()`` takes them.
+        _callbacks: functions of ``on_val_start``, ``on_val_batch_start``, ``on_val_batch_end`` and ``on_val_end``,
+            called with the validator when it runs without a trainer; a trainer calls those of its own with itself.
+    """
+
+    def __init__(
+        self,
+        dataloader: Iterable[Any] | None = None,
+        save_dir: str | Path | None = None,
+        args: TrainOptions | Mapping[str, Any] | SimpleNamespace | None = None,
+        _callbacks: CallbackList | Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        self.args = read_options(args)
+        device = select_device(self.args.device)
+        settings = assemble.validator_settings(self.args, device)
+        loader = () if dataloader is None else dataloader
+        super().__init__(loader, names={}, save_dir=save_dir, verbose=False, device=device, **settings)
+        self.loads_split = dataloader is None
+        self.callbacks = _callbacks or {}
+        self.data: dict[str, Any] = {}
+        self.batch_i = 0
+
+    def __call__(  # type: ignore[override]  # a name or a path of a model as well, and it may come second
+        self, trainer: Any = None, model: nn.Module | str | Path | None = None
+    ) -> dict[str, float]:
+        """Validate the trainer's averaged weights, with losses, or a model, given itself or by name or file."""
+        if trainer is not None:
+            self.device, self.data = trainer.device, trainer.data
+            self.names = self.names or dict(trainer.data["names"])
+            return super().__call__(trainer)
+        with ExitStack() as stack:
+            network: Any = YOLO(model).model if isinstance(model, str | Path) else model
+            if self.loads_split:
+                data, single = self.args.data or "", self.args.single_cls
+                self.data = assemble.described_data(data, (self.args.split,), single_cls=single)
+                assert self.device is not None
+                loader = assemble.split_loader(self.args, self.data, self.device, stretch=network.stretch)
+                self.dataloader = stack.enter_context(loader)
+            self.names = self.names or dict(self.data.get("names") or network.names)
+            self.run_callbacks("on_val_start")
+            result = super().__call__(model=network)
+            self.run_callbacks("on_val_end")
+        return result
+
+    def run_callbacks(self, event: str) -> None:
+        """Call the functions of an event with this validator; those of a trainer are the trainer's to call."""
+        if not self.training and isinstance(self.callbacks, Mapping):
+            for fn in self.callbacks.get(event, ()):
+                fn(self)
+
+    # -- the steps -----------------------------------------------------------------------------------------------------
+    def start(self, network: Any, device: torch.device) -> None:
+        """Forget the previous run, and let ``init_metrics`` make ready for the next one."""
+        super().start(network, device)
+        self.network = network
+        for name in ("seen", "stats", "confusion_matrix", "jdict"):
+            vars(self).pop(name, None)  # what a script has put in place of it belongs to the run before
+        self.init_metrics(network)
+        self.desc = self.get_desc()
+
+    def measure(self, network: Any, raw_batch: Mapping[str, Any], step: int, amp_dtype: torch.dtype | None) -> None:
+        """Pass one batch through all steps."""
+        self.batch_i = step
+        self.run_callbacks("on_val_batch_start")
+        with self.clock("preprocess"):
+            batch = self.preprocess(dict(raw_batch))
+        self.input_size = batch["img"].shape[-2:]
+        with self.clock("inference"):
+            preds = self.infer(network, batch, amp_dtype)
+        with self.clock("loss"):
+            if self.training:
+                self.add_losses(network, batch, preds, amp_dtype)
+        with self.clock("postprocess"):
+            found = self.postprocess(preds)
+        self.update_metrics(found, batch)
+        if self.pictures(step):
+            self.plot_val_samples(batch, step)
+            self.plot_predictions(batch, found, step)
+        self.run_callbacks("on_val_batch_end")
+
+    def init_metrics(self, model: nn.Module) -> None:
+        """Make ready for a run; everything of the last one is forgotten already."""
+
+    def preprocess(self, batch: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        """Return the batch on its device, images (B, 3, H, W) as floats in [0, 1]."""
+        return super().preprocess(batch, self.place)
+
+    def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:  # type: ignore[override]
+        """Return the detections of each image, best score first, from what the model gave."""
+        found = self.network.in_pixels(preds[0].float(), *self.input_size)
+        rows = super().postprocess(found, end2end=self.network.end2end)
+        return [{"bboxes": r[:, :4], "conf": r[:, 4], "cls": r[:, 5], "extra": r[:, 6:]} for r in rows]
+
+    def update_metrics(self, preds: Sequence[Found], batch: Mapping[str, Any]) -> None:
+        """Match the detections of one batch with its labels."""
+        self.update(batch, [rows(found) for found in preds])
+
+    def plot_val_samples(self, batch: Mapping[str, Any], ni: int) -> None:
+        """Draw the labels of a batch."""
+        self.plot_labels(drawable(batch), ni)
+
+    def plot_predictions(self, batch: Mapping[str, Any], preds: Sequence[Found], ni: int) -> None:
+        """Draw the detections of a batch."""
+        self.plot_detections(drawable(batch), [rows(found) for found in preds], ni)
+
+    # -- what scripts read ---------------------------------------------------------------------------------------------
+    @Derived
+    def seen(self) -> int:
+        """Images so far."""
+        return len(self.metrics.image_files)
+
+    @Derived
+    def stats(self) -> dict[str, Any]:
+        """Flat arrays of all matches, once all batches are through."""
+        return self.metrics.stats
+
+    @Derived
+    def confusion_matrix(self) -> ConfusionMatrix:
+        """What was predicted for each true object, once all batches are through."""
+        return self.metrics.confusion_matrix
+
+    @Derived
+    def jdict(self) -> list[dict[str, Any]]:
+        """The rows of ``predictions.json``; empty without ``save_json``."""
+        return prediction_rows(self._split()) if self.save_json else []
+
+    @Derived
+    def loss(self) -> Losses:
+        """Mean validation losses over all images; empty without a trainer."""
+        return Losses({name: torch.tensor(value) for name, value in self.mean_losses().items()})
+
+    @Derived
+    def iouv(self) -> Tensor:
+        """(10,) overlaps that detections are judged at."""
+        return torch.from_numpy(IOU_THRESHOLDS)
+
+    @Derived
+    def niou(self) -> int:
+        """How many overlaps detections are judged at."""
+        return len(IOU_THRESHOLDS)
+
+    @Derived
+    def nc(self) -> int:
+        """Number of classes."""
+        return len(self.names)
+
+
+def read_options(args: TrainOptions | Mapping[str, Any] | SimpleNamespace | None) -> TrainOptions:
+    """Return what a validator is given as its options.
+
+    Raises:
+        OptionError: an argument is none of ``val()``, or asks for what Eyas does not do.
+    """
+    if isinstance(args, TrainOptions):
+        return args
+    given = vars(args) if isinstance(args, SimpleNamespace) else dict(args or {})
+    return resolve(call=Arguments().read("val", given), command="val")
+
+
+def rows(found: Found) -> Tensor:
+    """Return detections of one image as (n, 6): xyxy, score, class."""
+    if isinstance(found, Tensor):
+        return found[:, :6]
+    return torch.cat([found["bboxes"], found["conf"][:, None], found["cls"][:, None].to(found["conf"])], dim=1)
+
+
+def drawable(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the batch with uint8 images."""
+    image = batch["img"]
+    return {**batch, "img": (image * 255).round().clamp(0, 255).to(torch.uint8) if image.is_floating_point() else image}
