@@ -32,25 +32,35 @@ class Absent:
     instead: str
 
 
+Entry = str | Fresh | Absent
+Names = dict[str, Entry]
+
 ONLY_BOXES = Absent("it detects boxes; there are no masks, keypoints, turned boxes, classes of images or tracks")
+NO_WORDS = Absent("its models know the classes that they were trained for, not words; use YOLO")
 OWN_LAYERS = Absent("layers beside those of YOLO26 and RT-DETR are a model class of your own, see docs/trainer.md")
 EXPORT = Absent("write YOLO('best.pt').export('pt2'), see docs/export.md")
 NO_TRACKER = Absent("a callback of your own sends trainer.metrics wherever you like, see docs/trainer.md")
 OPTIONS = Absent("its images are augmented by options, such as mosaic=, mixup=, cutmix=, or transforms= of train()")
 
-_DETECT = {
-    "DetectionPredictor": "eyas.evaluate:Predictor",
-    "DetectionTrainer": "eyas.train:DetectionTrainer",
-    "DetectionValidator": "eyas.evaluate:DetectionValidator",
+_RTDETR = "eyas.api:RTDETR"
+_YOLO = "eyas.api:YOLO"
+_DETECTION_TRAINER = "eyas.train:DetectionTrainer"
+_RTDETR_TRAINER = "eyas.train:RTDETRTrainer"
+_PREDICTOR = "eyas.evaluate:Predictor"  # one for both families: the model says how its outputs are read
+_VALIDATOR = "eyas.evaluate:DetectionValidator"
+_DETECT: Names = {
+    "DetectionPredictor": _PREDICTOR,
+    "DetectionTrainer": _DETECTION_TRAINER,
+    "DetectionValidator": _VALIDATOR,
 }
-_MODELS = {
-    "RTDETR": "eyas.api:RTDETR",
-    "YOLO": "eyas.api:YOLO",
+_MODELS: Names = {
+    "RTDETR": _RTDETR,
+    "YOLO": _YOLO,
     "FastSAM": ONLY_BOXES,
     "NAS": Absent("its models are of the families YOLO26 and RT-DETR"),
     "SAM": ONLY_BOXES,
-    "YOLOE": Absent("it knows the classes that it was trained for; there are no words to look for"),
-    "YOLOWorld": Absent("it knows the classes that it was trained for; there are no words to look for. Use YOLO"),
+    "YOLOE": NO_WORDS,
+    "YOLOWorld": NO_WORDS,
 }
 _LOSSES = "eyas.compat.answers.loss"
 _METRICS = "eyas.compat.answers.metrics"
@@ -67,23 +77,23 @@ _CFG = "eyas.compat.answers.cfg"
 _FILES = "eyas.compat.answers.files"
 
 
-def _all_of(module: str, *names: str) -> dict[str, str]:
+def _all_of(module: str, *names: str) -> Names:
     """Return entries for names that a module calls alike."""
     return {name: f"{module}:{name}" for name in names}
 
 
-_DATASETS = _all_of(_DATASET, "YOLODataset") | {
+_DATASETS: Names = _all_of(_DATASET, "YOLODataset") | {
     "BaseDataset": f"{_DATASET}:YOLODataset",
     "ClassificationDataset": ONLY_BOXES,
 }
-_LOADERS = _all_of(_BUILD, "build_dataloader", "build_yolo_dataset") | {
+_LOADERS: Names = _all_of(_BUILD, "build_dataloader", "build_yolo_dataset") | {
     "load_inference_source": Absent("predict() takes files, folders, globs, arrays and PIL images as they are"),
 }
-_CALLBACKS = {
+_CALLBACKS: Names = {
     **_all_of("eyas.compat.answers.callbacks", "add_integration_callbacks", "get_default_callbacks"),
     "default_callbacks": Fresh("eyas.compat.answers.callbacks:default_callbacks"),
 }
-_BLOCKS = {
+_BLOCKS: Names = {
     **_all_of("eyas.nn", "AIFI", "Attention", "Bottleneck", "C2PSA", "C3k", "C3k2", "Concat", "Conv", "DWConv"),
     **_all_of("eyas.nn", "HGBlock", "HGStem", "LightConv", "MSDeformAttn", "PSABlock", "RepC3", "RepConv"),
     **_all_of("eyas.nn", "ResNetBlock", "ResNetLayer", "SPPF"),
@@ -94,7 +104,7 @@ _BLOCKS = {
     "v10Detect": Absent("the head of YOLO26 needs no suppression either: Detect, with nms=False"),
 }
 
-TABLE: Mapping[str, Mapping[str, str | Fresh | Absent]] = {
+TABLE: Mapping[str, Mapping[str, Entry]] = {
     "ultralytics": {
         **_MODELS,
         "ASSETS": Absent("name an image of your own"),
@@ -126,38 +136,38 @@ TABLE: Mapping[str, Mapping[str, str | Fresh | Absent]] = {
         **dict.fromkeys(("check_cls_dataset", "polygon2mask", "polygons2masks"), ONLY_BOXES),
     },
     "ultralytics.engine.exporter": {"Exporter": EXPORT, "export_formats": EXPORT},
-    "ultralytics.engine.model": {"Model": "eyas.api:YOLO"},
-    "ultralytics.engine.predictor": {"BasePredictor": "eyas.evaluate:Predictor"},
+    "ultralytics.engine.model": {"Model": _YOLO},
+    "ultralytics.engine.predictor": {"BasePredictor": _PREDICTOR},
     "ultralytics.engine.results": {
         **_all_of("eyas.evaluate.results", "Boxes", "Results"),
         **dict.fromkeys(("Keypoints", "Masks", "OBB", "Probs"), ONLY_BOXES),
     },
     "ultralytics.engine.trainer": {"BaseTrainer": "eyas.train:BaseTrainer"},
     "ultralytics.engine.tuner": {"Tuner": Absent("call train() in a loop of your own, or from a tuner of your choice")},
-    "ultralytics.engine.validator": {"BaseValidator": "eyas.evaluate:DetectionValidator"},
+    "ultralytics.engine.validator": {"BaseValidator": _VALIDATOR},
     "ultralytics.models": _MODELS,
     "ultralytics.models.rtdetr": {
-        "RTDETR": "eyas.api:RTDETR",
-        "RTDETRPredictor": "eyas.evaluate:Predictor",  # one for both families: the model says how its outputs are read
-        "RTDETRTrainer": "eyas.train:RTDETRTrainer",
-        "RTDETRValidator": "eyas.evaluate:DetectionValidator",
+        "RTDETR": _RTDETR,
+        "RTDETRPredictor": _PREDICTOR,
+        "RTDETRTrainer": _RTDETR_TRAINER,
+        "RTDETRValidator": _VALIDATOR,
     },
-    "ultralytics.models.rtdetr.model": {"RTDETR": "eyas.api:RTDETR"},
-    "ultralytics.models.rtdetr.predict": {"RTDETRPredictor": "eyas.evaluate:Predictor"},
-    "ultralytics.models.rtdetr.train": {"RTDETRTrainer": "eyas.train:RTDETRTrainer"},
+    "ultralytics.models.rtdetr.model": {"RTDETR": _RTDETR},
+    "ultralytics.models.rtdetr.predict": {"RTDETRPredictor": _PREDICTOR},
+    "ultralytics.models.rtdetr.train": {"RTDETRTrainer": _RTDETR_TRAINER},
     "ultralytics.models.rtdetr.val": {
         "RTDETRDataset": f"{_DATASET}:RTDETRDataset",
-        "RTDETRValidator": "eyas.evaluate:DetectionValidator",
+        "RTDETRValidator": _VALIDATOR,
     },
     "ultralytics.models.utils.loss": {
         "RTDETRDetectionLoss": Absent("subclass eyas.losses.SetCriterion, and return it from init_criterion()"),
     },
-    "ultralytics.models.yolo": {"YOLO": "eyas.api:YOLO", **dict.fromkeys(("YOLOE", "YOLOWorld"), _MODELS["YOLOWorld"])},
+    "ultralytics.models.yolo": {"YOLO": _YOLO, **dict.fromkeys(("YOLOE", "YOLOWorld"), NO_WORDS)},
     "ultralytics.models.yolo.detect": _DETECT,
-    "ultralytics.models.yolo.detect.predict": {"DetectionPredictor": _DETECT["DetectionPredictor"]},
-    "ultralytics.models.yolo.detect.train": {"DetectionTrainer": _DETECT["DetectionTrainer"]},
-    "ultralytics.models.yolo.detect.val": {"DetectionValidator": _DETECT["DetectionValidator"]},
-    "ultralytics.models.yolo.model": {"YOLO": "eyas.api:YOLO", "YOLOWorld": _MODELS["YOLOWorld"]},
+    "ultralytics.models.yolo.detect.predict": {"DetectionPredictor": _PREDICTOR},
+    "ultralytics.models.yolo.detect.train": {"DetectionTrainer": _DETECTION_TRAINER},
+    "ultralytics.models.yolo.detect.val": {"DetectionValidator": _VALIDATOR},
+    "ultralytics.models.yolo.model": {"YOLO": _YOLO, "YOLOWorld": NO_WORDS},
     "ultralytics.nn.autobackend": {
         "AutoBackend": Absent(
             "YOLO('best.pt') runs a checkpoint; an exported program runs without Eyas, see docs/export.md"
@@ -181,7 +191,7 @@ TABLE: Mapping[str, Mapping[str, str | Fresh | Absent]] = {
         ),
         **dict.fromkeys(("ClassificationModel", "OBBModel", "PoseModel", "SegmentationModel"), ONLY_BOXES),
         "Ensemble": Absent("there are no ensembles; join the results of several models"),
-        "WorldModel": _MODELS["YOLOWorld"],
+        "WorldModel": NO_WORDS,
     },
     "ultralytics.utils": {
         "ASSETS": Absent("name an image of your own"),
@@ -282,7 +292,7 @@ GONE: Mapping[str, Absent] = {
     "ultralytics.models.yolo.obb": ONLY_BOXES,
     "ultralytics.models.yolo.pose": ONLY_BOXES,
     "ultralytics.models.yolo.segment": ONLY_BOXES,
-    "ultralytics.models.yolo.world": _MODELS["YOLOWorld"],
+    "ultralytics.models.yolo.world": NO_WORDS,
     "ultralytics.solutions": Absent("count, draw or measure what predict() returns in code of your own"),
     "ultralytics.trackers": ONLY_BOXES,
     "ultralytics.utils.benchmarks": Absent("val() tells milliseconds per image as metrics.speed"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 import cv2
@@ -65,7 +66,7 @@ class Compose:
     """Steps one after the other; a list of them may be read and changed as ``transforms``."""
 
     def __init__(self, transforms: Sequence[Step] | Step) -> None:
-        self.transforms = list(transforms) if isinstance(transforms, list | tuple) else [transforms]  # type: ignore[list-item]
+        self.transforms: list[Step] = [transforms] if callable(transforms) else list(transforms)
 
     def __call__(self, data: Labels) -> Labels:
         """Return what all steps make of a description."""
@@ -118,6 +119,8 @@ class LetterBox:
     def __call__(self, labels: Labels | None = None, image: NDArray | None = None) -> Any:
         """Return the changed description, or the image where there is none."""
         picture = labels["img"] if image is None and labels else image
+        if picture is None:
+            raise ValueError("LetterBox needs labels with an image in them, or image=.")
         target = labels.pop("rect_shape", self.new_shape) if labels else self.new_shape
         shape = picture.shape[:2]
         if self.scale_fill:
@@ -316,7 +319,7 @@ class Albumentations:
         self.p, self.transform = p, None
         if transforms:
             try:
-                import albumentations
+                albumentations = import_module("albumentations")
             except ModuleNotFoundError as error:
                 raise ModuleNotFoundError(
                     "these transforms need the package albumentations: pip install albumentations", name=error.name

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from eyas import dist
 from eyas.augment.letterbox import STRIDE, padded
@@ -75,11 +75,11 @@ def build_dataloader(
     if isinstance(dataset, TrainDataset | EvalDataset):
         if drop_last:
             raise ValueError("drop_last is not supported: Eyas trains on every image of an epoch. Leave it out.")
-        shares = {"workers": workers, "rank": max(rank, 0), "world_size": dist.world_size(), "pin_memory": pinned}
+        place: dict[str, Any] = {"rank": max(rank, 0), "world_size": dist.world_size(), "pin_memory": pinned}
         if isinstance(dataset, EvalDataset):
-            return build_eval_loader(dataset, **shares)
-        return build_train_loader(dataset, batch=batch, seed=dataset.seed, shuffle=shuffle, **shares)
-    sampler = None
+            return build_eval_loader(dataset, workers=workers, **place)
+        return build_train_loader(dataset, batch=batch, workers=workers, seed=dataset.seed, shuffle=shuffle, **place)
+    sampler: DistributedSampler[Any] | None = None
     if rank != -1 and dist.is_initialised():
         sampler = DistributedSampler(dataset, rank=rank, num_replicas=dist.world_size(), shuffle=shuffle)
     return InfiniteDataLoader(
@@ -97,9 +97,9 @@ def build_dataloader(
 class InfiniteDataLoader(DataLoader[Any]):
     """torch's loader with workers that live as long as it does; an epoch is one ``iter()``."""
 
-    def __init__(self, dataset: Dataset[Any], *args: Any, num_workers: int = 0, **kwargs: Any) -> None:
-        kwargs.setdefault("persistent_workers", num_workers > 0)
-        super().__init__(dataset, *args, num_workers=num_workers, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("persistent_workers", kwargs.get("num_workers", 0) > 0)
+        super().__init__(*args, **kwargs)
 
     def reset(self) -> None:
         """Let workers see a data set that has changed: they start anew with the next epoch."""

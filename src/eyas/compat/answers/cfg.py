@@ -51,8 +51,9 @@ def get_cfg(
 
     over = overrides.to_dict() if isinstance(overrides, TrainOptions) else as_mapping(overrides)
     if not isinstance(cfg, TrainOptions):
-        file = cfg if isinstance(cfg, str | Path) else None
-        return resolve(file=file, call={**({} if file else as_mapping(cfg)), **over})
+        if isinstance(cfg, str | Path):
+            return resolve(file=cfg, call=over)
+        return resolve(call=as_mapping(cfg) | over)
     options = TrainOptions.from_dict(cfg.to_dict(), cfg.sources())
     for name, value in over.items():
         setattr(options, name, value)

@@ -56,8 +56,8 @@ def yolo_rows(content: dict[str, Any], *, renumber: bool) -> dict[str, list[str]
         image, (left, top, width, height) = images[item["image_id"]], item["bbox"]
         if item.get("iscrowd") or width <= 0 or height <= 0:
             continue
-        shares = (left + width / 2) / image["width"], (top + height / 2) / image["height"]
-        shares += width / image["width"], height / image["height"]
+        w, h = image["width"], image["height"]
+        shares = (left + width / 2) / w, (top + height / 2) / h, width / w, height / h
         row = " ".join(f"{value:.6g}" for value in (number[item["category_id"]], *shares))
         if row not in rows[image["file_name"]]:
             rows[image["file_name"]].append(row)

@@ -179,7 +179,7 @@ class DetMetrics(metrics.DetMetrics):
         nowhere = np.zeros(len(got["conf"]), np.int64), np.zeros(len(got["target_cls"]), np.int64)
         self.update(**got, pred_img=nowhere[0], target_img=nowhere[1], image_files=[file])
 
-    def process(  # type: ignore[override]  # the incumbent's arguments, of two kinds
+    def process(
         self, *stats: Any, save_dir: str | Path | None = None, plot: bool | None = None, on_plot: Any = None
     ) -> dict[str, float]:
         """Compute everything from what was collected, or from ``tp, conf, pred_cls, target_cls`` of a whole split."""
