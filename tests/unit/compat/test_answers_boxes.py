@@ -119,7 +119,10 @@ def test_suppression_chooses_classes_and_limits_and_refuses_other_tasks() -> Non
     pred = torch.zeros(1, 6, 9)
     pred[0, :4] = torch.stack((torch.arange(9.0) * 50, torch.full((9,), 20.0), *torch.full((2, 9), 10.0)))
     pred[0, 4, :4], pred[0, 5, 4:] = 0.9, torch.linspace(0.5, 0.9, 5)
-    assert [len(rows) for rows in (ops.non_max_suppression(pred)[0], ops.non_max_suppression(pred, max_det=3)[0])] == [9, 3]
+    assert [len(rows) for rows in (ops.non_max_suppression(pred)[0], ops.non_max_suppression(pred, max_det=3)[0])] == [
+        9,
+        3,
+    ]
     assert ops.non_max_suppression(pred, classes=[1])[0][:, 5].tolist() == [1] * 5
     finished = torch.tensor([[[0.0, 0, 9, 9, 0.9, 2], [0, 0, 9, 9, 0.1, 1]]])
     assert torch.equal(ops.non_max_suppression(finished)[0], finished[0, :1])
@@ -163,7 +166,9 @@ def test_overlaps_are_their_formulas(kind: str, corners: Tensor) -> None:
     found = metrics.bbox_iou(a, b, xywh=False, **asked)
     assert found.shape == (6, 1)
     torch.testing.assert_close(found[:, 0], torch.tensor(by_hand), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(metrics.bbox_iou(ops.xyxy2xywh(a), ops.xyxy2xywh(b), **asked), found, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        metrics.bbox_iou(ops.xyxy2xywh(a), ops.xyxy2xywh(b), **asked), found, atol=1e-5, rtol=1e-4
+    )
     one_to_all = metrics.bbox_iou(a[:1], b, xywh=False, **asked)
     assert one_to_all.shape == (6, 1)
 
@@ -281,9 +286,7 @@ def test_distances_in_bins_are_a_cross_entropy_of_two_neighbours() -> None:
     torch.testing.assert_close(loss.DFLoss(8)(logits, target)[:, 0], torch.stack(by_hand))
     points, boxes = torch.full((3, 2), 10.0), torch.tensor([[8.0, 9, 13, 14], [6, 8, 12, 12], [9, 9, 11, 11]])
     fg, scores = torch.tensor([[True, False, True]]), torch.ones(1, 3, 2) * 0.25
-    box, distance = loss.BboxLoss(8)(
-        logits.view(1, 3, 32), boxes[None], points, boxes[None], scores, scores.sum(), fg
-    )
+    box, distance = loss.BboxLoss(8)(logits.view(1, 3, 32), boxes[None], points, boxes[None], scores, scores.sum(), fg)
     each = loss.DFLoss(8)(logits, tal.bbox2dist(points, boxes, 7))[:, 0]
     assert box.item() == pytest.approx(0, abs=1e-4)
     torch.testing.assert_close(distance, (each[0] + each[2]) * 0.5 / 1.5)
@@ -309,7 +312,11 @@ def test_the_unweighted_end_to_end_loss_is_the_sum_of_its_branches(tiny_model: A
     torch.manual_seed(0)
     model = DetectionModel(str(tiny_model), nc=3, verbose=False)
     model.args = SimpleNamespace(epochs=5)
-    batch = {"batch_idx": torch.tensor([0.0]), "cls": torch.tensor([[1.0]]), "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4]])}
+    batch = {
+        "batch_idx": torch.tensor([0.0]),
+        "cls": torch.tensor([[1.0]]),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4]]),
+    }
     preds = model(torch.rand(1, 3, 64, 64))
     criterion = loss.E2EDetectLoss(model)
     criterion.set_progress(Progress(4, 5))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +59,9 @@ def download(
             raise FileExistsError(f"{target} is there already.")
         download_file(str(address), target)
         if unzip and target.name.lower().endswith(ARCHIVES):
-            unpack(target, folder)
+            with tempfile.TemporaryDirectory(dir=folder) as fresh:
+                unpack(target, Path(fresh) / "unpacked")
+                shutil.copytree(Path(fresh) / "unpacked", folder, dirs_exist_ok=True)
             if delete:
                 target.unlink()
 

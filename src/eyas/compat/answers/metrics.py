@@ -153,23 +153,26 @@ class Metric(metrics.BoxMetrics):
 
 
 class DetMetrics(metrics.DetMetrics):
-    """Collects matches of a split. Made by ``DetMetrics(names=...)``; older calls give ``save_dir`` first.
+    """Collects matches of a split.
 
     Args:
+        given: class names by id, or (older calls) ``save_dir``.
         names: class names by id.
-        save_dir: folder of curves, where ``plot`` asks for them.
+        save_dir: folder of curves, where ``plot`` asks for them; ``on_plot(path)`` is told of each.
     """
 
     def __init__(
         self,
-        names: Names | str | Path | None = None,
-        save_dir: str | Path | None = None,
+        given: Names | str | Path | None = None,
         plot: bool = False,
         on_plot: Any = None,
+        *,
+        names: Names | None = None,
+        save_dir: str | Path | None = None,
     ) -> None:
-        if isinstance(names, str | Path):
-            names, save_dir = None, names
-        super().__init__(as_names(names), save_dir=None if save_dir is None else Path(save_dir))
+        folder = given if isinstance(given, str | Path) else save_dir
+        classes = names if names is not None or isinstance(given, str | Path) else given
+        super().__init__(as_names(classes), save_dir=None if folder is None else Path(folder))
         self.plot, self.on_plot = plot, on_plot
 
     def update_stats(self, stat: Mapping[str, Any]) -> None:

@@ -115,7 +115,7 @@ class Annotator:
 
 
 def plot_images(
-    images: Any,
+    labels: Any = None,
     batch_idx: Any = None,
     cls: Any = None,
     bboxes: Any = None,
@@ -125,25 +125,27 @@ def plot_images(
     names: Any = None,
     on_plot: Told = None,
     conf_thres: float = 0.25,
-    **batch: Any,
+    *,
+    images: Any = None,
+    **others: Any,
 ) -> Path:
     """Write the first 16 images of a batch with their boxes as one sheet; returns its path.
 
     Args:
-        images: (B, 3, H, W) RGB, uint8 or float in [0, 1]; or a batch with ``img``, ``cls``, ``bboxes``, ``batch_idx``
-            and ``im_file``, whose images may also be given as ``images=``.
+        labels: a batch with ``img``, ``cls``, ``bboxes``, ``batch_idx``, and perhaps ``conf`` and ``im_file``; or
+            (older calls) its images, and all else one by one.
+        images: (B, 3, H, W) RGB, uint8 or float in [0, 1].
         batch_idx: (n,) image of each box. cls: (n,) classes.
         bboxes: (n, 4) centre and size, as shares of the image, or in pixels where one is above 1.1.
         confs: (n,) scores; those up to ``conf_thres`` are left out. names: by class. on_plot: told of the picture.
     """
-    if isinstance(images, Mapping):
-        labels, pictures = images, batch.pop("images", images.get("img"))
+    if others:
+        raise ValueError(f"plot_images does not take {', '.join(others)}: it draws boxes.")
+    pictures = images if images is not None else labels
+    if isinstance(labels, Mapping):
+        pictures = labels["img"] if images is None else images
         batch_idx, cls, bboxes = (labels.get(name) for name in ("batch_idx", "cls", "bboxes"))
         confs, paths = labels.get("conf", confs), paths or labels.get("im_file")
-    else:
-        pictures = images
-    if batch:
-        raise ValueError(f"plot_images does not take {', '.join(batch)}: it draws boxes.")
     image, ids, boxes = _rows(batch_idx), _rows(cls), _rows(bboxes).reshape(-1, 4)
     pixels = _rows(pictures)
     scores = None if confs is None else _rows(confs)
