@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eyas.compat import hook, ultralytics
+from eyas.compat import docs, hook, ultralytics
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +85,14 @@ def test_lines_that_are_refused(line: str) -> None:
 @pytest.mark.parametrize("line", ANSWERED_LINES.strip().splitlines())
 def test_lines_that_are_answered(line: str) -> None:
     exec(line, {})
+
+
+def test_the_page_of_names_is_current(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[3] / "docs" / "compat.md"
+    assert docs.main(["--check", str(page)]) == 0, "run python -m eyas.compat.docs"
+    old = tmp_path / "old.md"
+    assert docs.main(["--check", str(old)]) == 1 and "is not current" in capsys.readouterr().err
+    assert docs.main([str(old)]) == 0 and old.read_bytes() == page.read_bytes()
 
 
 def test_a_starred_import_brings_what_is_answered() -> None:
