@@ -98,6 +98,7 @@ _BLOCKS: Names = {
     **_all_of("eyas.nn", "HGBlock", "HGStem", "LightConv", "MSDeformAttn", "PSABlock", "RepC3", "RepConv"),
     **_all_of("eyas.nn", "ResNetBlock", "ResNetLayer", "SPPF"),
     **_all_of("eyas.models.heads", "DFL", "Detect"),
+    "autopad": f"{_TASKS}:autopad",
     **_all_of("eyas.models", "RTDETRDecoder"),
     **dict.fromkeys(("C1", "C2", "C2f", "C2fAttn", "C3", "C3TR", "CBAM", "GhostConv", "SPP", "A2C2f"), OWN_LAYERS),
     **dict.fromkeys(("Classify", "OBB", "Pose", "Segment"), ONLY_BOXES),
@@ -115,7 +116,7 @@ TABLE: Mapping[str, Mapping[str, Entry]] = {
         "settings": "eyas.compat.answers.settings:settings",
     },
     "ultralytics.cfg": {
-        **_all_of(_CFG, "get_cfg", "get_save_dir"),
+        **_all_of(_CFG, "cfg2dict", "get_cfg", "get_save_dir"),
         "entrypoint": Absent("the command is eyas, see docs/cli.md"),
     },
     "ultralytics.data": {**_DATASETS, **_LOADERS},
@@ -160,8 +161,15 @@ TABLE: Mapping[str, Mapping[str, Entry]] = {
         "RTDETRValidator": _VALIDATOR,
     },
     "ultralytics.models.utils.loss": {
-        "RTDETRDetectionLoss": Absent("subclass eyas.losses.SetCriterion, and return it from init_criterion()"),
+        **dict.fromkeys(
+            ("DETRLoss", "RTDETRDetectionLoss"),
+            Absent("subclass eyas.losses.SetCriterion, and return it from init_criterion()"),
+        ),
     },
+    "ultralytics.models.utils.ops": dict.fromkeys(
+        ("HungarianMatcher", "get_cdn_group"),
+        Absent("both are in eyas.assign and eyas.models.rtdetr, with arguments of their own"),
+    ),
     "ultralytics.models.yolo": {"YOLO": _YOLO, **dict.fromkeys(("YOLOE", "YOLOWorld"), NO_WORDS)},
     "ultralytics.models.yolo.detect": _DETECT,
     "ultralytics.models.yolo.detect.predict": {"DetectionPredictor": _PREDICTOR},
@@ -202,8 +210,10 @@ TABLE: Mapping[str, Mapping[str, Entry]] = {
         "LOCAL_RANK": Fresh("eyas.compat.answers.process:local_rank"),
         "LOGGER": "eyas.log:LOGGER",
         "RANK": Fresh("eyas.compat.answers.process:rank"),
-        **_all_of("eyas.compat.answers.places", "LINUX", "MACOS", "ROOT", "RUNS_DIR", "WINDOWS"),
+        **_all_of("eyas.compat.answers.places", "LINUX", "MACOS", "NUM_THREADS", "PYTHON_VERSION"),
+        **_all_of("eyas.compat.answers.places", "ROOT", "RUNS_DIR", "WINDOWS"),
         "SETTINGS": "eyas.compat.answers.settings:settings",
+        "TORCH_VERSION": "torch:__version__",
         "TESTS_RUNNING": Fresh("eyas.compat.answers.places:tests_running"),
         "TQDM": "eyas.compat.answers.console:TQDM",
         **_all_of("eyas.compat.answers.yaml_files", "YAML", "yaml_load", "yaml_print", "yaml_save"),
@@ -232,9 +242,9 @@ TABLE: Mapping[str, Mapping[str, Entry]] = {
     "ultralytics.utils.downloads": {
         "attempt_download_asset": Absent("give the path of a file, or pretrained= with the name of published weights"),
         "download": f"{_FILES}:download",
-        "safe_download": f"{_FILES}:download",
+        "safe_download": f"{_FILES}:safe_download",
     },
-    "ultralytics.utils.files": _all_of(_FILES, "increment_path"),
+    "ultralytics.utils.files": {"WorkingDirectory": "contextlib:chdir", **_all_of(_FILES, "increment_path")},
     "ultralytics.utils.instance": _all_of("eyas.compat.answers.instance", "Instances"),
     "ultralytics.utils.loss": {
         "E2ELoss": "eyas.compat.losses:E2ELoss",
@@ -274,7 +284,9 @@ TABLE: Mapping[str, Mapping[str, Entry]] = {
         **_all_of(_TORCH, "init_seeds", "intersect_dicts", "is_parallel", "model_info", "model_info_for_loggers"),
         **_all_of(_TORCH, "one_cycle", "select_device", "strip_optimizer", "time_sync"),
         "ModelEMA": "eyas.optim:ModelEMA",
+        **_all_of(_TORCH, "TORCH_1_13", "TORCH_1_9", "TORCH_2_0", "TORCH_2_1", "TORCH_2_4"),
         "de_parallel": "eyas.nn.unwrap:unwrap_model",
+        "fuse_conv_and_bn": "eyas.nn.conv_norm:fold_norm",
         "smart_inference_mode": "torch:inference_mode",
         "torch_distributed_zero_first": "eyas.compat.answers.process:torch_distributed_zero_first",
         "unwrap_model": "eyas.nn.unwrap:unwrap_model",
@@ -296,8 +308,10 @@ GONE: Mapping[str, Absent] = {
     "ultralytics.solutions": Absent("count, draw or measure what predict() returns in code of your own"),
     "ultralytics.trackers": ONLY_BOXES,
     "ultralytics.utils.benchmarks": Absent("val() tells milliseconds per image as metrics.speed"),
+    "ultralytics.utils.dist": Absent("train(device=[0, 1]) or processes=2 starts the processes, and ends them"),
     "ultralytics.utils.triton": EXPORT,
     "ultralytics.utils.tuner": Absent("call train() in a loop of your own, or from a tuner of your choice"),
+    "ultralytics.yolo": Absent("newer releases have the same in .models.yolo, .engine, .data and .utils; use those"),
     **{
         f"ultralytics.utils.callbacks.{tracker}": NO_TRACKER
         for tracker in ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wb")

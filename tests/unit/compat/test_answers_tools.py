@@ -95,6 +95,9 @@ def test_options_of_files_mappings_and_namespaces(tmp_path: Path) -> None:
     before = TrainOptions(epochs=7)
     assert cfg.get_cfg(before, SimpleNamespace(imgsz=64)).imgsz == 64 != before.imgsz
     assert cfg.get_cfg().epochs == TrainOptions().epochs
+    everything = cfg.get_cfg(cfg.default_dict(), TrainOptions(epochs=7))
+    assert everything.epochs == 7 and not everything.is_typed("iou")
+    assert cfg.cfg2dict(TrainOptions(epochs=7)) == {"epochs": 7} == cfg.cfg2dict(SimpleNamespace(epochs=7))
     with pytest.raises(UnknownOptionError, match="epochs"):
         cfg.get_cfg({"epocs": 3})
 
@@ -191,6 +194,9 @@ def test_what_is_there_is_not_fetched_and_archives_are_unpacked(tmp_path: Path) 
         archive.writestr("set/a.txt", "hello")
     files.download("https://example.invalid/set.zip?x=1", dir=tmp_path, delete=True)
     assert (tmp_path / "set" / "a.txt").read_text() == "hello" and not (tmp_path / "set.zip").exists()
+    assert files.safe_download("https://example.invalid/x", tmp_path / "set" / "a.txt") == tmp_path / "set" / "a.txt"
+    with pytest.raises(FileExistsError, match="is there already"):
+        files.download("https://example.invalid/a.txt", tmp_path / "set", exist_ok=False)
     with pytest.raises(ValueError, match=r"no http\(s\) address"):
         files.download("ftp://example.invalid/x.pt", dir=tmp_path)
 
@@ -361,4 +367,5 @@ def test_a_checkpoint_is_stripped_and_opened(model: DetectionModel, tmp_path: Pa
 
 
 def test_tables_of_models() -> None:
+    assert (tasks.autopad(3), tasks.autopad(3, d=2), tasks.autopad([1, 5]), tasks.autopad(7, 0)) == (1, 2, [0, 2], 0)
     assert tasks.yaml_model_load("yolo26n.yaml")["backbone"] and tasks.guess_model_task(None) == "detect"

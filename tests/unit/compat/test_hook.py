@@ -215,7 +215,7 @@ def test_an_error_is_shown_from_the_scripts_own_line_on(tmp_path: Path) -> None:
 
 def test_help_and_wrong_use(tmp_path: Path) -> None:
     done = run(tmp_path, "--help")
-    assert done.returncode == 0 and "ultralytics.utils.files: increment_path" in done.stdout
+    assert done.returncode == 0 and "ultralytics.utils.instance: Instances" in done.stdout
     assert run(tmp_path).returncode == 2
     done = run(tmp_path, "nowhere.py")
     assert done.returncode == 2 and "no script nowhere.py" in done.stderr

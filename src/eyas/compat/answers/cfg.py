@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from eyas.config import TrainOptions
+from eyas.compat.answers.yaml_files import yaml_load
+from eyas.config import TrainOptions, resolve
+from eyas.config.folders import run_folder
+from eyas.config.resolve import check_effective
+
+Given = TrainOptions | Mapping[str, Any] | SimpleNamespace | str | Path | None
 
 
 class IterableSimpleNamespace(SimpleNamespace):
@@ -24,49 +28,41 @@ class IterableSimpleNamespace(SimpleNamespace):
 
 def default_options() -> TrainOptions:
     """Return options of which none is typed: as a ``cfg`` they change nothing."""
-    from eyas.config import TrainOptions
-
     return TrainOptions()
 
 
 def default_dict() -> dict[str, Any]:
     """Return the same as a dictionary."""
-    return default_options().to_dict()
+    return TrainOptions().to_dict()
 
 
-def get_cfg(
-    cfg: TrainOptions | Mapping[str, Any] | SimpleNamespace | str | Path | None = None,
-    overrides: TrainOptions | Mapping[str, Any] | SimpleNamespace | None = None,
-) -> TrainOptions:
+def get_cfg(cfg: Given = None, overrides: Given = None) -> TrainOptions:
     """Return checked options: values by attribute, ``.get(name, default)``, iterating gives pairs.
 
     Args:
-        cfg: an option file, a mapping, a namespace or options; None for the defaults.
+        cfg: an option file, a mapping, a namespace or options; None for the defaults. What stands at its default in a
+            mapping or a file was typed by nobody.
         overrides: what goes over that.
 
     Raises:
         OptionError: an option that does not exist, with the nearest one, or a value that does not fit.
     """
-    from eyas.config import TrainOptions, resolve
-
-    over = overrides.to_dict() if isinstance(overrides, TrainOptions) else as_mapping(overrides)
-    if not isinstance(cfg, TrainOptions):
-        if isinstance(cfg, str | Path):
-            return resolve(file=cfg, call=over)
-        return resolve(call=as_mapping(cfg) | over)
-    options = TrainOptions.from_dict(cfg.to_dict(), cfg.sources())
-    for name, value in over.items():
+    options = resolve(file=cfg) if isinstance(cfg, str | Path) else TrainOptions.from_dict(cfg2dict(cfg))
+    for name, value in cfg2dict(overrides).items():
         setattr(options, name, value)
+    check_effective(options)
     return options
 
 
-def as_mapping(values: Mapping[str, Any] | SimpleNamespace | None) -> dict[str, Any]:
-    """Return the values of a namespace or a mapping."""
-    return dict(vars(values) if isinstance(values, SimpleNamespace) else values or {})
+def cfg2dict(cfg: Given) -> dict[str, Any]:
+    """Return the values of a file, a mapping, a namespace, or those that were typed of options."""
+    if isinstance(cfg, TrainOptions):
+        return {name: value for name, value in cfg.to_dict().items() if cfg.is_typed(name)}
+    if isinstance(cfg, str | Path):
+        return yaml_load(cfg)
+    return dict(vars(cfg) if isinstance(cfg, SimpleNamespace) else cfg or {})
 
 
 def get_save_dir(args: TrainOptions, name: str | None = None) -> Path:
     """Return the folder that a run of these options, or one called ``name``, would have next; it is not made."""
-    from eyas.config.folders import run_folder
-
     return run_folder(args, default_name=name or "train")

@@ -57,13 +57,34 @@ def download(
         target = folder / Path(str(address).partition("?")[0]).name
         if target.exists() and not exist_ok:
             raise FileExistsError(f"{target} is there already.")
-        download_file(str(address), target)
-        if unzip and target.name.lower().endswith(ARCHIVES):
-            with tempfile.TemporaryDirectory(dir=folder) as fresh:
-                unpack(target, Path(fresh) / "unpacked")
-                shutil.copytree(Path(fresh) / "unpacked", folder, dirs_exist_ok=True)
-            if delete:
-                target.unlink()
+        safe_download(str(address), target, unzip=unzip, delete=delete)
+
+
+def safe_download(
+    url: str, file: str | Path | None = None, dir: str | Path | None = None, unzip: bool = True, delete: bool = False
+) -> Path:
+    """Fetch one file, see `download`, and return where it is; an archive is unpacked beside it.
+
+    Args:
+        url: http(s) address. file: where to; None for the address' own name in ``dir``, or here.
+
+    Raises:
+        ValueError: as `download`.
+    """
+    target = Path(file) if file is not None else Path(dir or ".") / Path(str(url).partition("?")[0]).name
+    download_file(str(url), target)
+    if unzip and target.name.lower().endswith(ARCHIVES):
+        unpack_into(target, target.parent)
+        if delete:
+            target.unlink()
+    return target
+
+
+def unpack_into(archive: Path, folder: Path) -> None:
+    """Unpack an archive beside what a folder holds already."""
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:
+        unpack(archive, Path(fresh) / "unpacked")
+        shutil.copytree(Path(fresh) / "unpacked", folder, dirs_exist_ok=True)
 
 
 def check_file(file: str | Path, suffix: str | Sequence[str] = "", download: bool = False, hard: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""``ultralytics.nn.tasks``: networks from files."""
+"""``ultralytics.nn.tasks``: networks from files, and what layers of a script's own are built with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from eyas.api import network_from
 from eyas.checkpoint import load_checkpoint
 from eyas.models import Detector, model_table
+from eyas.nn.conv import same_padding
 
 
 def attempt_load_one_weight(
@@ -59,6 +60,13 @@ def yaml_model_load(path: str | Path) -> dict[str, Any]:
         UnknownModelError: neither a known name nor a file.
     """
     return model_table(path)
+
+
+def autopad(k: int | Sequence[int], p: int | None = None, d: int = 1) -> int | list[int]:
+    """Return ``p``, or the padding that keeps the size for an odd kernel, or for each of its sides."""
+    if p is not None:
+        return p
+    return same_padding(k, d) if isinstance(k, int) else [same_padding(side, d) for side in k]
 
 
 def guess_model_task(model: object) -> str:

@@ -20,6 +20,8 @@ from eyas.models import Detector
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim.schedules import cosine
 
+TORCH_1_9 = TORCH_1_13 = TORCH_2_0 = TORCH_2_1 = TORCH_2_4 = True  # at least this version, which Eyas needs anyway
+
 
 # -- devices -----------------------------------------------------------------------------------------------------------
 def select_device(
