@@ -52,7 +52,7 @@ class YOLODataset(Dataset[Labels]):
         self,
         img_path: str | Path | Sequence[str | Path] | LabelSource,
         imgsz: int = 640,
-        cache: bool | str = False,
+        cache: bool | str | None = False,
         augment: bool = True,
         hyp: Any = None,
         prefix: str = "",
@@ -78,7 +78,7 @@ class YOLODataset(Dataset[Labels]):
             places, names=data["names"], single_cls=single_cls, classes=classes, fraction=fraction,
             split=prefix.strip(" :").split()[-1] if prefix.strip(" :") else "train",
         )  # fmt: skip
-        self.store = ImageStore(self.index, imgsz=imgsz, cache=cache, stretch=self.stretch)
+        self.store = ImageStore(self.index, imgsz=imgsz, cache=cache or False, stretch=self.stretch)
         self.row = {self.index.path(i): i for i in range(len(self.index))}
         self.im_files = list(self.row)
         self.labels: list[dict[str, Any]] = self.get_labels()
