@@ -72,8 +72,7 @@ def test_collectors_agree_with_each_other(
     halves = metrics.DetMetrics(["a", "b", "c"])
     for rows, truth in ((slice(0, 5), CLASSES[:3]), (slice(5, 12), CLASSES[3:])):
         halves.update_stats({"tp": tp[rows], "conf": conf[rows], "pred_cls": cls[rows], "target_cls": truth})
-    assert halves.process(save_dir=tmp_path / "curves", plot=True) == found == whole.results_dict
-    assert (tmp_path / "curves" / "BoxF1_curve.png").is_file()
+    assert halves.process() == found == whole.results_dict
     metric = metrics.Metric()
     metric.update(metrics.ap_per_class(tp, conf, cls, CLASSES)[2:])
     assert metric.mean_results() == whole.mean_results() and metric.class_result(1) == whole.class_result(1)

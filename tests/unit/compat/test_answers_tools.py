@@ -276,17 +276,16 @@ def model(tiny_model: Path) -> DetectionModel:
 
 
 def test_parameters_and_operations_are_counted(model: DetectionModel, caplog: pytest.LogCaptureFixture) -> None:
-    facts = model.info(64)
-    layers, parameters, gradients, gflops = torch_utils.model_info(model, imgsz=[64, 64], verbose=False)
-    assert (layers, parameters, gradients) == (facts["layers"], facts["parameters"], facts["gradients"])
-    assert gflops == facts["gflops"] == torch_utils.get_flops(model, 64)
-    assert torch_utils.get_flops(model, 128) == pytest.approx(4 * gflops, rel=0.05)
-    assert parameters == sum(math.prod(p.shape) for p in model.parameters()) == torch_utils.get_num_params(model)
+    caplog.set_level(logging.INFO, "eyas")
     wrapped = nn.DataParallel(model)
+    layers, parameters, gradients, gflops = torch_utils.model_info(wrapped, imgsz=[64, 64])
+    assert f"{layers:,} layers, {parameters:,} parameters, {gradients:,} with gradient" in caplog.text
+    assert parameters == sum(math.prod(p.shape) for p in model.parameters()) == torch_utils.get_num_params(model)
+    assert gradients == torch_utils.get_num_gradients(model)
     assert torch_utils.is_parallel(wrapped) and not torch_utils.is_parallel(model)
-    assert torch_utils.get_flops(wrapped, 64) == gflops
-    trainer = SimpleNamespace(model=wrapped, args=SimpleNamespace(imgsz=64), validator=None)
-    assert torch_utils.model_info_for_loggers(trainer)["model/parameters"] == parameters
+    trainer = SimpleNamespace(model=wrapped, args=SimpleNamespace(imgsz=128), validator=None)
+    told = torch_utils.model_info_for_loggers(trainer)
+    assert told["model/parameters"] == parameters and told["model/GFLOPs"] == pytest.approx(4 * gflops, rel=0.05)
     with pytest.raises(TypeError, match="Linear is not a detector"):
         torch_utils.get_flops(nn.Linear(1, 1))
     with pytest.raises(ValueError, match="square"):
@@ -362,6 +361,11 @@ def test_a_checkpoint_is_stripped_and_opened(model: DetectionModel, tmp_path: Pa
         assert torch.equal(opened(image)[0], model.eval()(image)[0])
     assert checkpoint["nc"] == 3 and not opened.training and tasks.attempt_load_weights([file], fuse=True).is_fused()
     assert tasks.torch_safe_load(file)[1] == str(file)
+    foreign = load_checkpoint(file)
+    foreign["eyas"]["read_from"] = "another library"
+    save_checkpoint(foreign, file)
+    with pytest.raises(ValueError, match="stays as it is"):
+        torch_utils.strip_optimizer(file)
     with pytest.raises(ValueError, match="no ensembles"):
         tasks.attempt_load_weights([file, file])
 

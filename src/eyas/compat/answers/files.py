@@ -36,7 +36,9 @@ def download(
     dir: str | Path = ".",
     unzip: bool = True,
     delete: bool = False,
+    curl: bool = False,
     threads: int = 1,
+    retry: int = 3,
     exist_ok: bool = True,
 ) -> None:
     """Fetch files into a folder and unpack archives there; what is there already is not fetched again.
@@ -45,7 +47,7 @@ def download(
         url: http(s) address, or several.
         dir: folder, made where it is missing.
         unzip: unpack zip and tar archives into ``dir``. delete: remove an archive afterwards.
-        threads: kept for callers of the incumbent's function; files are fetched one after the other.
+        curl, threads, retry: kept for callers of the incumbent's function; files are fetched one after the other.
         exist_ok: False refuses to find a file there.
 
     Raises:

@@ -109,17 +109,22 @@ def ap_per_class(
     hits = (found.r * wanted).round()
     wrong = (hits / (found.p + eps) - hits).round()
     if plot:
-        from eyas.plot.curves import save_curves
-
         known = as_names(names) or {int(c): str(c) for c in found.ap_class_index}
-        Path(save_dir).mkdir(parents=True, exist_ok=True)
-        for path in save_curves(metrics.BoxMetrics(len(known), found), known, Path(save_dir)):
-            if on_plot is not None:
-                on_plot(path)
+        write_curves(metrics.BoxMetrics(len(known), found), known, Path(save_dir), on_plot)
     return (
         *(hits, wrong, found.p, found.r, found.f1, found.ap, found.ap_class_index.astype(int)),
         *(found.p_curve, found.r_curve, found.f1_curve, found.px, found.prec_values),
     )
+
+
+def write_curves(box: metrics.BoxMetrics, names: Mapping[int, str], folder: Path, on_plot: Any) -> None:
+    """Write the four curves into a folder, and tell ``on_plot(path)`` of each, if it is there."""
+    from eyas.plot.curves import save_curves
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in save_curves(box, names, folder):
+        if on_plot is not None:
+            on_plot(path)
 
 
 def as_names(names: Names | int | None) -> dict[int, str]:
@@ -191,13 +196,7 @@ class DetMetrics(metrics.DetMetrics):
             self.update_stats(dict(zip(("tp", "conf", "pred_cls", "target_cls"), stats, strict=True)))
         found = super().process()
         if self.plot if plot is None else plot:
-            from eyas.plot.curves import save_curves
-
-            folder = Path(save_dir or self.save_dir or ".")
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in save_curves(self.box, self.names, folder):
-                if told := on_plot or self.on_plot:
-                    told(path)
+            write_curves(self.box, self.names, Path(save_dir or self.save_dir or "."), on_plot or self.on_plot)
         return found
 
 

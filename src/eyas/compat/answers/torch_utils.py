@@ -160,8 +160,12 @@ def strip_optimizer(f: str | Path = "best.pt", s: str = "", updates: Mapping[str
 
     Raises:
         FileNotFoundError: no such file. CheckpointError: it cannot be read, or ``updates`` are no plain values.
+        ValueError: it is a file of another library, which would be lost.
     """
-    kept = {key: value for key, value in load_checkpoint(f).items() if key != "state"} | dict(updates or {})
+    checkpoint = load_checkpoint(f)
+    if not s and "read_from" in checkpoint["eyas"]:
+        raise ValueError(f"{f} is a file of {checkpoint['eyas']['read_from']}, and stays as it is: give another as s=.")
+    kept = {key: value for key, value in checkpoint.items() if key != "state"} | dict(updates or {})
     save_checkpoint(kept, Path(s or f))
     return kept
 
