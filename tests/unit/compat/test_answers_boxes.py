@@ -244,7 +244,7 @@ def test_the_assigner_gives_the_recorded_anchors(golden: dict[str, Any]) -> None
         assert labels[0, anchors].unique().tolist() == [golden["labels"][0, number, 0]]
     assert owned[1].nonzero().flatten().tolist() == [43, 57, 58, 106, 107, 111, 112, 117, 118, 125]
     assert scores.shape == (2, 126, 3) and not scores[~owned].any() and not boxes[~owned].any()
-    assert (scores.max(-1).values > 0).equal(owned)
+    assert (scores.max(-1).values > 0).equal(owned) and not objects[~owned].any()
     one_to_one = assigned(golden, topk=7, topk2=1)[3]
     assert one_to_one[0].nonzero().flatten().tolist() == [26, 54, 105]
     nothing = golden | {"mask": torch.zeros_like(golden["mask"])}

@@ -143,8 +143,8 @@ def test_a_warp_without_change_changes_nothing_and_borders_cut() -> None:
     cut = augment.RandomPerspective(translate=0, scale=0, border=(-10, -20))(described())
     assert cut["img"].shape == (20, 20, 3) and np.array_equal(cut["img"], described()["img"][10:30, 20:40])
     np.testing.assert_allclose(cut["instances"].bboxes, [[0, 0, 20, 20]], atol=1e-4)
-    halved = augment.RandomPerspective(translate=0, scale=(0.5, 0.5))(described())
-    np.testing.assert_allclose(halved["instances"].bboxes, [[22.5, 15, 37.5, 25]], atol=1e-4)
+    shrunken = augment.RandomPerspective(translate=0, scale=(0.25, 0.25))(described())
+    np.testing.assert_allclose(shrunken["instances"].bboxes, [[26.25, 17.5, 33.75, 22.5]], atol=1e-4)
     turned = augment.RandomPerspective(degrees=180, shear=5, perspective=0.0005)(described())
     assert turned["img"].shape == (40, 60, 3) and len(turned["cls"]) == len(turned["instances"])
 

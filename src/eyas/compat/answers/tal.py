@@ -103,6 +103,5 @@ class TaskAlignedAssigner(nn.Module):
             image,
         )
         owned = assigned.foreground
-        first = slot.new_zeros(1)  # what the owner -1 of background is looked up as
-        objects = torch.cat((first, slot))[assigned.owner + 1]
+        objects = torch.cat((slot, slot.new_zeros(1)))[assigned.owner]  # the owner -1 of background finds the 0
         return assigned.labels, assigned.boxes, assigned.scores(self.num_classes), owned, objects
