@@ -243,6 +243,7 @@ def test_a_script_may_change_labels_and_steps(data: dict[str, Any]) -> None:
             steps.insert(0, lambda labels: labels | {"img": labels["img"] // 2})
             return steps
 
+    assert len(YOLODataset([data["val"], data["val"]], imgsz=64, data=data)) == 32  # named twice, seen twice
     dataset = Mine(data["train"], imgsz=64, augment=False, data=data)
     assert len(dataset) == 5 and all(len(dataset[i]["cls"]) > 1 for i in range(5))
     assert dataset[0]["img"].max() <= 127
@@ -255,6 +256,8 @@ def test_rectangles_and_stretched_images(data: dict[str, Any]) -> None:
     square = RTDETRDataset(data["val"], imgsz=64, augment=False, data=data)
     assert square[0]["img"].shape == (3, 64, 64)
     assert square[0]["bboxes"].tolist() == pytest.approx(square.labels[0]["bboxes"], abs=1e-5)
+    with pytest.raises(ValueError, match=r"cutmix=0\.5 is not one of these steps"):
+        YOLODataset(data["val"], imgsz=64, hyp=TrainOptions(cutmix=0.5), data=data, prefix="\033[34mval: \033[0m")
     with pytest.raises(ValueError, match="check_det_dataset"):
         YOLODataset(data["val"])
 

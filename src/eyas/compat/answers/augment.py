@@ -384,7 +384,16 @@ def v8_transforms(dataset: Images, imgsz: int, hyp: Any, stretch: bool = False) 
         dataset: where mosaic and mixup take other images from. imgsz: side of the output in pixels.
         hyp: mosaic, mixup, degrees, translate, scale, shear, perspective, hsv_h, hsv_s, hsv_v, flipud, fliplr.
         stretch: images are square already.
+
+    Raises:
+        ValueError: ``hyp`` asks for cutmix or copy_paste, which are no single steps.
     """
+    for name in ("cutmix", "copy_paste"):
+        if getattr(hyp, name, 0):
+            raise ValueError(
+                f"{name}={getattr(hyp, name)} is not one of these steps: set it to 0, or use build_yolo_dataset(), "
+                "which does what train() does."
+            )
     geometric = Compose(
         [
             Mosaic(dataset, imgsz, p=hyp.mosaic),

@@ -22,6 +22,7 @@ from eyas.augment.settings import AugmentSettings
 from eyas.compat.answers.augment import Compose, Format, Labels, LetterBox, v8_transforms
 from eyas.compat.answers.instance import Instances
 from eyas.data.dataset import rect_shape
+from eyas.data.dataset_yaml import SPLITS
 from eyas.data.decode import read_image, resize, resized_shape
 from eyas.data.formats import LabelSource
 from eyas.data.index import build_index
@@ -35,7 +36,7 @@ class YOLODataset(Dataset[Labels]):
         img_path: folder, ``.txt`` list, image, or several of them.
         imgsz: longer side in pixels. augment: change images at random; else only letterbox them.
         hyp: options of augmentation by attribute; None for the defaults.
-        prefix: name of the split for messages, such as ``"train: "``.
+        prefix: what names the split in messages, such as ``"train: "``.
         rect: a rectangle for each batch of ``batch_size`` neighbours in the order of aspect ratios, not a square;
             its sides are multiples of ``stride``, ``pad`` strides are added.
         cache, single_cls, classes, fraction: as the options of these names.
@@ -75,12 +76,16 @@ class YOLODataset(Dataset[Labels]):
         self.batch_size, self.step, self.pad = batch_size, stride, pad
         places = [img_path] if isinstance(img_path, str | Path) else img_path
         self.index = build_index(
-            places, names=data["names"], single_cls=single_cls, classes=classes, fraction=fraction,
-            split=prefix.strip(" :").split()[-1] if prefix.strip(" :") else "train",
-        )  # fmt: skip
+            places,
+            names=data["names"],
+            single_cls=single_cls,
+            classes=classes,
+            fraction=fraction,
+            split=next((name for name in SPLITS if name in prefix), "train"),  # in colours, it may be
+        )
         self.store = ImageStore(self.index, imgsz=imgsz, cache=cache or False, stretch=self.stretch)
         self.row = {self.index.path(i): i for i in range(len(self.index))}
-        self.im_files = list(self.row)
+        self.im_files = [self.index.path(i) for i in range(len(self.index))]
         self.labels: list[dict[str, Any]] = self.get_labels()
         self.batch_shapes: list[tuple[int, int]] = []
         if rect:
@@ -96,7 +101,7 @@ class YOLODataset(Dataset[Labels]):
 
     def get_labels(self) -> list[dict[str, Any]]:
         """Return the labels of all images."""
-        return [self._label(file, i) for file, i in self.row.items()]
+        return [self._label(file, i) for i, file in enumerate(self.im_files)]
 
     def _label(self, file: str, i: int) -> dict[str, Any]:
         cls, boxes = self.index.labels(i)
