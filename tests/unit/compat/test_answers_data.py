@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from eyas import dist
 from eyas.compat.answers import augment, build, labels
 from eyas.compat.answers.dataset import RTDETRDataset, YOLODataset
 from eyas.compat.answers.instance import Instances
@@ -227,8 +229,11 @@ def test_training_images_follow_the_options_until_mosaic_ends(data: dict[str, An
     assert image.shape[:2] == resized and original == dataset.labels[0]["shape"]
     assert dataset.im_files[0] == dataset.labels[0]["im_file"]
     still = TrainOptions(degrees=0, translate=0, scale=0, fliplr=0, hsv_h=0, hsv_s=0, hsv_v=0)
+    workers = copy.copy(dataset)  # as a worker process has it: a copy that shares memory
     dataset.close_mosaic(still)
     assert torch.equal(dataset[3]["img"], dataset[3]["img"])
+    assert not torch.equal(workers[3]["img"], workers[3]["img"])
+    assert all(len(workers[i]["cls"]) <= len(workers.labels[i]["cls"]) for i in range(10))  # nothing of other images
     plain = YOLODataset(data["train"], imgsz=64, augment=False, data=data)
     torch.testing.assert_close(dataset[3]["bboxes"], plain[3]["bboxes"], atol=1e-4, rtol=0)
 
@@ -275,7 +280,7 @@ def test_eyas_own_data_sets_get_their_own_loader(data: dict[str, Any]) -> None:
         build.build_dataloader(dataset, 8, workers=0, drop_last=True)
 
 
-def test_any_other_data_set_gets_torchs_loader() -> None:
+def test_any_other_data_set_gets_torchs_loader(monkeypatch: pytest.MonkeyPatch) -> None:
     class Numbers(Dataset[int]):
         def __len__(self) -> int:
             return 10
@@ -286,6 +291,14 @@ def test_any_other_data_set_gets_torchs_loader() -> None:
     loader = build.build_dataloader(Numbers(), 4, workers=0, shuffle=False)
     assert isinstance(loader, build.InfiniteDataLoader) and len(loader) == 3
     assert [batch.tolist() for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    with monkeypatch.context() as patch:
+        patch.setattr(dist, "is_initialised", lambda: True)
+        patch.setattr(dist, "world_size", lambda: 2)
+        halves = [build.build_dataloader(Numbers(), 4, 0, shuffle=False, rank=rank) for rank in (0, 1)]
+    assert [[batch.tolist() for batch in half] for half in halves] == [
+        [[0, 2], [4, 6], [8]],
+        [[1, 3], [5, 7], [9]],
+    ]
     loader.reset()
     assert len(list(loader)) == 3 and len(build.build_dataloader(Numbers(), 4, 0, drop_last=True)) == 2
     assert sorted(torch.cat(list(build.build_dataloader(Numbers(), 40, 0))).tolist()) == list(range(10))

@@ -67,7 +67,7 @@ def build_dataloader(
 
     Args:
         dataset: of Eyas, or of single items with an optional ``collate_fn``.
-        batch: images of a step; of Eyas' training data over all processes, of any other in this one.
+        batch: images of a step, over all processes.
         rank: number of this process, -1 alone; several share out the images.
         drop_last: leave out a last batch that is smaller; not for Eyas' own data sets.
     """
@@ -82,6 +82,7 @@ def build_dataloader(
     sampler: DistributedSampler[Any] | None = None
     if rank != -1 and dist.is_initialised():
         sampler = DistributedSampler(dataset, rank=rank, num_replicas=dist.world_size(), shuffle=shuffle)
+        batch = max(batch // dist.world_size(), 1)
     return InfiniteDataLoader(
         dataset=dataset,
         batch_size=min(batch, len(dataset)),

@@ -90,13 +90,18 @@ class YOLODataset(Dataset[Labels]):
         self.batch_shapes: list[tuple[int, int]] = []
         if rect:
             self.set_rectangle()
+        self.hyp = hyp
         self.transforms = self.build_transforms(hyp)
+        self.closed = False
+        self._closing = torch.zeros((), dtype=torch.bool).share_memory_()  # seen by workers that have a copy of this
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Labels:
         """One image as tensors, see `Format`."""
+        if self._closing and not self.closed:
+            self.transforms, self.closed = self.build_transforms(settings_in(self.hyp).closed()), True
         return self.transforms(self.get_image_and_label(index))
 
     def get_labels(self) -> list[dict[str, Any]]:
@@ -158,9 +163,10 @@ class YOLODataset(Dataset[Labels]):
         steps.append(Format(bgr=settings.bgr))
         return steps
 
-    def close_mosaic(self, hyp: Any) -> None:
-        """Go on without mosaic and mixing."""
-        self.transforms = self.build_transforms(settings_in(hyp).closed())
+    def close_mosaic(self, hyp: Any = None) -> None:
+        """Go on without mosaic and mixing, in workers too; ``hyp`` takes the place of the options so far."""
+        self.hyp, self.closed = self.hyp if hyp is None else hyp, False
+        self._closing.fill_(True)
 
     @staticmethod
     def collate_fn(batch: Sequence[Labels]) -> dict[str, Any]:
