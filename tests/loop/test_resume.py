@@ -69,9 +69,9 @@ def assert_same_run(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert one["state"][key] == other["state"][key], key
 
 
-@pytest.fixture
-def straight(options: Any) -> dict[str, Any]:
-    result = DetectionTrainer(overrides=options(**DETAILS, name="straight")).train()
+@pytest.fixture(scope="module")
+def straight(shared_options: Any) -> dict[str, Any]:
+    result = DetectionTrainer(overrides=shared_options(**DETAILS, name="straight")).train()
     return load_checkpoint(result.last)
 
 

@@ -161,7 +161,7 @@ class RunConsole:
             **({"memory": f"{memory / 2**30:.1f} GB"} if math.isfinite(memory := peak_memory(self.device)) else {}),
             "ETA": f"ETA {duration(left)}, run {duration(run_left)}",
         }
-        least = ["memory", "boxes", "speed", *reversed(losses), "batch", "epoch"]
+        least = ["memory", "boxes", "speed", *reversed([*losses]), "batch", "epoch"]
         return fitted(parts, least, line_width(self.out))
 
     def _draw(self, line: str) -> None:
