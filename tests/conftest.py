@@ -11,6 +11,7 @@ import yaml
 
 # Threads that wait for each other on busy cores cost more than they bring on networks this small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # tables would be as wide as the terminal that the tests are started from
 
 
 # What takes longest begins first, so that no process is left alone with it at the end; the rest follows as collected.
