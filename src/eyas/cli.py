@@ -264,13 +264,13 @@ def _nearest_command(name: str) -> str:
 def _print_help() -> None:
     _print_text(f"Eyas {__version__}: train object detectors, with a trainer you can change.")
     print("\nUsage: eyas COMMAND [key=value ...]\n\nCommands")
-    _print_rows(("command", "what it does", "example"), COMMAND_ROWS, least=("example",))
+    _print_rows(("command", "help", "example"), COMMAND_ROWS, least=("example",))
     print()
     _print_text(
         "Every command shows its options with --help. Values are numbers, true/false, none, text, lists as [0,1],\n"
         "or mappings as {a:1}; quote the last two for your shell."
     )
-    _print_rows(("switch", "what it does"), SWITCH_ROWS)
+    _print_rows(("switch", "help"), SWITCH_ROWS)
     print()
     _print_text("Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.")
 
@@ -334,7 +334,7 @@ def _print_options(command: str | None, group: str | None = None) -> None:
                 (info.name, "auto" if info.auto else info.default.strip("'"), first_sentence(info.help))
                 for info in members
             ]
-            _print_rows(("option", "default", "what it does"), rows, least=("default",))
+            _print_rows(("option", "default", "help"), rows, least=("default",))
     _print_text("\n`eyas explain OPTION` tells type, range and more.")
 
 

@@ -14,9 +14,9 @@ from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.launch.interrupt import Interrupted
 from eyas.train import DetectionTrainer
 
-DETAILS = {"batch": 16, "mixup": 0.3, "multi_scale": 0.3, "fliplr": 0.5, "epochs": 4}
+DETAILS = {"batch": 8, "fraction": 0.5, "mixup": 0.3, "multi_scale": 0.3, "fliplr": 0.5, "epochs": 4}
 OTHERS = (  # each is cut after the second of four epochs and must go on as if nothing had happened
-    {"nbs": 32, "optimizer": "SGD", "lr0": 0.01},
+    {"nbs": 16, "optimizer": "SGD", "lr0": 0.01},
     {"ema": False, "val_every": 3, "optimizer": "MuSGD"},
     {"save_period": 1, "plots": True, "close_mosaic": 2},
 )
