@@ -11,6 +11,20 @@ import yaml
 
 # Threads that wait for each other on busy cores cost more than they bring on networks this small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # tables would be as wide as the terminal that the tests are started from
+
+
+# What takes longest begins first, so that no process is left alone with it at the end; the rest follows as collected.
+LONGEST = ("test_combinations.py", "test_every_option.py", "test_docs.py", "test_rehearse.py", "test_resume.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, where they share its trainings, unless a mark says otherwise."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,15 +50,11 @@ def digits_tiny(own_cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """YAML of YOLO26 at an eighth of its width: the same rooms and names, a tenth of the work."""
-    from eyas.models.catalog import model_table
+    """YAML of a YOLO26 for tests, see ``small_yolo.table``."""
+    import small_yolo
 
-    table = dict(model_table("yolo26n"))
-    table |= {"scales": {"n": [0.5, 0.125, 64]}, "scale": "n"}
     path = tmp_path_factory.mktemp("model") / "tiny.yaml"
-    keep = ("nc", "end2end", "reg_max", "scales", "scale", "backbone", "head")
-    plain = {key: [list(row) for row in table[key]] if key in ("backbone", "head") else table[key] for key in keep}
-    path.write_text(yaml.safe_dump(plain))
+    path.write_text(yaml.safe_dump(small_yolo.table()))
     return path
 
 

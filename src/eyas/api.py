@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -35,6 +36,7 @@ from eyas.nn.unwrap import unwrap_model
 from eyas.report.overview import print_overview
 from eyas.run.overrides import overrides
 from eyas.run.plan import Plan
+from eyas.tables import html_table
 from eyas.train import BaseTrainer, TrainResult
 from eyas.train.options import find_checkpoint
 from eyas.train.setup import given_weights, model_source
@@ -132,6 +134,20 @@ class YOLO:
     def names(self) -> dict[int, str]:
         """Class names by id."""
         return dict(self.model.names)
+
+    def __repr__(self) -> str:
+        """For example ``YOLO('yolo26n', 80 classes, 2,572,280 parameters)``."""
+        return (
+            f"{type(self).__name__}({self.name!r}, {self.model.nc} classes, {parameters_of(self.model):,} parameters)"
+        )
+
+    def _repr_html_(self) -> str:
+        names = ", ".join(map(str, self.names.values()))
+        rows = [("model", self.name), ("parameters", f"{parameters_of(self.model):,}"), ("classes", self.model.nc)]
+        rows += [("names", textwrap.shorten(names, 200, placeholder=" ..."))]
+        if self.metrics is not None:
+            rows += [("metrics", self.metrics.box.means_text())]
+        return html_table(("", ""), rows, type(self).__name__)
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
     def add_callback(self, event: str, fn: Callable[..., object]) -> None:
@@ -367,6 +383,11 @@ class YOLO:
     def info(self) -> Any:
         """Summary of the network."""
         return self.model.info()
+
+
+def parameters_of(model: Detector) -> int:
+    """Count the numbers that a network learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 class RTDETR(YOLO):

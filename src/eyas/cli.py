@@ -9,36 +9,36 @@ Exit codes: 0 done, 1 the run failed for a reason its message tells, 2 wrong usa
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from eyas import __version__
+from eyas.tables import NARROWEST, format_table
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-HELP = f"""\
-Eyas {__version__}: train object detectors, with a trainer you can change.
-
-Usage: eyas COMMAND [key=value ...]
-
-Commands
-  train      train a detector          eyas train model=yolo26n data=digits imgsz=128 epochs=12
-  plan       what a training would do, without training       eyas plan model=yolo26n data=digits epochs=12
-  rehearse   try a training script of yours in two minutes       eyas rehearse my_trainer.py
-  val        measure a trained model   eyas val model=runs/detect/train/weights/best.pt data=digits
-  predict    find objects in images    eyas predict model=runs/detect/train/weights/best.pt source=photos/
-  info       versions, devices and the size of a model       eyas info model=yolo26n
-  explain    what an option does; without a name, all of them       eyas explain lr0
-
-Every command shows its options with --help. Values are numbers, true/false, none, text, or lists as [0,1].
-  cfg=FILE   reads options from a YAML file; those on the command line win
-  --debug    shows the traceback of an error (also EYAS_DEBUG=1)
-  --version  prints the version
-
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
-"""
+COMMAND_ROWS = (
+    ("train", "train a detector", "eyas train model=yolo26n data=digits imgsz=128 epochs=12"),
+    ("plan", "what a training would do, without training", "eyas plan model=yolo26n data=digits epochs=12"),
+    ("rehearse", "try a training script of yours in two minutes", "eyas rehearse my_trainer.py"),
+    ("val", "measure a trained model", "eyas val model=runs/detect/train/weights/best.pt data=digits"),
+    ("predict", "find objects in images", "eyas predict model=runs/detect/train/weights/best.pt source=photos/"),
+    ("info", "versions, devices and the size of a model", "eyas info model=yolo26n"),
+    ("explain", "what an option does; without a name, all of them", "eyas explain lr0"),
+)
+SWITCH_ROWS = (
+    ("cfg=FILE", "reads options from a YAML file; those on the command line win"),
+    ("--debug", "shows the traceback of an error (also EYAS_DEBUG=1)"),
+    ("--version", "prints the version"),
+)
+# A full stop ends a sentence where another begins behind it: not in an ellipsis, not behind "e.g" or "etc".
+SENTENCE_END = re.compile(r"(?<=[^.\s])\.\s+(?=[A-Z0-9`\"'(\[])")
+ABBREVIATION = re.compile(r"\b(?:(?:[A-Za-z]\.)+[A-Za-z]|approx|ca|cf|etc|incl|resp|vs)$", re.IGNORECASE)
 
 
 class UsageError(Exception):
@@ -93,7 +93,7 @@ def parse_pairs(arguments: Sequence[str]) -> dict[str, str]:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("--help", "-h", "help"):
-        print(HELP, end="")
+        _print_help()
         return OK if arguments else USAGE
     if arguments[0] in ("--version", "-V"):
         print(__version__)
@@ -174,7 +174,7 @@ def _explain(arguments: list[str]) -> int:
         if name in GROUPS and name not in _option_names():
             _print_options(None, group=name)
         else:
-            print(explanation(name))
+            _print_text(explanation(name))
     return OK
 
 
@@ -261,6 +261,41 @@ def _nearest_command(name: str) -> str:
     return f": did you mean {close[0]}?" if close else f"; the commands are {', '.join(_COMMANDS)}"
 
 
+def _print_help() -> None:
+    _print_text(f"Eyas {__version__}: train object detectors, with a trainer you can change.")
+    print("\nUsage: eyas COMMAND [key=value ...]\n\nCommands")
+    _print_rows(("command", "help", "example"), COMMAND_ROWS, least=("example",))
+    print()
+    _print_text(
+        "Every command shows its options with --help. Values are numbers, true/false, none, text, lists as [0,1],\n"
+        "or mappings as {a:1}; quote the last two for your shell."
+    )
+    _print_rows(("switch", "help"), SWITCH_ROWS)
+    print()
+    _print_text("Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.")
+
+
+def _screen_width() -> int | None:
+    """Columns of the terminal, or those that the variable COLUMNS states; None in files and pipes."""
+    shown = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return max(shutil.get_terminal_size().columns, NARROWEST) if shown else None
+
+
+def _print_text(text: str) -> None:
+    """Print lines, each broken at blanks where the terminal ends."""
+    width = _screen_width()
+    for line in text.splitlines():
+        indent = " " * 11 if line.startswith("  ") else ""
+        print(textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False) if width else line)
+
+
+def _print_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], least: tuple[str, ...] = ()) -> None:
+    """Print rows without their header, indented; on a narrow terminal without the columns of ``least``."""
+    width = _screen_width()
+    for line in format_table(header, rows, width and width - 2, least)[1:]:
+        print(f"  {line}")
+
+
 def _print_command_help(command: str) -> None:
     usage = {
         "train": "eyas train model=NAME data=DATA [key=value ...]",
@@ -271,15 +306,17 @@ def _print_command_help(command: str) -> None:
         "info": "eyas info [model=NAME]",
         "explain": "eyas explain [OPTION or GROUP ...]",
     }
-    print(f"Usage: {usage[command]}")
+    _print_text(f"Usage: {usage[command]}")
     if command == "predict":
-        print("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
+        _print_text("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
     if command == "plan":
-        print("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")
+        _print_text("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")
     if command == "rehearse":
-        print("\nIt runs FILE.py with two epochs of a few of its images: in one process, in two, killed, resumed,")
-        print("opened elsewhere, and one step at full size. key=value wins over what the file says. A file that")
-        print("never calls train() needs model= and data=, and trainer=CLASS if it defines several.")
+        _print_text(
+            "\nIt runs FILE.py with two epochs of a few of its images: in one process, in two, killed, resumed,\n"
+            "opened elsewhere, and one step at full size. key=value wins over what the file says. A file that\n"
+            "never calls train() needs model= and data=, and trainer=CLASS if it defines several."
+        )
     if command in ("train", "plan", "rehearse", "val", "predict"):
         _print_options("train" if command in ("plan", "rehearse") else command)
 
@@ -292,15 +329,21 @@ def _print_options(command: str | None, group: str | None = None) -> None:
     for key, title in GROUPS.items():
         members = [info for info in infos if info.group == key]
         if members and group in (None, key):
-            print(f"\n{title} ({key})")
-            for info in members:
-                default = "auto" if info.auto else info.default.strip("'")
-                print(f"  {info.name:<16} {default:<8} {_first_sentence(info.help)}")
-    print("\n`eyas explain OPTION` tells type, range and more.")
+            _print_text(f"\n{title} ({key})")
+            rows = [
+                (info.name, "auto" if info.auto else info.default.strip("'"), first_sentence(info.help))
+                for info in members
+            ]
+            _print_rows(("option", "default", "help"), rows, least=("default",))
+    _print_text("\n`eyas explain OPTION` tells type, range and more.")
 
 
-def _first_sentence(text: str) -> str:
-    return text.split(". ")[0].rstrip(".")
+def first_sentence(text: str) -> str:
+    """The first sentence of a text, without its full stop."""
+    for end in SENTENCE_END.finditer(text):
+        if not ABBREVIATION.search(text[: end.start()]):
+            return text[: end.start()]
+    return text.removesuffix(".")
 
 
 def _environment_rows() -> list[tuple[str, str]]:

@@ -1,11 +1,14 @@
-"""The library's logger, its console, and plain tables. Importing this module adds no handler and prints nothing."""
+"""The library's logger, and its console. Importing this module adds no handler and prints nothing."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
+
+from eyas.tables import NARROWEST, format_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,50 +48,16 @@ def warn(message: str) -> None:
     LOGGER.warning("Warning: %s", message)
 
 
-def format_cell(value: object) -> str:
-    """A table cell as text: floats with up to four significant digits after a leading zero, None as a dash."""
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
+def line_width(out: Console) -> int | None:
+    """Columns that a line may have on a terminal, or as the variable COLUMNS says; None in files and pipes."""
+    return max(out.width, NARROWEST) if out.is_terminal or "COLUMNS" in os.environ else None
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Lines of an aligned plain-text table: numbers to the right, everything else to the left."""
-    cells = [[format_cell(value) for value in row] for row in rows]
-    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
-    right = [_is_numeric_column(rows, i) for i in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
-        return "  ".join(padded).rstrip()
-
-    return [line(header), *(line(row) for row in cells)]
-
-
-def print_table(title: str, header: list[str], rows: list[list[object]]) -> None:
-    """Print a table: ruled on a terminal, aligned plain text everywhere else (files, pipes, CI logs)."""
-    if console().is_terminal:
-        _print_rich_table(title, header, rows)
-        return
-    for line in ([title] if title else []) + format_table(header, rows):
+def print_table(title: str, header: list[str], rows: list[list[object]], least: Sequence[str] = ()) -> None:
+    """Print a table, with its header in bold on a terminal; see ``format_table`` for what is left out of a wide one."""
+    if title:
+        console().print(title, style="italic", markup=False, soft_wrap=True)
+    names, *lines = format_table(header, rows, line_width(console()), least)
+    console().print(names, style="bold", markup=False, soft_wrap=True)
+    for line in lines:
         console().print(line, markup=False, soft_wrap=True)
-
-
-def _is_numeric_column(rows: Sequence[Sequence[object]], i: int) -> bool:
-    values = [row[i] for row in rows if row[i] is not None and row[i] != "-"]
-    return bool(values) and all(isinstance(value, int | float) for value in values)
-
-
-def _print_rich_table(title: str, header: list[str], rows: list[list[object]]) -> None:
-    from rich.box import SIMPLE
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title or None, title_justify="left", box=SIMPLE, pad_edge=False)
-    for i, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if _is_numeric_column(rows, i) else "left")
-    for row in rows:
-        table.add_row(*(Text(format_cell(value)) for value in row))
-    console().print(table)

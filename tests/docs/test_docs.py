@@ -3,16 +3,21 @@
 A page is a story: its ``python`` blocks share one namespace and its ``eyas ...`` shell lines run between them, in
 order, in a temporary folder. A block below ``<!-- not run: reason -->`` is only checked: Python must compile, options
 must exist. A shell line may end in ``# exits 2`` to say which exit code it gives.
+
+All is run as it is written, with two exceptions that keep it to minutes: ``yolo26n`` has simpler blocks, except in the
+quickstart, and of the trainings in several processes on one page the first has them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 import re
 import runpy
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +25,20 @@ from typing import Any
 import pytest
 import torch
 
+import small_yolo
 from eyas.callbacks import ADJUSTERS, EVENTS, base
 from eyas.cli import main, parse_pairs
-from eyas.config import resolve
-from eyas.models import build_detector
+from eyas.config import TrainOptions, resolve
+from eyas.models import build_detector, catalog
 from eyas.models.catalog import MODELS
 from eyas.models.rtdetr.published import PUBLISHED
+from eyas.train import BaseTrainer
+from eyas.train.venue import Venue, hosted_by
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+QUICKSTART = ROOT / "docs" / "quickstart.md"
 SHELLS = ("sh", "bash", "shell")
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
 
@@ -101,6 +110,29 @@ def check_command_line(arguments: list[str]) -> None:
     resolve(cli=pairs, command=command)
 
 
+class FewProcesses(Venue[BaseTrainer]):
+    """Starts processes for the first training that wants several; the next ones find out that one is enough."""
+
+    def __init__(self) -> None:
+        self.launched = False
+
+    def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
+        if (given.processes or 1) > 1:
+            if self.launched:
+                given.processes = 1
+            self.launched = True
+        return given
+
+
+@contextlib.contextmanager
+def simpler_yolo() -> Iterator[None]:
+    """Let ``yolo26n`` have fewer layers; processes that are started have the real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        table = small_yolo.table()
+        patch.setitem(catalog._tables, "yolo26n", lambda: copy.deepcopy(table))
+        yield
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Any:
     """Return a function that executes a page once and gives its folder and names."""
@@ -108,19 +140,25 @@ def executed(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Any:
     @functools.cache
     def execute(page: Path) -> tuple[Path, dict[str, Any]]:
         folder = tmp_path_factory.mktemp(page.stem)
-        return folder, run_page(page, folder)
+        with hosted_by(FewProcesses()), contextlib.nullcontext() if page == QUICKSTART else simpler_yolo():
+            return folder, run_page(page, folder)
 
     return execute
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def apart(files: list[Path]) -> list[Any]:
+    """Files as parameters that may be tested in different processes."""
+    return [pytest.param(file, id=file.name, marks=pytest.mark.xdist_group(f"docs {file.stem}")) for file in files]
+
+
+@pytest.mark.parametrize("page", apart(PAGES))
 def test_every_block_of_the_page_runs(executed: Any, page: Path) -> None:
     executed(page)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+@pytest.mark.parametrize("example", apart(EXAMPLES))
 def test_every_example_runs(example: Path, tmp_path: Path, own_cache: Path) -> None:
-    with contextlib.chdir(tmp_path):
+    with contextlib.chdir(tmp_path), simpler_yolo():
         runpy.run_path(str(example), run_name="__main__")
 
 
@@ -219,8 +257,9 @@ def test_the_rtdetr_page_lists_every_published_file() -> None:
     assert [row[0].strip("`") for row in rows] == list(PUBLISHED)
 
 
+@pytest.mark.xdist_group(f"docs {QUICKSTART.stem}")
 def test_the_quickstart_lists_every_file_of_a_run(executed: Any) -> None:
-    page = ROOT / "docs" / "quickstart.md"
+    page = QUICKSTART
     folder, _ = executed(page)
     run = folder / "runs" / "detect" / "train"
     text = page.read_text(encoding="utf-8").split("<!-- files of a run -->")[1].split("\n\n#")[0]

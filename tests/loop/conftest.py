@@ -8,15 +8,26 @@ from typing import Any
 
 import pytest
 
+Options = Callable[..., dict[str, Any]]
+
 
 @pytest.fixture
-def options(digits_tiny: Path, tiny_model: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def options(digits_tiny: Path, tiny_model: Path, tmp_path: Path) -> Options:
     """Return options of a tiny training, with changes."""
+    return options_in(tmp_path, digits_tiny, tiny_model)
 
+
+@pytest.fixture(scope="module")
+def shared_options(digits_tiny: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Options:
+    """Return options, with changes, of a tiny training that the tests of a file share."""
+    return options_in(tmp_path_factory.mktemp("shared"), digits_tiny, tiny_model)
+
+
+def options_in(folder: Path, data: Path, model: Path) -> Options:
     def make(**changes: Any) -> dict[str, Any]:
         base = {
-            "model": str(tiny_model),
-            "data": str(digits_tiny),
+            "model": str(model),
+            "data": str(data),
             "imgsz": 64,
             "epochs": 3,
             "batch": 16,
@@ -24,7 +35,7 @@ def options(digits_tiny: Path, tiny_model: Path, tmp_path: Path) -> Callable[...
             "plots": False,
             "verbose": False,
             "device": "cpu",
-            "project": str(tmp_path / "runs"),
+            "project": str(folder / "runs"),
         }
         return base | changes
 

@@ -16,9 +16,9 @@ from eyas.checkpoint import CheckpointError, broken_parts, load_checkpoint
 from eyas.launch.interrupt import Interrupted
 from eyas.train import DetectionTrainer
 
-DETAILS = {"batch": 16, "mixup": 0.3, "multi_scale": 0.3, "fliplr": 0.5, "epochs": 4}
+DETAILS = {"batch": 8, "fraction": 0.5, "mixup": 0.3, "multi_scale": 0.3, "fliplr": 0.5, "epochs": 4}
 OTHERS = (  # each is cut after the second of four epochs and must go on as if nothing had happened
-    {"nbs": 32, "optimizer": "SGD", "lr0": 0.01},
+    {"nbs": 16, "optimizer": "SGD", "lr0": 0.01},
     {"ema": False, "val_every": 3, "optimizer": "MuSGD"},
     {"save_period": 1, "plots": True, "close_mosaic": 2},
 )
@@ -80,9 +80,9 @@ def assert_same_run(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert one["state"][key] == other["state"][key], key
 
 
-@pytest.fixture
-def straight(options: Any) -> dict[str, Any]:
-    result = DetectionTrainer(overrides=options(**DETAILS, name="straight")).train()
+@pytest.fixture(scope="module")
+def straight(shared_options: Any) -> dict[str, Any]:
+    result = DetectionTrainer(overrides=shared_options(**DETAILS, name="straight")).train()
     return load_checkpoint(result.last)
 
 

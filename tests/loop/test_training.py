@@ -41,8 +41,9 @@ def test_small_data_learns(options: Any, digits_tiny: Path, tmp_path: Path) -> N
     trainer.train()
     still = [k for k, v in trainer.model.named_parameters() if torch.equal(before[k], v)]
     assert trainer.plan.accumulate == 1 and trainer.plan.warmup_batches < trainer.plan.updates
-    # The coarsest level of so small a network input may never be chosen for a box; whatever was asked to move, moved.
-    assert not had_gradient & set(still) and len(had_gradient) > 0.95 * len(before)
+    assert not had_gradient & set(still), "whatever was asked to move, moved"
+    # The coarsest level of so small a network input may never be chosen for a box.
+    assert [k for k in before if k not in had_gradient and "cv2.2." not in k] == []
 
 
 def test_loss_falls_and_the_result_says_what_happened(options: Any) -> None:

@@ -29,11 +29,11 @@ matrix = load_matrix()
 
 @pytest.fixture(scope="module")
 def common(digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Data, and for each family a network of five convolutions and a head: a third of the layers to synchronise."""
-    backbone = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16, 16, 16)]
+    """Data, and for each family a network of three convolutions and a head with one level: few layers to call."""
+    backbone = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16)]
     # No denoising and one size: what is drawn for an image depends on the other images that its process has.
     decoder = ["nc", 16, 30, 2, 2, 2, 32, 0.0, "relu", -1, 0]
-    heads = {"yolo": [[2, 3, 4], 1, "Detect", ["nc"]], "rtdetr": [[2, 3, 4], 1, "RTDETRDecoder", decoder]}
+    heads = {"yolo": [[2], 1, "Detect", ["nc"]], "rtdetr": [[2], 1, "RTDETRDecoder", decoder]}
     folder, options = tmp_path_factory.mktemp("model"), {}
     for family, head in heads.items():
         table = {"nc": 10, "end2end": True, "reg_max": 1, "backbone": backbone, "head": [head]}

@@ -141,9 +141,41 @@ def test_an_option_file_may_name_model_and_data(run, monkeypatch, tmp_path, comm
     assert run(command)[0] == 2 and len(seen) == 1
 
 
-def test_lists_of_options_have_one_sentence_each(run):
+def test_lists_of_options_have_one_whole_sentence_each(run):
+    from eyas.config import describe, option_names
+
     lines = [line for line in run("train", "--help")[1].splitlines() if line.startswith("  ")]
-    assert len(lines) > 50 and not [line for line in lines if ". " in line or line.endswith(".")]
+    assert len(lines) > 50 and not [line for line in lines if line.endswith((".", "e.g", "i.e"))]
+    for name in option_names():
+        text = describe(name).help
+        rest = text.removeprefix(cli.first_sentence(text))
+        assert rest == "." or (rest.startswith(". ") and (rest[2].isupper() or rest[2] == "`")), f"{name}: {rest}"
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("Read this. Not this.", "Read this"),
+        ("Metrics, e.g. F1 or mAP. More.", "Metrics, e.g. F1 or mAP"),
+        ("A rate, i.e. `lr0`, etc. Also others. More.", "A rate, i.e. `lr0`, etc. Also others"),
+        ("SGD vs. Adam. More.", "SGD vs. Adam"),
+        ("`-2`, `-3`, ... Is added. More.", "`-2`, `-3`, ... Is added"),
+        ("See last.pt. More.", "See last.pt"),
+        ("Below 0.5 nothing. 0 is off.", "Below 0.5 nothing"),
+        ("No full stop", "No full stop"),
+    ],
+)
+def test_the_first_sentence_is_whole(text, first):
+    assert cli.first_sentence(text) == first
+
+
+@pytest.mark.parametrize("columns", [40, 50, 79])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["rehearse", "-h"], ["explain", "lr0"]])
+def test_help_fits_the_terminal(run, monkeypatch, columns, arguments):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert [line for line in out.splitlines() if len(line) > columns] == []
 
 
 def test_explain_tells_everything_about_an_option(run):

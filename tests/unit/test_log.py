@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from eyas.log import LOGGER, console, format_table, print_table, setup_logging, warn
+from eyas.log import LOGGER, console, print_table, setup_logging, warn
 
 
 @pytest.fixture(autouse=True)
@@ -38,18 +38,17 @@ def test_root_logger_is_left_alone():
     assert logging.getLogger().handlers == before
 
 
-def test_columns_are_aligned_numbers_to_the_right():
-    lines = format_table(["name", "n", "AP"], [["cat", 5, 0.5], ["elephant", 12, None]])
-    assert lines == ["name       n   AP", "cat        5  0.5", "elephant  12    -"]
-
-
-def test_an_empty_table_is_its_header():
-    assert format_table(["a", "b"], []) == ["a  b"]
-
-
 def test_print_table_is_plain_when_not_a_terminal(capsys):
     print_table("title", ["a", "b"], [["x" * 150, 1]])
     assert capsys.readouterr().out.splitlines() == ["title", "a" + " " * 151 + "b", "x" * 150 + "  1"]
+
+
+def test_print_table_fits_where_columns_are_stated(capsys, monkeypatch):
+    console.cache_clear()
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table("", ["name", "n", "why"], [["x" * 20, 1, "y " * 20]], least=("why",))
+    console.cache_clear()
+    assert capsys.readouterr().out.splitlines() == ["name" + " " * 18 + "n", "x" * 20 + "  1"]
 
 
 def test_the_console_is_one():

@@ -407,7 +407,7 @@ def print_weights(names: Mapping[int, str], classes: ImageClasses, weights: Numb
         title += f": the {_SHOWN} heaviest and the {_SHOWN} lightest of {len(order)} classes"
         order = order[:_SHOWN] + order[-_SHOWN:]
     rows: list[list[object]] = [[names[i], int(objects[i]), int(images[i]), float(weights[i])] for i in order]
-    print_table(title, ["class", "instances", "images", "weight"], rows)
+    print_table(title, ["class", "instances", "images", "weight"], rows, least=("images", "instances"))
 
 
 def _check_weights(weights: Any) -> str | tuple[str, float] | list[float] | dict[str, float]:

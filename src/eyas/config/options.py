@@ -842,6 +842,10 @@ class TrainOptions(BaseModel):
             return super().__getattr__(name)  # type: ignore[misc]  # pydantic defines it at run time only
         raise unknown(name)
 
+    def __repr__(self) -> str:
+        """What a person has changed; ``print(options)`` shows all."""
+        return f"TrainOptions({', '.join(f'{name}={value!r}' for name, value in self if self.is_changed(name))})"
+
     def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]  # pydantic documents the same
         for name in option_names():
             yield name, getattr(self, name)

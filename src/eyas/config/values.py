@@ -167,7 +167,7 @@ def _to_selection(value: object) -> object:
 def _to_weights(value: object) -> object:
     """Numbers for classes: a name of a rule, a list, or a mapping of names to numbers."""
     if isinstance(value, Mapping):
-        return {str(key): _to_float(item) for key, item in value.items()}
+        return _by_text(value)
     if isinstance(value, tuple | list):
         return [_to_float(item) for item in value]
     return _to_plain_scalar(value)
@@ -175,9 +175,15 @@ def _to_weights(value: object) -> object:
 
 def _to_factors(value: object) -> object:
     """A mapping of selectors to numbers; order is kept, the first match wins."""
-    if isinstance(value, Mapping):
-        return {str(key): _to_float(item) for key, item in value.items()}
-    return value
+    return _by_text(value) if isinstance(value, Mapping) else value
+
+
+def _by_text(value: Mapping[Any, Any]) -> dict[str, object]:
+    """Numbers by text; the keys 1 and "1" are the same."""
+    found = {str(key): _to_float(item) for key, item in value.items()}
+    if len(found) < len(value):
+        raise ValueError("two keys are the same text")
+    return found
 
 
 def _check_factors(value: dict[str, float]) -> dict[str, float]:

@@ -88,7 +88,10 @@ def _read_root(node: Any, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             raise OptionValueError(f"{at}: the name of an option must be a plain word")
         if key_node.value in values:
             raise OptionValueError(f"{at}: {key_node.value!r} was already given in {where[key_node.value]}")
-        values[key_node.value] = _convert(value_node, 0)
+        try:
+            values[key_node.value] = _convert(value_node, 0)
+        except ValueError as error:
+            raise OptionValueError(f"{at}: {key_node.value}: {error}") from None
         where[key_node.value] = at
     return values, where
 
@@ -99,16 +102,48 @@ def _convert(node: Any, depth: int) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_convert(item, depth + 1) for item in node.value]
     if isinstance(node, yaml.MappingNode):
-        return {_key(key): _convert(value, depth + 1) for key, value in node.value}
+        return _convert_mapping(node, depth)
     if node is None:
         return None
     return parse_scalar(node.value) if node.style is None else node.value
 
 
+def _convert_mapping(node: Any, depth: int) -> dict[object, Any]:
+    """A mapping in which every key has a value, and has it once. Raises ValueError."""
+    found: dict[object, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ValueError("a key must be a plain word or number")
+        if node.flow_style and _is_plain(key_node) and _is_plain(value_node) and value_node.value == "":
+            key, value = _split_pair(key_node.value)
+        else:
+            key, value = _key(key_node), _convert(value_node, depth + 1)
+        if str(key) in map(str, found):
+            raise ValueError(f"{str(key)!r} is given twice")
+        found[key] = value
+    return found
+
+
+def _is_plain(node: Any) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.style is None
+
+
+def _split_pair(text: str) -> tuple[object, object]:
+    """`a:2`, which to YAML is a key without a value, as the pair that was meant. Raises ValueError."""
+    if text.count(":") != 1 or text.endswith(":"):
+        raise ValueError(f"{text!r} has no value: write {{name: value}}, with a blank behind the colon")
+    key, _, value = text.partition(":")
+    return _plain_key(key.strip()), parse_value(value)
+
+
 def _key(node: Any) -> object:
-    if not isinstance(node, yaml.ScalarNode):
-        raise ValueError("a key must be a plain word or number")
-    return parse_scalar(node.value) if node.style is None else node.value
+    return _plain_key(node.value) if node.style is None else node.value
+
+
+def _plain_key(text: str) -> object:
+    """A whole number, or else the text: a class may be called `none`, `true`, `007` or `1.5`."""
+    value = parse_scalar(text)
+    return value if type(value) is int and str(value) == text else text
 
 
 def _problem(error: Exception) -> str:

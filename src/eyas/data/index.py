@@ -463,10 +463,13 @@ def _offsets(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
 def _with_progress(chunks: Iterable[_Chunk], total: int, split: str) -> Iterator[_Chunk]:
     """Pass chunks on; draw a bar once the scan has taken longer than a second and the output is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     from eyas.log import console
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    counts = MofNCompleteColumn(table_column=Column(no_wrap=True))  # so that a narrow terminal shortens the bar
+    left = TimeRemainingColumn(table_column=Column(no_wrap=True))
+    columns = TextColumn("{task.description}"), BarColumn(), counts, left
     progress = Progress(*columns, console=console(), transient=True)
     start, done, task = time.monotonic(), 0, None
     try:
@@ -475,7 +478,7 @@ def _with_progress(chunks: Iterable[_Chunk], total: int, split: str) -> Iterator
             done = min(done + _CHUNK, total)
             if task is None and time.monotonic() - start > 1 and console().is_terminal:
                 progress.start()
-                task = progress.add_task(f"Scanning {split} images", total=total)
+                task = progress.add_task(f"Scanning {split}", total=total)
             if task is not None:
                 progress.update(task, completed=done)
     finally:

@@ -133,7 +133,7 @@ class DatasetReport:
         rest = sum(self.counts.values()) - len(rows)
         if rest:
             rows.append([f"... and {rest:,} more in dataset_report.json", "", "", ""])
-        print_table(f"Problems in {self.split} data", ["file", "line", "kind", "what"], rows)
+        print_table(f"Problems in {self.split} data", ["file", "line", "kind", "what"], rows, least=("what",))
 
     def write(self, path: str | Path, *others: DatasetReport) -> None:
         """Write this report, and those of other splits, to one JSON file: {"splits": {name: counts and problems}}."""

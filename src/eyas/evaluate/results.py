@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from eyas.tables import html_table
+
+_PAGE = 640  # pixels that the longer side of a picture has at most in a notebook
+_LISTED = 20  # detections that are listed there
 
 
 class Boxes:
@@ -125,6 +131,19 @@ class Results:
 
     def __repr__(self) -> str:
         return f"Results({self})"
+
+    def _repr_html_(self) -> str:
+        """The drawn picture, no larger than a page is wide, and the best detections."""
+        h, w = self.orig_shape
+        scale = min(1.0, _PAGE / max(h, w))
+        drawn = cv2.resize(
+            self.plot(), (max(round(w * scale), 1), max(round(h * scale), 1)), interpolation=cv2.INTER_AREA
+        )
+        picture = base64.b64encode(cv2.imencode(".jpg", drawn)[1].tobytes()).decode()
+        found = sorted(self.summary(decimals=1), key=lambda row: -row["confidence"])
+        rows = [[row["name"], f"{row['confidence']:.2f}", *row["box"].values()] for row in found[:_LISTED]]
+        table = html_table(("class", "score", "x1", "y1", "x2", "y2"), rows, str(self))
+        return f'<img src="data:image/jpeg;base64,{picture}">{table}'
 
     @property
     def xyxy(self) -> NDArray[np.float32]:

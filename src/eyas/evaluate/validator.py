@@ -123,6 +123,9 @@ class DetectionValidator:
         self.coco = coco
         self.verbose = verbose
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.names)} classes, {self.metrics!r})"
+
     def effects(self) -> dict[str, object]:
         """Return what it works with, by the names of the options; files only where it writes them."""
         found: dict[str, object] = {
@@ -328,13 +331,13 @@ class DetectionValidator:
         if not self.verbose:
             return
         metrics = self.metrics
-        header = ["Class", "Images", "Instances", "Box(P", "R", "mAP50", "mAP50-95)"]
+        header = ["Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95"]
         means = [round(value, 3) for value in metrics.mean_results()]
         rows: list[list[Any]] = [["all", len(metrics.image_files), int(metrics.nt_per_class.sum()), *means]]
         if not self.training and metrics.nc > 1:
             columns = ("Class", "Images", "Instances", "Box-P", "Box-R", "mAP50", "mAP50-95")
             rows += [[row[column] for column in columns] for row in metrics.summary(decimals=3)]
-        print_table(self.get_desc(), header, rows)
+        print_table(self.get_desc(), header, rows, least=("Images", "Instances", "R", "P"))
         if not self.training:
             LOGGER.info("Speed: %s ms per image", ", ".join(f"{ms:.1f} {stage}" for stage, ms in self.speed.items()))
             if metrics.nt_per_class.sum() == 0:

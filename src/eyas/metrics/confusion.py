@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyas.metrics.matching import match_detections
+from eyas.tables import html_table
 
 
 class ConfusionMatrix:
@@ -68,6 +69,13 @@ class ConfusionMatrix:
         self._count(predicted[hit], true[claimed[hit]])
         self._count(predicted[~hit], np.full((~hit).sum(), self.nc))
         self._count(np.full(missed.sum(), self.nc), true[missed])
+
+    def __repr__(self) -> str:
+        return f"ConfusionMatrix({self.nc} classes, {self.matrix.sum()} pairs, conf={self.conf}, iou={self.iou})"
+
+    def _repr_html_(self) -> str:
+        rows = [[name, *counts] for name, counts in zip(self.labels(), self.matrix.tolist(), strict=True)]
+        return html_table(("predicted \\ true", *self.labels()), rows, repr(self))
 
     def normalized(self) -> NDArray[np.float64]:
         """Each column divided by its sum: of the true objects of a class, the share predicted as each class."""

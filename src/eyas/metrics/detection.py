@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from eyas.metrics.average_precision import APResult, ap_per_class
 from eyas.metrics.confusion import ConfusionMatrix
 from eyas.metrics.matching import IOU_THRESHOLDS
+from eyas.tables import html_table
 
 METRIC_KEYS = ("metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", "metrics/mAP50-95(B)")
 
@@ -59,6 +60,15 @@ class BoxMetrics:
         self.prec_values = result.prec_values
         self.best_conf = result.best_conf
         self._images = images
+
+    def __repr__(self) -> str:
+        """For example ``BoxMetrics(P 0.8, R 0.7, mAP50 0.75, mAP50-95 0.5, 3 of 80 classes)``."""
+        return f"BoxMetrics({self.means_text()}, {len(self.ap_class_index)} of {self.nc} classes)"
+
+    def means_text(self) -> str:
+        """The four means for people."""
+        names = ("P", "R", "mAP50", "mAP50-95")
+        return ", ".join(f"{name} {value:.4g}" for name, value in zip(names, self.mean_results(), strict=True))
 
     @property
     def ap50(self) -> NDArray[np.float64]:
@@ -206,6 +216,14 @@ class DetMetrics:
         self.box = BoxMetrics(self.nc, result, _ImageCounts(self.image_files, stats, result.best_conf))
         self._confusion = None
         return self.results_dict
+
+    def __repr__(self) -> str:
+        """For example ``DetMetrics(P 0.8, R 0.7, mAP50 0.75, mAP50-95 0.5, 128 images)``."""
+        return f"DetMetrics({self.box.means_text()}, {len(self.image_files)} images)"
+
+    def _repr_html_(self) -> str:
+        rows = self.summary(decimals=4)
+        return html_table(list(rows[0]) if rows else (), [[*row.values()] for row in rows], repr(self))
 
     @property
     def keys(self) -> list[str]:

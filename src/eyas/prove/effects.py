@@ -99,7 +99,9 @@ def prove(trainer: Run) -> None:
     if problems := dist.agree(problems):
         raise NoEffectError("\n".join(problems))
     if trainer.args.verbose and dist.is_main() and effects.settings:
-        print_table("What your settings did", ["setting", "value", "from", "seen"], effects.rows())
+        print_table(
+            "What your settings did", ["setting", "value", "from", "seen"], effects.rows(), least=("from", "value")
+        )
 
 
 def record(trainer: Run) -> None:

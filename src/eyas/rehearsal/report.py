@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eyas.files import write_atomic
-from eyas.log import console
+from eyas.log import console, line_width
 
 STYLES = {"ok": "green", "FAILED": "bold red", "skipped": "yellow"}
 NAME_WIDTH, INDENT = 18, " " * 6
@@ -93,13 +93,18 @@ def print_heading(script: Path) -> None:
 
 def print_outcome(outcome: Outcome) -> None:
     """Print one row, and below it the line that broke and why."""
-    style = STYLES[outcome.status]
+    style, width = STYLES[outcome.status], line_width(console())
     row = f"  {outcome.stage:<{NAME_WIDTH}}  {outcome.status:<7}  {outcome.seconds:>4.1f} s  {outcome.detail}"
-    show(row.rstrip(), style=style)
+    show(broken(row.rstrip(), width) if width else row.rstrip(), style=style)
     if outcome.place is not None:
         show(f"{INDENT}{outcome.place}", style="bold")
     for line in outcome.message.splitlines():
-        show("\n".join(textwrap.wrap(line, 110, initial_indent=INDENT, subsequent_indent=INDENT)) or "")
+        show(broken(INDENT + line, min(width or 110, 110)))
+
+
+def broken(line: str, width: int) -> str:
+    """Break a line at blanks; what goes below is indented."""
+    return textwrap.fill(line, width, subsequent_indent=INDENT, break_long_words=False)
 
 
 def print_verdict(outcomes: list[Outcome], seconds: float) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eyas.device import peak_memory
-from eyas.log import console, format_table
+from eyas.log import console, line_width
+from eyas.tables import Rows, format_table
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 LIVE_PERIOD = 0.25  # seconds between redraws; each one reads the losses, which waits for the device
 PLAIN_PERIOD = 10.0  # seconds between lines of a long epoch when the output is no terminal
 _HEADER_EVERY = 25  # rows after which the names of the columns are repeated
+INDENT = "  "
+# What a narrow terminal shows last: these columns of a row go first, then others from the right.
+_LEAST = ("lr", "img/s", "R", "P", "time")
+_ALWAYS = ("epoch", "mAP50", "mAP50-95")
 
 _SHORT = {
     "metrics/precision(B)": "P",
@@ -72,9 +77,14 @@ class RunConsole:
         """Print what is about to run: one line, then the plan as rows (name, value, why or where from)."""
         self.message(header)
         if plan_rows:
-            for line in format_table(("plan", "value", "why"), plan_rows):
-                self.message("  " + line)
+            self.table(("plan", "value", "why"), plan_rows, least=("why",))
         self.message("")
+
+    def table(self, header: Sequence[str], rows: Rows, least: Sequence[str]) -> None:
+        """Print an indented table, without those of its columns that a narrow terminal has no room for."""
+        width = line_width(self.out)
+        for line in format_table(header, rows, None if width is None else width - len(INDENT), least):
+            self.message(INDENT + line)
 
     def epoch_start(self, epoch: int, epochs: int, batches: int) -> None:
         """Begin a 0-based epoch of `batches` batches."""
@@ -142,16 +152,17 @@ class RunConsole:
         left = elapsed / done * (self._batches - done)
         mean_epoch = sum(self._epoch_seconds) / len(self._epoch_seconds) if self._epoch_seconds else elapsed + left
         run_left = left + mean_epoch * (self._epochs - self._epoch - 1)
-        parts = [
-            f"epoch {self._epoch + 1}/{self._epochs}",
-            f"{done}/{self._batches}",
-            *(f"{_short(name)} {value:.4g}" for name, value in losses.items()),
-            f"boxes {boxes}",
-            f"{self._images / elapsed:.1f} img/s",
-            *([f"{memory / 2**30:.1f} GB"] if math.isfinite(memory := peak_memory(self.device)) else []),
-            f"ETA {duration(left)}, run {duration(run_left)}",
-        ]
-        return "  ".join(parts)
+        parts = {
+            "epoch": f"epoch {self._epoch + 1}/{self._epochs}",
+            "batch": f"{done}/{self._batches}",
+            **{name: f"{_short(name)} {value:.4g}" for name, value in losses.items()},
+            "boxes": f"boxes {boxes}",
+            "speed": f"{self._images / elapsed:.1f} img/s",
+            **({"memory": f"{memory / 2**30:.1f} GB"} if math.isfinite(memory := peak_memory(self.device)) else {}),
+            "ETA": f"ETA {duration(left)}, run {duration(run_left)}",
+        }
+        least = ["memory", "boxes", "speed", *reversed([*losses]), "batch", "epoch"]
+        return fitted(parts, least, line_width(self.out))
 
     def _draw(self, line: str) -> None:
         from rich.live import Live
@@ -179,7 +190,8 @@ class RunConsole:
         return cells
 
     def _print_row(self, cells: Mapping[str, str], bold: bool = False) -> None:
-        text = " ".join(cells.get(name, "-").rjust(max(9, len(name))) for name in self._columns)
+        row = {name: cells.get(name, "-").rjust(max(9, len(name))) for name in self._columns}
+        text = fitted(row, _less_wanted(self._columns), line_width(self.out), gap=" ")
         style = "bold" if bold else None
         self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
@@ -189,6 +201,22 @@ def duration(seconds: float) -> str:
     total = max(round(seconds), 0)
     hours, minutes = divmod(total // 60, 60)
     return f"{hours}:{minutes:02d}:{total % 60:02d}" if hours else f"{minutes}:{total % 60:02d}"
+
+
+def fitted(parts: Mapping[str, str], least: Sequence[str], width: int | None, gap: str = "  ") -> str:
+    """Join parts into a line of at most ``width`` characters, without those of ``least``, in its order, if need be."""
+    kept = dict(parts)
+    for name in least:
+        if width is None or len(gap.join(kept.values())) <= width:
+            break
+        kept.pop(name, None)
+    return gap.join(kept.values())
+
+
+def _less_wanted(columns: Sequence[str]) -> list[str]:
+    """Columns of a row in the order in which a narrow terminal goes without them."""
+    others = [name for name in reversed(columns) if name not in (*_LEAST, *_ALWAYS)]
+    return [*_LEAST, *others]
 
 
 def _short(key: str) -> str:

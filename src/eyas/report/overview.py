@@ -20,15 +20,19 @@ from eyas.run.reading import read
 DECISION_HEADER = ("plan", "value", "why")
 STAGE_HEADER = ("stage", "epochs", "share of the run", "timeline")
 GROUP_HEADER = ("group", "tensors", "parameters", "learning rate", "decay", "frozen", "clip", "EMA")
+# Columns that a narrow terminal goes without, the first of them first.
+DECISION_LEAST = ("why",)
+STAGE_LEAST = ("timeline", "share of the run")
+GROUP_LEAST = ("EMA", "clip", "tensors", "decay", "frozen", "parameters")
 BAR = 20  # characters of a timeline
 Row = tuple[str, str, str]
 
 
 def print_overview(run: Run) -> None:
     """Print the tables of a training that is set up."""
-    print_table("", list(DECISION_HEADER), [list(row) for row in decision_rows(run)])
-    print_table("", list(STAGE_HEADER), stage_rows(run))
-    print_table("", list(GROUP_HEADER), group_rows(run))
+    print_table("", list(DECISION_HEADER), [list(row) for row in decision_rows(run)], DECISION_LEAST)
+    print_table("", list(STAGE_HEADER), stage_rows(run), STAGE_LEAST)
+    print_table("", list(GROUP_HEADER), group_rows(run), GROUP_LEAST)
 
 
 # -- decisions ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from eyas.callbacks.base import Callback
-from eyas.log import format_table
 from eyas.report import overview
 from eyas.report.console import RunConsole
 from eyas.run.protocol import Run
@@ -28,11 +27,11 @@ class ConsoleReport(Callback):
     def on_train_start(self, trainer: Run) -> None:
         self.console.device = trainer.device
         self.console.start(overview.decision_rows(trainer), self.header(trainer))
-        stages = format_table(overview.STAGE_HEADER, overview.stage_rows(trainer))
-        groups = format_table(overview.GROUP_HEADER, overview.group_rows(trainer))
-        for lines in (stages, groups):
-            for line in lines:
-                self.console.message("  " + line)
+        for header, rows, least in (
+            (overview.STAGE_HEADER, overview.stage_rows(trainer), overview.STAGE_LEAST),
+            (overview.GROUP_HEADER, overview.group_rows(trainer), overview.GROUP_LEAST),
+        ):
+            self.console.table(header, rows, least)
             self.console.message("")
 
     def header(self, trainer: Run) -> str:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eyas.tables import html_table
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -17,7 +19,7 @@ class Choice:
     by: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Everything the loop needs that is not an option as typed.
 
@@ -70,6 +72,13 @@ class Plan:
     nbs: int = 64
     fitted: dict[str, Any] = field(default_factory=dict)
     decisions: tuple[Choice, ...] = ()
+
+    def __repr__(self) -> str:
+        """For example ``Plan(12 epochs, 144 batches of 16, AdamW, lr0 0.004)``."""
+        return f"Plan({self.epochs} epochs, {self.batches} batches of {self.batch}, {self.optimizer}, lr0 {self.lr0:g})"
+
+    def _repr_html_(self) -> str:
+        return html_table(("plan", "value", "why"), self.rows(), repr(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from eyas.metrics.detection import DetMetrics
 from eyas.run.plan import Plan
+from eyas.tables import html_table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult:
     """Outcome of a training.
 
@@ -36,10 +37,20 @@ class TrainResult:
     last: Path
     history: list[dict[str, float]]
     plan: Plan
-    detection: DetMetrics | None = field(repr=False, default=None)
-    model_class: type = field(repr=False, default=object)
+    detection: DetMetrics | None = None
+    model_class: type = object
 
     @property
     def box(self) -> object:
         """Per-class results of the best weights."""
         return self.detection.box if self.detection is not None else None
+
+    def __repr__(self) -> str:
+        """For example ``TrainResult(epoch 9 of 12, fitness 0.5123, runs/detect/train)``."""
+        fitness = "no fitness" if self.fitness is None else f"fitness {self.fitness:.4f}"
+        return f"TrainResult(epoch {self.best_epoch} of {self.epochs}, {fitness}, {self.save_dir})"
+
+    def _repr_html_(self) -> str:
+        rows = [("best epoch", f"{self.best_epoch} of {self.epochs}"), ("fitness", self.fitness)]
+        rows += [(key.removeprefix("metrics/").removesuffix("(B)"), value) for key, value in self.metrics.items()]
+        return html_table(("", ""), [*rows, ("best weights", self.best), ("folder", self.save_dir)], "TrainResult")

@@ -41,6 +41,7 @@ from eyas.recipes import YOLO26, Fitted, Recipe
 from eyas.report import pictures
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
+from eyas.tables import html_table
 from eyas.train import checks, components, folder, loading, messages, options, parallel, plan, setup, state
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
@@ -130,6 +131,15 @@ class BaseTrainer:
         self.created = time.time()
         self.requests = Requests(several=self.world_size > 0)
         self.exception: BaseException | None = None
+
+    def __repr__(self) -> str:
+        """For example ``DetectionTrainer(yolo26n on digits, epoch 3 of 12, runs/detect/train)``."""
+        epoch = f"epoch {self.epoch + 1} of {self.epochs}" if self.epochs else "not set up"
+        return f"{type(self).__name__}({self.args.model} on {self.args.data}, {epoch}, {self.save_dir})"
+
+    def _repr_html_(self) -> str:
+        rows = [("best epoch", self.best_epoch or None), ("best fitness", self.best_fitness), *self.metrics.items()]
+        return html_table(("", ""), rows, repr(self))
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def train(self) -> TrainResult:

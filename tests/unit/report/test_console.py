@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import sys
 import threading
 
@@ -162,6 +163,23 @@ def test_peak_memory_is_unknown_where_the_system_does_not_tell(monkeypatch):
 
 
 def _without_codes(raw):
-    import re
-
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", raw).replace("\r", "")
+
+
+@pytest.mark.parametrize("width", [40, 50, 80])
+def test_on_a_narrow_terminal_less_is_shown_and_nothing_is_cut(width):
+    out = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False, _environ={"TERM": "xterm"})
+    clock = Clock()
+    console = RunConsole("cpu", out=out, clock=clock)
+    console.start([("lr0", "0.004", "0.004 for AdamW, x 1 for 8 images per step")], "yolo26n on digits")
+    console.epoch_start(99, 300, 1000)
+    clock.now += 3600
+    console.batch(99, lambda: LOSSES, images=160, boxes=4)
+    console.epoch_end(ROW)
+    drawn = re.split(r"[\r\n]+|\x1b\[[0-9;?]*[A-Za-z]", text(out))
+    lines = [line.rstrip() for line in drawn if line.strip()]
+    assert max(map(len, lines)) <= width
+    live, header, row = lines[-3:]
+    assert live.endswith("ETA 9:00:00, run 2009:00:00") and live.startswith("epoch 100/300") == (width > 40)
+    assert {"epoch", "mAP50", "mAP50-95"} <= set(header.split()) and len(header.split()) == len(row.split())
+    assert "lr" not in header.split() and ("time" in header.split()) == (width == 80)
