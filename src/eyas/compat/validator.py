@@ -70,8 +70,7 @@ class DetectionValidator(validator.DetectionValidator):
         with ExitStack() as stack:
             network: Any = YOLO(model).model if isinstance(model, str | Path) else model
             if self.loads_split:
-                data, single = self.args.data or "", self.args.single_cls
-                self.data = assemble.described_data(data, (self.args.split,), single_cls=single)
+                self.data = assemble.described_data(self.args, (self.args.split,))
                 assert self.device is not None
                 loader = assemble.split_loader(self.args, self.data, self.device, stretch=network.stretch)
                 self.dataloader = stack.enter_context(loader)

@@ -11,7 +11,7 @@ import numpy as np
 from eyas.compat.answers.yaml_files import yaml_load
 from eyas.data.dataset_yaml import SPLITS, check_dataset
 from eyas.data.files import IMAGE_SUFFIXES
-from eyas.data.formats.yolo import label_path, parse_labels
+from eyas.data.formats.yolo import TextRules, label_path, parse_labels
 from eyas.data.image_header import read_header
 
 IMG_FORMATS = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
@@ -85,7 +85,7 @@ def verify_image_label(args: Sequence[Any]) -> list[Any]:
         file.read_bytes() if found else b"",
         num_classes=num_cls,
         single_cls=bool(rest and rest[0]),
-        keypoints=shape_of_points,
+        rules=TextRules(keypoints=shape_of_points),
     )
     told = "; ".join(f"line {line}: {kind}: {text}" for line, kind, text in rows.problems)
     labels = np.concatenate((rows.cls[:, None], rows.boxes), 1).astype(np.float32)
