@@ -98,7 +98,7 @@ def ap_per_class(
     Args:
         tp: (N, T) correct at each threshold. conf: (N,) scores. pred_cls: (N,), target_cls: (M,) class ids.
         plot: write the four curves into ``save_dir``; ``on_plot(path)`` is told of each.
-        eps: kept for callers of the incumbent's function.
+        eps, prefix: kept for callers of the incumbent's function.
 
     Returns:
         tp, fp, p, r, f1 (K,), ap (K, T), classes (K,), p_curve, r_curve, f1_curve (K, 1000), x (1000,),
