@@ -87,7 +87,7 @@ def verify_image_label(args: Sequence[Any]) -> list[Any]:
         single_cls=bool(rest and rest[0]),
         rules=TextRules(keypoints=shape_of_points),
     )
-    told = "; ".join(f"line {line}: {kind}: {text}" for line, kind, text in rows.problems)
+    told = "; ".join(f"line {line}: {kind}: {text}" for line, kind, text, _ in rows.problems)
     labels = np.concatenate((rows.cls[:, None], rows.boxes), 1).astype(np.float32)
     empty = found and not len(labels) and not rows.problems
     message = f"{prefix}{lb_file}: {told}" if told else ""
