@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -118,10 +119,10 @@ def _meeting_store() -> torch.distributed.Store:
     if file := os.environ.get(MEETING_FILE):
         return FileStore(f"{file}-{restarts()}", world_size())
     address, port = _master()
-    if _is_served() or not is_main():
+    own = _own_address(address) if is_main() and not _is_served() else None
+    if own is None:  # another holds the store, or nobody can listen on the address, as on that of a service
         return next(rendezvous("env://", timeout=PATIENCE))[0]
-    # An address that is not this host's own, as that of a service which leads here, cannot be listened on.
-    server = socket.create_server((_own_address(address) or "", port))
+    server = socket.create_server((own[1], port), family=own[0])
     return TCPStore(address, port, world_size(), True, PATIENCE, multi_tenant=True, master_listen_fd=server.detach())
 
 
@@ -140,18 +141,20 @@ def _is_loopback(address: str) -> bool:
     return address in ("localhost", "::1") or address.startswith("127.")
 
 
-def _own_address(address: str) -> str | None:
-    """Return the IPv4 address of this host that a name or address means to all others; None if it is none of its own.
+def _own_address(address: str) -> tuple[socket.AddressFamily, str] | None:
+    """Return the address of this host that a name means to all others, IPv4 first; None if it means none of its own.
 
     A host's own name often leads to 127.0.1.1 on itself, where no other host would find it.
     """
-    try:
-        number = socket.gethostbyname(address)
-        with socket.socket() as trial:
-            trial.bind((number, 0))
-    except OSError:
-        return None
-    return number if _is_loopback(address) or not _is_loopback(number) else None
+    with suppress(OSError):
+        for family, *_, place in sorted(socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)):
+            number = str(place[0])
+            if _is_loopback(number) and not _is_loopback(address):
+                continue
+            with suppress(OSError), socket.socket(family) as trial:
+                trial.bind((number, 0))
+                return family, number
+    return None
 
 
 def _choose_interface() -> None:

@@ -78,6 +78,7 @@ def test_asking_who_i_am_needs_no_torch() -> None:
     [
         ({"LOCAL_WORLD_SIZE": "2"}, None),
         ({"MASTER_ADDR": "127.0.0.1"}, None),
+        ({"MASTER_ADDR": "::1"}, None),
         ({"EYAS_MEETING_FILE": "/nowhere"}, None),
         ({"MASTER_ADDR": "192.0.2.7"}, "meet at port 29500, all addresses of this host: 192.0.2.7 is none of them"),
         ({"MASTER_ADDR": "192.0.2.7", "RANK": "1"}, "meet at 192.0.2.7:29500, and trust whoever connects"),
