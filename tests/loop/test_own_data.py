@@ -50,7 +50,5 @@ def test_a_map_style_data_set_is_trained_on(cls: type[DetectionTrainer], options
 
 
 def test_a_worker_of_torchs_own_loader_is_told(options: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"workers=3 \(call\) has no effect: the run has 0; OwnLoader.get_dataload"
-    ):
+    with pytest.raises(ValueError, match=r"workers=3 \(call\) has no effect: the run has 0; OwnLoader.get_dataload"):
         OwnLoader(overrides=options(epochs=1, batch=5, workers=3)).train()
