@@ -53,7 +53,8 @@ def plain(data: Any, batch: int = 8, **how: Any) -> DataLoader[Any]:
 
 
 def numbers(batches: Any) -> list[list[int]]:
-    return [[int(image[0, 0, 0]) for image in batch["img"]] for batch in batches]
+    images = (batch["img"] if isinstance(batch, dict) else batch[0] for batch in batches)
+    return [[int(image[0, 0, 0]) for image in several] for several in images]
 
 
 def epoch_of(loader: Any, epoch: int) -> list[list[int]]:
@@ -152,6 +153,7 @@ UNSHARED: dict[str, Callable[[], Any]] = {
     "batches of its own": lambda: DataLoader(
         Images(), batch_sampler=BatchSampler(SequentialSampler(Images()), 4, True), collate_fn=collate
     ),
+    "batches that only the user understands": lambda: [(torch.full((2, 3, 16, 16), i), [i]) for i in range(6)],
     "a stream with a seed": lambda: plain(Stream(seed=1)),
     "no torch loader": lambda: [collate([Images()[i]]) for i in range(6)],
     "one part for all": lambda: plain(Images(), 4, sampler=DistributedSampler(Images(), num_replicas=2, rank=0)),

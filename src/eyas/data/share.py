@@ -8,7 +8,7 @@ are shared. One whose sampler does know keeps the order that it has, in batches 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,16 +116,19 @@ def known_by(loader: Any) -> tuple[object, ...] | None:
 
 
 def fingerprint(sample: Any) -> str:
-    """Return a hash of one sample: of its file where it names one, else of a part of its pixels."""
-    if isinstance(sample, dict):
-        return str(sample["im_file"]) if "im_file" in sample else fingerprint(sample.get("img"))
+    """Return a hash of a sample or a batch: of its files where it names them, else of a part of its pixels."""
+    if isinstance(sample, Mapping):
+        known = [sample[name] for name in ("im_file", "img") if name in sample]
+        return fingerprint(known[0] if known else list(sample.values()))
     if isinstance(sample, Sequence) and not isinstance(sample, str):
         return " ".join(fingerprint(part) for part in sample)
-    if isinstance(sample, torch.Tensor | np.ndarray):
+    if isinstance(sample, torch.Tensor):
+        sample = sample.detach().cpu().float().numpy()
+    if hasattr(sample, "__array_interface__"):  # of NumPy, Pillow and others
         pixels = np.asarray(sample)
         thinned = pixels[..., ::8, ::8] if pixels.ndim > 2 else pixels
         return hashlib.sha256(np.ascontiguousarray(thinned).tobytes()).hexdigest()[:16]
-    return str(sample)
+    return str(sample) if isinstance(sample, str | int | float) else type(sample).__name__
 
 
 def size_of(loader: Any) -> int | None:

@@ -5,7 +5,7 @@ Ours shares every batch among the processes. A user's may be anything, so its ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from eyas import dist
@@ -106,7 +106,12 @@ def watched(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def images_of(batch: Any) -> list[tuple[str, str]]:
-    """Return the file, if it is known, and a hash of the pixels of each image of a batch."""
+    """Return the file, if it is known, and a hash of the pixels of each image of a batch.
+
+    A batch of another kind, which only an override of ``preprocess_batch`` understands, counts as one image.
+    """
+    if not (isinstance(batch, Mapping) and "img" in batch):
+        return [(fingerprint(batch), "")]
     pixels = [fingerprint(image) for image in batch["img"]]
     files = [str(file) for file in batch.get("im_file", ())]
     return list(zip(files if len(files) == len(pixels) else pixels, pixels, strict=True))
