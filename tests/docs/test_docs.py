@@ -151,17 +151,12 @@ def executed(tmp_path_factory: pytest.TempPathFactory, own_cache: Path, tiny_mod
     return execute
 
 
-def apart(files: list[Path]) -> list[Any]:
-    """Files as parameters that may be tested in different processes."""
-    return [pytest.param(file, id=file.name, marks=pytest.mark.xdist_group(f"docs {file.stem}")) for file in files]
-
-
-@pytest.mark.parametrize("page", apart(PAGES))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_the_page_runs(executed: Any, page: Path) -> None:
     executed(page)
 
 
-@pytest.mark.parametrize("example", apart(EXAMPLES))
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_every_example_runs(example: Path, tmp_path: Path, own_cache: Path, tiny_model: Path) -> None:
     with contextlib.chdir(tmp_path), smaller(tiny_model, launches=2):
         runpy.run_path(str(example), run_name="__main__")
@@ -262,7 +257,6 @@ def test_the_rtdetr_page_lists_every_published_file() -> None:
     assert [row[0].strip("`") for row in rows] == list(PUBLISHED)
 
 
-@pytest.mark.xdist_group(f"docs {QUICKSTART.stem}")
 def test_the_quickstart_lists_every_file_of_a_run(executed: Any) -> None:
     page = QUICKSTART
     folder, _ = executed(page)
