@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,15 +17,29 @@ os.environ.pop("COLUMNS", None)  # tables would be as wide as the terminal that 
 
 # What takes longest begins first, so that no process is left alone with it at the end; the rest follows as collected.
 LONGEST = ("test_combinations.py", "test_every_option.py", "test_docs.py", "test_rehearse.py", "test_resume.py")
+APART = ("test_every_block_of_the_page_runs", "test_every_example_runs")  # these share nothing with each other
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, where they share its trainings, unless a mark says otherwise."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one process, where they share its trainings, but for those that share nothing."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Scheduling(config, log)
+
+
+def group_of(nodeid: str) -> str:
+    """Return what the tests of one process have in common."""
+    file, _, test = nodeid.partition("::")
+    return nodeid if test.startswith(APART) and "[quickstart" not in test else file  # another test reads its files
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-import small_yolo
 from eyas.callbacks import ADJUSTERS, EVENTS, base
 from eyas.cli import main, parse_pairs
 from eyas.config import TrainOptions, resolve
@@ -110,55 +110,55 @@ def check_command_line(arguments: list[str]) -> None:
     resolve(cli=pairs, command=command)
 
 
-class FewProcesses(Venue[BaseTrainer]):
-    """Starts processes for the first training that wants several; the next ones find out that one is enough."""
+class Smaller(Venue[BaseTrainer]):
+    """Gives the processes that are started the network of a file, and starts them for the first trainings only.
 
-    def __init__(self) -> None:
-        self.launched = False
+    Args:
+        model: what ``yolo26n`` is for them; a name that only this process knows would not do.
+        launches: how many trainings may have several processes; later ones find out that one is enough.
+    """
+
+    def __init__(self, model: Path, launches: int) -> None:
+        self.model, self.launches = model, launches
 
     def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
         if (given.processes or 1) > 1:
-            if self.launched:
-                given.processes = 1
-            self.launched = True
+            given.model = str(self.model) if given.model == "yolo26n" else given.model
+            given.processes = given.processes if self.launches else 1
+            self.launches = max(self.launches - 1, 0)
         return given
 
 
 @contextlib.contextmanager
-def simpler_yolo() -> Iterator[None]:
-    """Let ``yolo26n`` have fewer layers; processes that are started have the real one."""
-    with pytest.MonkeyPatch.context() as patch:
-        table = small_yolo.table()
+def smaller(model: Path, launches: int) -> Iterator[None]:
+    """Let ``yolo26n`` have fewer layers, and few trainings several processes."""
+    table = yaml.safe_load(model.read_text())
+    with pytest.MonkeyPatch.context() as patch, hosted_by(Smaller(model, launches)):
         patch.setitem(catalog._tables, "yolo26n", lambda: copy.deepcopy(table))
         yield
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Any:
+def executed(tmp_path_factory: pytest.TempPathFactory, own_cache: Path, tiny_model: Path) -> Any:
     """Return a function that executes a page once and gives its folder and names."""
 
     @functools.cache
     def execute(page: Path) -> tuple[Path, dict[str, Any]]:
         folder = tmp_path_factory.mktemp(page.stem)
-        with hosted_by(FewProcesses()), contextlib.nullcontext() if page == QUICKSTART else simpler_yolo():
+        with contextlib.nullcontext() if page == QUICKSTART else smaller(tiny_model, launches=1):
             return folder, run_page(page, folder)
 
     return execute
 
 
-def apart(files: list[Path]) -> list[Any]:
-    """Files as parameters that may be tested in different processes."""
-    return [pytest.param(file, id=file.name, marks=pytest.mark.xdist_group(f"docs {file.stem}")) for file in files]
-
-
-@pytest.mark.parametrize("page", apart(PAGES))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_the_page_runs(executed: Any, page: Path) -> None:
     executed(page)
 
 
-@pytest.mark.parametrize("example", apart(EXAMPLES))
-def test_every_example_runs(example: Path, tmp_path: Path, own_cache: Path) -> None:
-    with contextlib.chdir(tmp_path), simpler_yolo():
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_every_example_runs(example: Path, tmp_path: Path, own_cache: Path, tiny_model: Path) -> None:
+    with contextlib.chdir(tmp_path), smaller(tiny_model, launches=2):
         runpy.run_path(str(example), run_name="__main__")
 
 
@@ -257,7 +257,6 @@ def test_the_rtdetr_page_lists_every_published_file() -> None:
     assert [row[0].strip("`") for row in rows] == list(PUBLISHED)
 
 
-@pytest.mark.xdist_group(f"docs {QUICKSTART.stem}")
 def test_the_quickstart_lists_every_file_of_a_run(executed: Any) -> None:
     page = QUICKSTART
     folder, _ = executed(page)
