@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from eyas.compat.start import begin
-from eyas.compat.ultralytics import TABLE
+from eyas.compat.ultralytics import TABLE, answered
 
 USAGE = 2
 HELP = f"""\
@@ -23,7 +23,7 @@ and the folder it runs in stay as they are. From within a script, `import eyas.c
 the same.
 
 What can be imported:
-{chr(10).join(f"  {module}: {', '.join(sorted(names))}" for module, names in sorted(TABLE.items()))}
+{chr(10).join(f"  {module}: {', '.join(names)}" for module in sorted(TABLE) if (names := answered(module)))}
 """
 
 

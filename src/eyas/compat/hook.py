@@ -1,7 +1,8 @@
-"""Lets ``import ultralytics`` find what `eyas.compat.ultralytics` lists, and nothing else."""
+"""Lets ``import ultralytics`` find what `eyas.compat.ultralytics` lists, and says what to use for all else."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from eyas.compat.ultralytics import MODULES, ROOT, TABLE, lookup
+from eyas.compat.ultralytics import MODULES, ROOT, TABLE, answered, lookup, reason
 from eyas.names import nearest
 
 
@@ -41,16 +42,20 @@ class EyasCompatFinder(MetaPathFinder, Loader):
         name = module.__name__
         module.__doc__ = f"{name}, as far as Eyas stands in for it: {', '.join(listed(name)) or 'a package'}."
         module.__dict__["__getattr__"] = attribute_of(name)
-        module.__dict__["__all__"] = sorted(TABLE.get(name, ()))
+        module.__dict__["__all__"] = [key for key in answered(name) if not key.startswith("__")]
 
 
 def attribute_of(module: str) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a module."""
 
     def get(name: str) -> Any:
-        if name not in TABLE.get(module, {}):
-            raise AttributeError(f"module {module!r} has no {name!r} under Eyas; it has {', '.join(listed(module))}")
-        return lookup(module, name)
+        if name in answered(module):
+            return lookup(module, name)
+        if f"{module}.{name}" in MODULES:  # as of a package that has imported its parts
+            return importlib.import_module(f"{module}.{name}")
+        if (gone := reason(f"{module}.{name}")) is not None:
+            raise AttributeError(f"Eyas has no {name!r} of {module}: {gone.instead}.")
+        raise AttributeError(f"module {module!r} has no {name!r} under Eyas; it has {', '.join(listed(module))}")
 
     return get
 
@@ -58,17 +63,21 @@ def attribute_of(module: str) -> Callable[[str], Any]:
 def listed(module: str) -> list[str]:
     """Return the names and modules that can be imported from a module."""
     inner = {path.removeprefix(f"{module}.") for path in MODULES if path.startswith(f"{module}.")}
-    return sorted([*TABLE.get(module, ()), *(name for name in inner if "." not in name)])
+    return sorted({*answered(module), *(name for name in inner if "." not in name)})
 
 
 def missing(fullname: str) -> ImportError:
     """Return the error for a module or name that the table does not have."""
+    gone = reason(fullname)
+    if gone is not None:
+        parent, _, name = fullname.rpartition(".")
+        return ImportError(f"Eyas has no {name!r} of {parent}: {gone.instead}.", name=fullname)
     parent, _, name = fullname.rpartition(".")
     while parent not in MODULES:
         parent, _, name = parent.rpartition(".")
-    if name in TABLE.get(parent, {}):
+    if name in answered(parent):
         return ImportError(f"{name!r} of {parent} is a name, not a module: from {parent} import {name}", name=fullname)
-    elsewhere = {key: module for module, names in TABLE.items() for key in names}
+    elsewhere = {key: module for module in TABLE for key in answered(module)}
     near = nearest(name, [*listed(parent), *elsewhere])
     hint = ""
     if near:

@@ -267,12 +267,12 @@ class Detector(nn.Module):
         }
         text = f"{facts['layers']:,} layers, {facts['parameters']:,} parameters, {facts['gradients']:,} with gradient"
         if imgsz is not None:
-            facts["gflops"] = self._flops(imgsz) / 1e9
+            facts["gflops"] = self.flops(imgsz) / 1e9
             text += f", {facts['gflops']:.1f} GFLOPs at {imgsz} px"
         LOGGER.info("%s: %s", Path(self.yaml["yaml_file"]).stem or "model", text)
         return facts
 
-    def _flops(self, imgsz: int) -> int:
+    def flops(self, imgsz: int) -> int:
         """Count the operations of one image's forward pass on shapes alone; nothing is computed."""
         from torch.utils.flop_counter import FlopCounterMode
 

@@ -53,7 +53,7 @@ def draw_boxes(
         parts += [f"{float(score[i]):.2f}"] if score is not None else []
         if parts:
             corner = round(float(boxes[i][0])), round(float(boxes[i][1]))
-            _label(drawn, " ".join(parts), corner, class_bgr(int(cls[i])), width)
+            write_label(drawn, " ".join(parts), corner, class_bgr(int(cls[i])), width)
     return drawn
 
 
@@ -159,7 +159,7 @@ def _written(names: Mapping[int, str], cls: int) -> str:
     return shortened(name, 20).replace("…", "..") if name.isascii() else f"class {cls}"
 
 
-def _label(
+def write_label(
     image: NDArray[np.uint8], text: str, corner: tuple[int, int], color: tuple[int, int, int], width: int
 ) -> None:
     """Text on a filled patch above the corner, or inside the box where there is no room above."""

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eyas import dist
-from eyas.compat import hook, ultralytics
+from eyas.compat import docs, hook, ultralytics
 
 
 @pytest.fixture(autouse=True)
@@ -22,14 +21,84 @@ def installed() -> Iterator[hook.EyasCompatFinder]:
     hook.uninstall()
 
 
-HERE = [(module, name) for module, names in ultralytics.TABLE.items() for name in names]
+def test_every_name_that_is_answered_is_there() -> None:
+    for module in ultralytics.TABLE:
+        for name in ultralytics.answered(module):
+            namespace: dict[str, object] = {}
+            exec(f"from {module} import {name}", namespace)
+            assert namespace[name] is not None, f"{module}.{name}"
 
 
-@pytest.mark.parametrize(("module", "name"), HERE)
-def test_every_name_of_the_table_is_there(module: str, name: str) -> None:
+def test_every_name_that_is_not_says_what_to_use() -> None:
+    for module, names in ultralytics.TABLE.items():
+        for name in names.keys() - set(ultralytics.answered(module)):
+            with pytest.raises(ImportError, match=rf"^Eyas has no '{name}' of {module}: .+\.$"):
+                exec(f"from {module} import {name}", {})
+            with pytest.raises(AttributeError, match=f"Eyas has no '{name}'"):
+                getattr(importlib.import_module(module), name)
+    for module in ultralytics.GONE:
+        with pytest.raises(ImportError, match="^Eyas has no "):
+            exec(f"from {module}.inner import Anything", {})
+
+
+REFUSED_LINES = """
+from ultralytics import YOLOWorld
+from ultralytics.engine.exporter import Exporter
+from ultralytics.nn.tasks import attempt_load_weights, attempt_load_one_weight, parse_model, yaml_model_load
+from ultralytics.nn.modules import Conv, C2f, Detect, C3k2, SPPF
+from ultralytics.nn.autobackend import AutoBackend
+from ultralytics.utils.autobatch import check_train_batch_size
+from ultralytics.utils.benchmarks import benchmark
+from ultralytics.solutions.heatmap import Heatmap
+from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.utils.callbacks.wb import callbacks
+"""
+ANSWERED_LINES = """
+from ultralytics import YOLO, RTDETR, checks, settings, __version__
+import ultralytics; ultralytics.__version__; ultralytics.settings
+import ultralytics; ultralytics.utils.ops.xywh2xyxy; ultralytics.models.yolo.detect.DetectionTrainer
+import ultralytics.utils.torch_utils as torch_utils
+from ultralytics.models import yolo, rtdetr
+from ultralytics.models.yolo import detect
+from ultralytics.models.yolo.detect.train import DetectionTrainer
+from ultralytics.models.rtdetr.val import RTDETRValidator, RTDETRDataset
+from ultralytics.engine.model import Model
+from ultralytics.engine.results import Results, Boxes
+from ultralytics.data import YOLODataset, build_dataloader, build_yolo_dataset
+from ultralytics.data.augment import Compose, Format, LetterBox, Mosaic, v8_transforms, RandomPerspective
+from ultralytics.nn.modules import Conv, Detect, C3k2, SPPF
+from ultralytics.nn.modules.block import C2PSA
+from ultralytics.utils import LOGGER, RANK, colorstr, ops, callbacks, checks, SETTINGS, TESTS_RUNNING, ROOT
+from ultralytics.utils.callbacks import default_callbacks
+from ultralytics.utils.plotting import *
+from ultralytics.utils.loss import BboxLoss, DFLoss, FocalLoss, VarifocalLoss, E2EDetectLoss, v8DetectionLoss
+from ultralytics.utils.torch_utils import smart_inference_mode, torch_distributed_zero_first, de_parallel
+"""
+
+
+@pytest.mark.parametrize("line", REFUSED_LINES.strip().splitlines())
+def test_lines_that_are_refused(line: str) -> None:
+    with pytest.raises(ImportError, match="^Eyas has no "):
+        exec(line, {})
+
+
+@pytest.mark.parametrize("line", ANSWERED_LINES.strip().splitlines())
+def test_lines_that_are_answered(line: str) -> None:
+    exec(line, {})
+
+
+def test_the_page_of_names_is_current(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[3] / "docs" / "compat.md"
+    assert docs.main(["--check", str(page)]) == 0, "run python -m eyas.compat.docs"
+    old = tmp_path / "old.md"
+    assert docs.main(["--check", str(old)]) == 1 and "is not current" in capsys.readouterr().err
+    assert docs.main([str(old)]) == 0 and old.read_bytes() == page.read_bytes()
+
+
+def test_a_starred_import_brings_what_is_answered() -> None:
     namespace: dict[str, object] = {}
-    exec(f"from {module} import {name}", namespace)
-    assert namespace[name] is not None
+    exec("from ultralytics.utils.metrics import *", namespace)
+    assert "bbox_iou" in namespace and "SegmentMetrics" not in namespace
 
 
 def test_classes_are_eyas_own_or_stand_on_them() -> None:
@@ -76,7 +145,7 @@ def test_the_set_detectors_have_the_same_validator_and_predictor() -> None:
         ("from ultralytics.utils import LOGER", "Did you mean 'LOGGER'.*It has .*RANK"),
         ("from ultralytics.utils import unwrap_model", "'unwrap_model' from ultralytics.utils.torch_utils"),
         ("import ultralytics.engine.trainr", "Did you mean 'trainer' from ultralytics.engine"),
-        ("from ultralytics.solutions.heatmap import Heatmap", "nothing for 'solutions' of ultralytics"),
+        ("from ultralytics.nothing.heatmap import Heatmap", "nothing for 'nothing' of ultralytics"),
         ("import ultralytics.YOLO", "is a name, not a module: from ultralytics import YOLO"),
     ],
 )
@@ -110,50 +179,6 @@ def test_the_finder_travels() -> None:
     copy = pickle.loads(pickle.dumps(hook.install()))
     assert isinstance(copy, hook.EyasCompatFinder)
     assert copy.find_spec("ultralytics.nn.tasks") is not None
-
-
-# -- the small things --------------------------------------------------------------------------------------------------
-def test_rank_is_minus_one_alone_and_true_in_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ultralytics.rank() == -1 and ultralytics.rank() in {-1, 0}
-    monkeypatch.setattr(dist, "world_size", lambda: 2)
-    monkeypatch.setattr(dist, "rank", lambda: 1)
-    monkeypatch.setattr(dist, "local_rank", lambda: 0)
-    assert ultralytics.rank() == 1 and ultralytics.local_rank() == 0
-    monkeypatch.setattr(dist, "rank", lambda: 0)
-    assert ultralytics.rank() == 0
-
-
-def test_rank_is_the_receivers_own_after_a_journey(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = pickle.dumps((ultralytics.rank(), ultralytics.local_rank()))
-    monkeypatch.setattr(dist, "world_size", lambda: 4)
-    monkeypatch.setattr(dist, "rank", lambda: 3)
-    monkeypatch.setattr(dist, "local_rank", lambda: 1)
-    assert pickle.loads(sent) == (3, 1)
-
-
-def test_colorstr() -> None:
-    assert ultralytics.colorstr("x") == "\033[34m\033[1mx\033[0m"
-    assert ultralytics.colorstr("red", "x") == "\033[31mx\033[0m"
-    assert ultralytics.colorstr("bright_green", "underline", "a b") == "\033[92m\033[4ma b\033[0m"
-    with pytest.raises(ValueError, match="'reed' is no colour"):
-        ultralytics.colorstr("reed", "x")
-
-
-def test_default_options_have_nothing_typed() -> None:
-    options = ultralytics.default_options()
-    assert not any(options.is_typed(name) for name, _ in options)
-    assert ultralytics.default_dict()["imgsz"] == options.imgsz
-
-
-def test_namespace_and_early_stopping() -> None:
-    space = ultralytics.IterableSimpleNamespace(a=1, b=2)
-    assert list(space) == [("a", 1), ("b", 2)] and space.get("c", 3) == 3
-    stopper = ultralytics.EarlyStopping(patience=2)
-    assert [stopper(epoch, fitness) for epoch, fitness in enumerate([0.1, 0.3, 0.2, None, 0.3])] == [
-        *(False, False, False, False, True)
-    ]
-    assert stopper.best_epoch == 1
-    assert not any(ultralytics.EarlyStopping(patience=0)(epoch, 0.0) for epoch in range(50))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -192,7 +217,7 @@ def test_an_error_is_shown_from_the_scripts_own_line_on(tmp_path: Path) -> None:
 
 def test_help_and_wrong_use(tmp_path: Path) -> None:
     done = run(tmp_path, "--help")
-    assert done.returncode == 0 and "ultralytics.utils.loss: E2ELoss, v8DetectionLoss" in done.stdout
+    assert done.returncode == 0 and "ultralytics.utils.instance: Instances" in done.stdout
     assert run(tmp_path).returncode == 2
     done = run(tmp_path, "nowhere.py")
     assert done.returncode == 2 and "no script nowhere.py" in done.stderr
