@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
+from eyas import dist
 from eyas.callbacks import Callback, CallbackList
 from eyas.callbacks.base import EVENTS, check_event
 from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.config import TrainOptions, resolve
 from eyas.data.dataset import Transform
-from eyas.device import select_device
+from eyas.device import random_state_kept, select_device
 from eyas.evaluate import assemble
+from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.predictor import Predictor
 from eyas.evaluate.results import Results
+from eyas.evaluate.validator import DetectionValidator, LoneValidator
 from eyas.export import ExportTarget, export, find_target
 from eyas.export.verify import IMAGES as VERIFIED_IMAGES
 from eyas.families import family_of
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
 from eyas.models import Detector, detector_class, load_weights, model_table
+from eyas.nn.unwrap import unwrap_model
 from eyas.report.overview import print_overview
 from eyas.run.overrides import overrides
 from eyas.run.plan import Plan
@@ -47,7 +55,7 @@ class YOLO:
     ``YOLO(...)`` with a model of the RT-DETR family gives an ``RTDETR``.
 
     Attributes:
-        model: the network; after ``train`` it holds the best weights.
+        model: the network; while ``train`` runs the live averaged one, as callbacks see it, afterwards the best.
         trainer, metrics: those of the latest ``train`` or ``val``.
         callbacks: the functions of every event, for every later ``train``.
         ckpt: the checkpoint it was loaded from, ``{}`` for random weights.
@@ -88,7 +96,8 @@ class YOLO:
         self.ckpt_path: str | None = None
         self.loaded: str | None = None  # weights that load() brought, for a later train()
         self.model_class = model_class
-        self.model: Detector = self.load_network(self.name, verbose)
+        self.running: BaseTrainer | None = None  # while train() is on
+        self.model = self.load_network(self.name, verbose)
 
     def load_network(self, model: str, verbose: bool) -> Detector:
         """Build the network of a name, YAML or checkpoint."""
@@ -97,6 +106,20 @@ class YOLO:
             return (self.model_class or detector_class(source.table))(source.table, verbose=verbose)
         self.ckpt, self.ckpt_path = source.checkpoint, model
         return network_from(source.checkpoint, verbose=verbose, model_class=self.model_class)
+
+    @property
+    def model(self) -> Detector:
+        """The network; of a training that runs in this process the averaged weights, not a copy."""
+        return self._network if self.live is None else averaged(self.live)
+
+    @model.setter
+    def model(self, network: Detector) -> None:
+        self._network = network
+
+    @property
+    def live(self) -> BaseTrainer | None:
+        """The training that runs in this process and has weights to show, or None."""
+        return self.running if self.running is not None and is_set_up(self.running) else None
 
     @property
     def trainer_class(self) -> type[BaseTrainer]:
@@ -137,6 +160,8 @@ class YOLO:
         Raises:
             ValueError: an unknown option (with the nearest), a bad value, bad data.
         """
+        if self.running is not None:
+            raise ValueError("train() of this object runs already: train another one with a YOLO(...) of its own.")
         if trainer is not None and not (isinstance(trainer, type) and issubclass(trainer, BaseTrainer)):
             raise TypeError(f"trainer takes a subclass of DetectionTrainer, got {trainer!r}; pass the class itself.")
         cls = trainer or self.trainer_class
@@ -152,7 +177,11 @@ class YOLO:
         self.trainer = cls(overrides=resolved, _callbacks=hooks)
         if transforms:
             self.trainer.transforms = tuple(transforms)
-        result = self.trainer.train()
+        self.running = self.trainer
+        try:
+            result = self.trainer.train()
+        finally:
+            self.running = None
         return self.adopt(result)
 
     def adopt(self, result: TrainResult) -> TrainResult:
@@ -181,6 +210,9 @@ class YOLO:
     def val(self, **options: Any) -> DetMetrics:
         """Measure the model on a split; defaults for ``data`` and ``imgsz`` are those it was trained with.
 
+        In a callback while ``train`` runs: a copy of the averaged weights, by this process alone. The training is left
+        as it is, random numbers included.
+
         Returns:
             Metrics: ``.box.map50``, ``.box.map``, ``.box.ap``, ``.results_dict``, ``.summary()`` ...
         """
@@ -189,19 +221,36 @@ class YOLO:
     def run_val(self, options: TrainOptions) -> DetMetrics:
         """Measure the model under resolved options."""
         options = venue().val_options(options)
-        setup_logging(options.verbose)
         if options.data is None:
             raise ValueError("no data was given, and the model does not remember any; for example data=my.yaml.")
-        device = select_device(options.device)
+        if self.live is None:
+            setup_logging(options.verbose)
+            return self.measure(options, DetectionValidator)
+        with beside_training(self.live, options.verbose):
+            return self.measure(options, LoneValidator)
+
+    def measure(self, options: TrainOptions, kind: type[DetectionValidator]) -> DetMetrics:
+        """Measure the model with a validator of one kind."""
+        network, device = self.network(), self.device_for(options)
         save_dir = venue().folder(options, default_name="val")
-        data = assemble.described_data(options.data, (options.split,), single_cls=options.single_cls)
-        with assemble.split_loader(options, data, device, stretch=self.model.stretch) as loader:
+        data = assemble.described_data(options.data or "", (options.split,), single_cls=options.single_cls)
+        with assemble.split_loader(options, data, device, stretch=network.stretch) as loader:
             loader.dataset.index.report.print_table()
-            quiet = assemble.build_validator(options, loader, names=data["names"], save_dir=save_dir, device=device)
+            quiet = assemble.build_validator(
+                options, loader, names=data["names"], save_dir=save_dir, device=device, kind=kind
+            )
             validator = assemble.with_report(options, quiet)
-            validator(model=self.model)
+            validator(model=network)
         self.metrics = validator.metrics
         return validator.metrics
+
+    def network(self) -> Detector:
+        """Return the network to work with, which may be moved and changed: of a training that runs a copy."""
+        return self.model if self.live is None else copy.deepcopy(self.model)
+
+    def device_for(self, options: TrainOptions) -> torch.device:
+        """Return where to work: as typed, else where a training runs, else what there is."""
+        return self.live.device if self.live and not options.is_typed("device") else select_device(options.device)
 
     def predict(self, source: Any, stream: bool = False, **options: Any) -> list[Results] | Iterator[Results]:
         """Find objects in images.
@@ -225,20 +274,21 @@ class YOLO:
     def predictor(self, options: TrainOptions) -> Predictor:
         """Return what turns images into results under resolved options."""
         return Predictor(
-            self.model,
+            self.network(),
             imgsz=options.imgsz,
             classes=options.classes,
-            device=select_device(options.device),
+            device=self.device_for(options),
             **assemble.thresholds(options),
         )
 
     def remembered(self, command: str) -> dict[str, Any]:
-        """Defaults that the checkpoint carries: input size of its training, for ``val`` also data and batch."""
-        stored = self.ckpt.get("train_args", {})
+        """Defaults of the checkpoint's training, or the one that runs: input size, and for ``val`` data and batch."""
+        stored = self.live.args.to_dict() if self.live else self.ckpt.get("train_args", {})
         names = [n for n in REMEMBERED if n != "data" or command == "val"]
         found = {name: stored[name] for name in names if stored.get(name) is not None}
         # In the same batches as in training, because kernels round otherwise in others.
-        return found | ({"batch": self.ckpt["val_batch"]} if command == "val" and "val_batch" in self.ckpt else {})
+        batch = batch_beside(self.live.batch_size) if self.live else self.ckpt.get("val_batch")
+        return found | ({"batch": batch} if command == "val" and batch else {})
 
     def export(
         self,
@@ -269,7 +319,7 @@ class YOLO:
         path = Path(self.ckpt_path or Path(self.name).name).with_suffix(chosen.suffix)
         if self.ckpt_path and path == Path(self.ckpt_path):
             raise ValueError(f"a file of suffix {chosen.suffix!r} would take the place of {path}; choose another.")
-        write = partial(export, self.model, chosen, path, imgsz=options.imgsz)
+        write = partial(export, self.network(), chosen, path, imgsz=options.imgsz)
         if not verify:
             if data is not None:
                 raise ValueError("data is there to verify on, and verify is False: leave one of them out.")
@@ -282,7 +332,13 @@ class YOLO:
 
     # -- the rest ------------------------------------------------------------------------------------------------------
     def load(self, weights: str | Path) -> YOLO:
-        """Copy weights from a checkpoint, or published ones by name, where names and shapes fit; returns itself."""
+        """Copy weights from a checkpoint, or published ones by name, where names and shapes fit; returns itself.
+
+        Raises:
+            ValueError: a training of this model runs, which they would disturb.
+        """
+        if self.live:
+            raise ValueError(f"load({str(weights)!r}) while train() runs would overwrite the averaged weights.")
         load_weights(self.model, given_weights(weights))
         self.loaded = str(weights)
         return self
@@ -305,6 +361,28 @@ class RTDETR(YOLO):
         super().__init__(model, task, verbose, model_class)
         if facade_of(type(self.model)) is not RTDETR:
             raise ValueError(f"{model} is not of the RT-DETR family; open it with YOLO({str(model)!r}).")
+
+
+def is_set_up(trainer: BaseTrainer) -> bool:
+    """Whether a training has built everything, the average of its weights included."""
+    return trainer.validator is not None
+
+
+def averaged(trainer: BaseTrainer) -> Any:
+    """Return the network that a training validates and saves."""
+    return unwrap_model(trainer.ema.ema if trainer.ema else trainer.model)
+
+
+@contextmanager
+def beside_training(trainer: BaseTrainer, verbose: bool) -> Iterator[None]:
+    """Leave the level of the log and all random numbers to the training that goes on after the block."""
+    level = LOGGER.level
+    setup_logging(verbose and dist.is_main())
+    try:
+        with random_state_kept(trainer.device):
+            yield
+    finally:
+        LOGGER.setLevel(level)
 
 
 FACADES: Mapping[str, type[YOLO]] = {"rtdetr": RTDETR}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +114,18 @@ def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
 def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
     """Return the seed of torch's generators in one step of one process."""
     return int(np.random.SeedSequence((seed, epoch, step, rank)).generate_state(1, np.uint64)[0])
+
+
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Give every generator of random numbers back as it was before the block: torch's, NumPy's and Python's own."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  # users' code may draw from it
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
 
 
 @contextmanager

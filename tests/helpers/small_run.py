@@ -16,6 +16,7 @@ from eyas.config import TrainOptions
 from eyas.evaluate.validator import DetectionValidator
 from eyas.nn.norms import hold_norms
 from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, parameter_groups
+from eyas.report import pictures
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
 from eyas.types import Batch, Progress
@@ -170,6 +171,18 @@ class SmallRun:
 
     def closing_augmentation(self) -> list[str]:
         return ["mosaic"] if self.plan.close_mosaic else []
+
+    def progress_string(self) -> str:
+        return ""
+
+    def plot_training_labels(self) -> None:
+        pictures.draw_labels(self)
+
+    def plot_training_samples(self, batch: Batch, ni: int) -> None:
+        pictures.draw_samples(self, batch, ni)
+
+    def plot_metrics(self) -> None:
+        pictures.draw_metrics(self)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def fire(self, event: str) -> None:

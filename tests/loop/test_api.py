@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +137,39 @@ def test_wrong_calls_are_explained(tiny_model: Path, tmp_path: Path) -> None:
         YOLO(tiny_model, task="segment")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
         YOLO(tmp_path / "nowhere.pt")
+
+
+def test_a_callback_sees_the_averaged_weights_of_the_training_and_leaves_it_as_it_is(
+    tiny_model: Path, digits_tiny: Path, tmp_path: Path
+) -> None:
+    """Two trainings, one of them measured at every turn: the same bits; and what is measured is what trains."""
+    own = {"workers": 0, "plots": False, "verbose": False, "project": str(tmp_path)}
+    options = {**own, "data": str(digits_tiny), "imgsz": 64, "epochs": 2, "batch": 32, "device": "cpu"}
+    picture = np.full((64, 64, 3), 200, np.uint8)
+    yolo, seen = YOLO(tiny_model), []
+
+    def look(trainer: Any) -> None:
+        state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+        modes = [module.training for module in (*trainer.model.modules(), *trainer.ema.ema.modules())]
+        assert yolo.model is trainer.ema.ema and yolo.names == trainer.data["names"]
+        found = yolo.val(**own)
+        assert yolo.predict(picture, conf=0.0)[0].names == yolo.names
+        with pytest.raises(ValueError, match="while train"):
+            yolo.load("anything.pt")
+        with pytest.raises(ValueError, match="runs already"):
+            yolo.train()
+        assert modes == [module.training for module in (*trainer.model.modules(), *trainer.ema.ema.modules())]
+        assert torch.equal(state[0], torch.get_rng_state()) and state[2] == random.getstate()
+        assert state[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
+        seen.append(found.results_dict["metrics/mAP50-95(B)"] - trainer.metrics.get("metrics/mAP50-95(B)", math.nan))
+
+    start = yolo.model
+    yolo.add_callback("on_pretrain_routine_start", lambda trainer: seen.append(yolo.model is start))
+    for event in ("on_train_batch_end", "on_val_end"):
+        yolo.add_callback(event, look)
+    looked_at = yolo.train(**options)
+    assert seen[0] is True and len(seen) == 1 + 4 + 2 and seen[3] == seen[6] == 0, "the numbers of its own validation"
+    assert yolo.model is not start and yolo.live is None and yolo.load(looked_at.best) is yolo
+    alone = YOLO(tiny_model).train(**options)
+    one, other = load_checkpoint(looked_at.last), load_checkpoint(alone.last)
+    assert all(torch.equal(tensor, other["model"][key]) for key, tensor in one["model"].items())

@@ -14,14 +14,22 @@ METHODS = (
     "get_dataset",
     "get_model",
     "set_model_attributes",
+    "auto_batch",
     "get_dataloader",
     "build_dataset",
     "build_optimizer",
     "get_validator",
+    "resume_training",
+    "plot_training_labels",
+    "progress_string",
     "preprocess_batch",
     "optimizer_step",
+    "plot_training_samples",
     "validate",
+    "save_metrics",
     "save_model",
+    "final_eval",
+    "plot_metrics",
 )
 
 
@@ -64,7 +72,7 @@ def drawn_order() -> list[str]:
 def calls(options: Any) -> list[str]:
     recorded: list[str] = []
     trainer = recording_trainer(recorded)(
-        overrides=options(epochs=2, batch=32), _callbacks=[recording_callback(recorded)]
+        overrides=options(epochs=2, batch=None, fraction=0.25, plots=True), _callbacks=[recording_callback(recorded)]
     )
     trainer.train()
     return recorded
@@ -78,7 +86,10 @@ def test_every_hook_fires_in_the_drawn_order(calls: list[str]) -> None:
 
 def test_hooks_repeat_as_often_as_the_drawing_says(calls: list[str]) -> None:
     epochs, batches = 2, 4
-    for name in ("on_train_epoch_start", "on_train_epoch_end", "validate", "on_fit_epoch_end", "save_model"):
+    for name in (
+        *("on_train_epoch_start", "progress_string", "on_train_epoch_end", "validate"),
+        *("save_metrics", "on_fit_epoch_end", "save_model"),
+    ):
         assert calls.count(name) == epochs, name
     assert calls.count("adjust_metrics") == epochs + 1, "the final evaluation too"
     for name in (
@@ -92,7 +103,10 @@ def test_hooks_repeat_as_often_as_the_drawing_says(calls: list[str]) -> None:
         "adjust_gradients",
     ):
         assert calls.count(name) == batches, name
-    for name in ("get_model", "build_optimizer", "adjust_model", "on_train_start", "on_train_end", "teardown"):
+    for name in (
+        *("get_model", "auto_batch", "build_optimizer", "resume_training", "adjust_model", "on_train_start"),
+        *("plot_training_labels", "final_eval", "plot_metrics", "on_train_end", "teardown"),
+    ):
         assert calls.count(name) == 1, name
     assert calls.count("get_dataloader") == 2
 
@@ -111,6 +125,7 @@ def test_a_batch_runs_from_event_to_event(calls: list[str]) -> None:
         "adjust_gradients",
         "on_train_batch_end",
     ]
+    assert calls[start + len(batch)] == "plot_training_samples"
 
 
 def test_a_plain_function_sees_the_trainer_as_it_is(options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ class CrashAfterEpoch(Callback):
     def on_model_save(self, trainer: Any) -> None:
         if trainer.epoch == self.epoch:
             raise Crash
+
+
+class HalvesRates(Callback):
+    """Sets learning rates by hand, as scripts do, before the run is cut."""
+
+    def on_train_epoch_start(self, trainer: Any) -> None:
+        if trainer.epoch == 1:
+            for group in trainer.optimizer.param_groups:
+                group["lr"] *= 0.5
 
 
 class InterruptAt(Callback):
@@ -90,12 +100,15 @@ def test_resume_after_a_crash_is_bit_identical(options: Any, straight: dict[str,
 @pytest.mark.parametrize("changes", OTHERS)
 def test_other_settings_resume_bit_identically(options: Any, changes: dict[str, Any]) -> None:
     o = options(**{**DETAILS, **changes})
-    whole = DetectionTrainer(overrides=o | {"name": "whole"}).train()
-    trainer = DetectionTrainer(overrides=o | {"name": "cut"}, _callbacks=[CrashAfterEpoch(1)])
+    whole = DetectionTrainer(overrides=o | {"name": "whole"}, _callbacks=[HalvesRates()]).train()
+    trainer = DetectionTrainer(overrides=o | {"name": "cut"}, _callbacks=[HalvesRates(), CrashAfterEpoch(1)])
     with pytest.raises(Crash):
         trainer.train()
-    result = DetectionTrainer(overrides={"resume": str(trainer.last), "plots": False}).train()
+    again = {"resume": str(trainer.last), "plots": False}
+    result = DetectionTrainer(overrides=again, _callbacks=[HalvesRates()]).train()
     assert_same_run(load_checkpoint(whole.last), load_checkpoint(result.last))
+    groups = json.loads((result.save_dir / "effects.json").read_text())["groups"]
+    assert {group["lr_by_hand"] for group in groups} == {0.5}
     assert result.best_epoch == whole.best_epoch
 
 

@@ -4,25 +4,26 @@
 
     train()
     ├─ on_pretrain_routine_start
-    ├─ setup:  get_dataset · get_model · set_model_attributes · get_dataloader (build_dataset) · ADJUST_MODEL · plan
-    │          build_optimizer · ADJUST_PARAM_GROUPS · EMA · get_validator · resume
+    ├─ setup:  get_dataset · get_model · set_model_attributes · auto_batch · get_dataloader (build_dataset)
+    │          ADJUST_MODEL · plan · build_optimizer · ADJUST_PARAM_GROUPS · EMA · get_validator · resume_training
     ├─ on_pretrain_routine_end
-    ├─ on_train_start
+    ├─ on_train_start · plot_training_labels
     ├─ for each epoch
-    │   ├─ on_train_epoch_start
+    │   ├─ on_train_epoch_start · progress_string
     │   ├─ for each batch
     │   │   ├─ on_train_batch_start
     │   │   ├─ ADJUST_SCHEDULE · ADJUST_RATES
     │   │   ├─ preprocess_batch · ADJUST_BATCH
     │   │   ├─ forward · ADJUST_LOSS · backward
     │   │   ├─ when a step is due:  optimizer_step · ADJUST_GRADIENTS
-    │   │   └─ on_train_batch_end
+    │   │   └─ on_train_batch_end · plot_training_samples
     │   ├─ on_train_epoch_end
     │   ├─ when due:  on_val_start · validate · ADJUST_METRICS · ADJUST_FITNESS · on_val_end
+    │   ├─ save_metrics
     │   ├─ when due:  save_model · ADJUST_CHECKPOINT · on_model_save
     │   └─ on_fit_epoch_end
-    ├─ final evaluation of the best weights · ADJUST_METRICS
-    ├─ on_train_end
+    ├─ final_eval of the best weights · ADJUST_METRICS
+    ├─ on_train_end · plot_metrics
     ├─ on_exception, when something was raised
     └─ teardown, always
 

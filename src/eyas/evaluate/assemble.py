@@ -101,10 +101,16 @@ def thresholds(options: TrainOptions) -> dict[str, Any]:
 
 
 def build_validator(
-    options: TrainOptions, loader: Iterable[Any], *, names: Mapping[int, str], save_dir: Path, device: torch.device
+    options: TrainOptions,
+    loader: Iterable[Any],
+    *,
+    names: Mapping[int, str],
+    save_dir: Path,
+    device: torch.device,
+    kind: type[DetectionValidator] = DetectionValidator,
 ) -> DetectionValidator:
     """Return the validator of a loader's images; it measures, and neither prints nor writes until ``with_report``."""
-    return DetectionValidator(
+    return kind(
         loader, names=names, save_dir=save_dir, device=device, verbose=False, **validator_settings(options, device)
     )
 

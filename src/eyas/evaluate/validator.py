@@ -284,8 +284,12 @@ class DetectionValidator:
             kept=self._kept,
             spent=self.clock.per_image(1),
         )
-        self._seen = join_shards(dist.gather_all(mine))
+        self._seen = join_shards(self.shards(mine))
         metrics.image_files, metrics._collected, self._kept = self._seen.files, self._seen.stats, self._seen.kept
+
+    def shards(self, mine: Shard) -> list[Shard]:
+        """Return what every process found, in the order of their images."""
+        return dist.gather_all(mine)
 
     def results(self) -> dict[str, float]:
         """Compute, print and write everything; returns the dict of floats."""
@@ -429,6 +433,14 @@ class DetectionValidator:
             size=np.concatenate([frame.size for _, _, frame in self._kept] or [np.zeros((0, 2), np.float32)]),
             files=self.metrics.image_files,
         )
+
+
+class LoneValidator(DetectionValidator):
+    """Measures all images of its loader by itself, whatever other processes do: any of them may call it at any time."""
+
+    def shards(self, mine: Shard) -> list[Shard]:
+        """Return what this process found."""
+        return [mine]
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:

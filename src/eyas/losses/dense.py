@@ -5,8 +5,9 @@ Legend: ``B`` images, ``A`` anchors, ``T`` objects of the batch, ``C`` classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from eyas.boxes import boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes
 from eyas.losses.criterion import Criterion
 from eyas.losses.elementwise import ciou_loss, dfl_expectation, dfl_loss, l1_loss
 from eyas.losses.points import anchor_points
+
+ONE_TO_ONE = (7, 1)  # anchors chosen for each object, and kept
 
 
 class SupervisedAnchors(NamedTuple):
@@ -54,7 +57,7 @@ class DenseCriterion(Criterion):
         class_weights: factors of the classes (C,) or (1, 1, C), applied to positive and negative terms alike.
 
     ``gains`` are called box, cls and l1 (``reg_max`` 1) or dfl. ``bce`` may be replaced by any callable that maps
-    logits and targets (B, A, C) to unreduced losses (B, A, C).
+    logits and targets (B, A, C) to unreduced losses (B, A, C), and ``assigner`` by one that is called as it is.
 
     For a loss of its own, override `box_loss`, `class_loss` or `distance_loss`, `branch_losses` (add a term, with its
     gain in ``gains``) or `supervised` (what is taught to which anchors).
@@ -82,7 +85,7 @@ class DenseCriterion(Criterion):
         self.reg_max = reg_max
         # The small-object rule widens to the second stride: one cell of the middle level.
         min_side = self.strides[1] if len(self.strides) > 1 else self.strides[0]
-        self.assigner = TaskAlignedAssigner(topk=topk, topk2=topk2, min_side=min_side)
+        self.assigner: Any = TaskAlignedAssigner(topk=topk, topk2=topk2, min_side=min_side)
         self.bce: Any = nn.BCEWithLogitsLoss(reduction="none")
 
     @property
@@ -124,25 +127,44 @@ class DenseCriterion(Criterion):
         with torch.autocast(device_type=raw["boxes"].device.type, enabled=False):
             anchors = self.supervised(raw, batch)
             norm = mean_weight(anchors.assigned.weight.sum())
-            losses = {name: loss / norm for name, loss in self.branch_losses(anchors).items()}
-            return anchors.assigned, self.weigh(losses)
+            return anchors.assigned, self.weigh(self.mean_losses(anchors, norm))
+
+    def mean_losses(self, anchors: SupervisedAnchors, norm: Tensor) -> dict[str, Tensor]:
+        """Return each loss (), by the names in ``gains``, divided by the weight () of all objects."""
+        return {name: loss / norm for name, loss in self.branch_losses(anchors).items()}
+
+    def one_to_one(self) -> Self:
+        """Return this loss for the branch that keeps one anchor for each object, where it was made for the other.
+
+        Raises:
+            ValueError: the assigner is a user's own, and has no ``topk2``.
+        """
+        if not hasattr(self.assigner, "topk2"):
+            raise ValueError(
+                f"{type(self).__name__} is the loss of one branch, and this model has two: the second keeps one anchor "
+                f"for each object, which {type(self.assigner).__name__} cannot be asked for. Return both from "
+                "init_criterion(), as EndToEndCriterion(many, one)."
+            )
+        twin = copy.copy(self)
+        twin.gains, twin.assigner = dict(self.gains), copy.copy(self.assigner)
+        twin.assigner.topk, twin.assigner.topk2 = ONE_TO_ONE
+        return twin
 
     def supervised(self, raw: Mapping[str, Any], batch: Mapping[str, Any]) -> SupervisedAnchors:
         """Return predictions in float32, decoded, and what the assigner makes of them."""
         scores = raw["scores"].float().transpose(1, 2)  # (B, A, C)
         outputs = raw["boxes"].float().transpose(1, 2)  # (B, A, 4 reg_max)
         points, stride = anchor_points(raw["feats"], self.strides)
-        distances = self.decode_distances(outputs)  # (B, A, 4) cells
-        boxes = distances_to_boxes(distances, points)  # (B, A, 4) cells
+        boxes = self.decode_boxes(outputs, points)
         height, width = (side * self.strides[0] for side in raw["feats"][0].shape[-2:])
         size = _constant((width, height, width, height), scores)
 
-        labels, targets, image = unpack_targets(batch, size)
-        assigned = self.assigner(
+        labels, targets, image = self.objects(batch, size, images=len(boxes))
+        assigned = self.assign(
             scores.detach(), boxes.detach() * stride, points * stride, labels, targets.to(boxes.device), image
         )
         foreground = assigned.foreground[..., None]
-        unit = distances_to_boxes(torch.ones_like(distances), points)
+        unit = distances_to_boxes(torch.ones_like(boxes), points)
         return SupervisedAnchors(
             scores,
             outputs,
@@ -162,6 +184,20 @@ class DenseCriterion(Criterion):
             "box": (self.box_loss(anchors.boxes, anchors.target_boxes) * weight).sum(),
             self.third: (self.distance_loss(anchors) * weight).sum(),
         }
+
+    def objects(self, batch: Mapping[str, Any], size: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return classes, corners in pixels and images of the objects, see `unpack_targets`."""
+        return unpack_targets(batch, size)
+
+    def assign(
+        self, scores: Tensor, boxes: Tensor, points: Tensor, labels: Tensor, targets: Tensor, image: Tensor
+    ) -> Assignment:
+        """Return who answers for which object; arguments as of `TaskAlignedAssigner`."""
+        return self.assigner(scores, boxes, points, labels, targets, image)
+
+    def decode_boxes(self, outputs: Tensor, points: Tensor) -> Tensor:
+        """Return corner boxes (B, A, 4) in cells from box outputs (B, A, 4 reg_max) and cell centres (A, 2)."""
+        return distances_to_boxes(self.decode_distances(outputs), points)
 
     def decode_distances(self, outputs: Tensor) -> Tensor:
         """Return distances (B, A, 4) in cells from box outputs (B, A, 4 reg_max)."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from eyas.log import LOGGER
 from eyas.losses import DenseCriterion, EndToEndCriterion
 from eyas.models.graph import Built, Layer, LayerContext
 from eyas.models.graph_detector import GraphDetector
@@ -130,6 +131,12 @@ class DetectionModel(GraphDetector):
         if not self.head.has_one2one:
             return self.dense_criterion(topk=10)
         return EndToEndCriterion(self.dense_criterion(topk=10), self.dense_criterion(topk=7, topk2=1))
+
+    def fit_criterion(self) -> None:
+        """Let the loss of one branch teach both, as the stock loss does, where this model has two."""
+        if self.head.has_one2one and isinstance(self.criterion, DenseCriterion):
+            LOGGER.info("%s is the loss of one branch: both are trained by it.", type(self.criterion).__name__)
+            self.criterion = EndToEndCriterion(self.criterion, self.criterion.one_to_one())
 
     def dense_criterion(self, *, topk: int, topk2: int | None = None) -> DenseCriterion:
         """Return the loss of one branch with this model's classes, strides and gains."""

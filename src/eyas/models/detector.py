@@ -130,6 +130,9 @@ class Detector(nn.Module):
         """Return the loss of this model, with its ``gains`` and ``class_weights``; override to change it."""
         raise NotImplementedError
 
+    def fit_criterion(self) -> None:
+        """Make ``criterion`` serve all that this model predicts, where it was made for a part of it."""
+
     def sections(self) -> dict[str, tuple[str, ...]]:
         """Return the model's parts in order: name -> prefixes of the parameter names in it.
 
@@ -182,6 +185,7 @@ class Detector(nn.Module):
         """
         if self.criterion is None:
             self.criterion = self.init_criterion()
+            self.fit_criterion()
         return self.criterion(self.predict_batch(batch) if preds is None else preds, batch)
 
     def in_pixels(self, y: Tensor, height: int, width: int) -> Tensor:

@@ -5,7 +5,16 @@ from eyas.optim.ema import ModelEMA, PowerAverage
 from eyas.optim.groups import parameter_groups, split_groups
 from eyas.optim.musgd import MuSGD
 from eyas.optim.optimizers import build_optimizer, check_groups, optimizer_names
-from eyas.optim.schedules import SCHEDULES, apply_schedule, cosine, flat_cosine, linear
+from eyas.optim.schedules import (
+    SCHEDULES,
+    apply_schedule,
+    by_hand,
+    cosine,
+    flat_cosine,
+    linear,
+    note_rates,
+    take_over_changes,
+)
 from eyas.optim.select import Selector, depths, select
 
 __all__ = [
@@ -16,14 +25,17 @@ __all__ = [
     "Selector",
     "apply_schedule",
     "build_optimizer",
+    "by_hand",
     "check_groups",
     "cosine",
     "depths",
     "flat_cosine",
     "linear",
+    "note_rates",
     "optimizer_names",
     "parameter_groups",
     "select",
     "split_groups",
+    "take_over_changes",
     "unwrap_model",
 ]

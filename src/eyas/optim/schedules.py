@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch.optim import Optimizer
+
+from eyas.log import LOGGER
+
+# Keys of an optimizer's groups, plain numbers that travel with its state. Who sets a rate between two steps means it:
+# its ratio to what was written becomes a factor on all that follow. A momentum that was set stays.
+BY_HAND = "lr_by_hand"
+SCHEDULED = "scheduled_lr"  # without that factor
+WRITTEN_RATE, WRITTEN_MOMENTUM = "written_lr", "written_momentum"
 
 Schedule = Callable[[float, float], float]
 
@@ -38,6 +47,54 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
+def take_over_changes(optimizer: Optimizer) -> None:
+    """Make every rate that somebody has set since `note_rates` a factor of its group, and say so the first time.
+
+    Raises:
+        ValueError: the schedule is at 0, so that the rate that was set is no multiple of it.
+    """
+    groups = optimizer.param_groups
+    changed = [group for group in groups if group["lr"] != group.get(WRITTEN_RATE, group["lr"])]
+    if not changed:
+        return
+    is_first = not any(BY_HAND in group for group in groups)
+    for group in changed:
+        group[BY_HAND] = factor_of_change(group)
+    if is_first:
+        factors = ", ".join(f"x {factor:.4g}" for factor in dict.fromkeys(map(by_hand, changed)))
+        LOGGER.info(
+            "Learning rates of %d of %d groups were set by hand: the schedule goes on with %s (effects.json keeps "
+            "count; adjust_rates() of a Callback sets the rates of single steps).",
+            len(changed),
+            len(groups),
+            factors,
+        )
+
+
+def factor_of_change(group: Mapping[str, Any]) -> float:
+    """Return the factor on a group's scheduled rates that gives the one which was set."""
+    now, written, scheduled = float(group["lr"]), group[WRITTEN_RATE], group.get(SCHEDULED, 0.0)
+    if written:
+        return by_hand(group) * now / written
+    if scheduled:
+        return now / scheduled
+    raise ValueError(
+        f"the learning rate of {group.get('name', 'a group')} was 0 and has been set to {now:g}, and no factor on the "
+        "schedule gives that. Return the rates you want from adjust_rates() of a Callback."
+    )
+
+
+def note_rates(optimizer: Optimizer) -> None:
+    """Remember the rates of this step, after everybody whose part it is has adjusted them."""
+    for group in optimizer.param_groups:
+        group[WRITTEN_RATE] = group["lr"]
+
+
+def by_hand(group: Mapping[str, Any]) -> float:
+    """Return the factor that was set by hand on a group's rates, 1 without any."""
+    return float(group.get(BY_HAND, 1.0))
+
+
 def apply_schedule(
     optimizer: Optimizer,
     *,
@@ -48,6 +105,8 @@ def apply_schedule(
     momentum: float = 0.9,
 ) -> None:
     """Set every group's rate for one step from its own ``initial_lr``, so that ratios between groups are kept.
+
+    Rates are multiplied by what was set by hand, see `take_over_changes`; a momentum so set is left alone.
 
     Args:
         optimizer: its groups must hold ``initial_lr``.
@@ -61,6 +120,7 @@ def apply_schedule(
     for group in optimizer.param_groups:
         target = group["initial_lr"] * multiplier
         start = bias_lr * group.get("lr_factor", 1.0) if group.get("param_group") == "bias" else 0.0
-        group["lr"] = start + (target - start) * warm
-        if "momentum" in group:
-            group["momentum"] = warm_momentum + (momentum - warm_momentum) * warm
+        group[SCHEDULED] = start + (target - start) * warm
+        group["lr"] = group[SCHEDULED] * by_hand(group)
+        if "momentum" in group and group["momentum"] == group.get(WRITTEN_MOMENTUM, group["momentum"]):
+            group["momentum"] = group[WRITTEN_MOMENTUM] = warm_momentum + (momentum - warm_momentum) * warm

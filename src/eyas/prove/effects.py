@@ -18,6 +18,7 @@ from eyas.checkpoint import class_name
 from eyas.files import digest, write_atomic
 from eyas.log import print_table
 from eyas.nn.unwrap import unwrap_model
+from eyas.optim import by_hand
 from eyas.prove.hooks import hook_calls, hook_table, missing_calls
 from eyas.prove.settings import Setting, settings, short
 from eyas.run.overrides import overrides
@@ -141,12 +142,13 @@ def has_stepped(trainer: Run) -> bool:
 
 # -- facts that are always recorded ------------------------------------------------------------------------------------
 def group_facts(trainer: Run) -> list[dict[str, Any]]:
-    """Return name, rates, decay and size of each group of the optimizer."""
+    """Return name, rates (and the factor that somebody has set on them), decay and size of each optimizer group."""
     return [
         {
             "name": group.get("name", f"group{number}"),
             "lr": group["lr"],
             "initial_lr": group["initial_lr"],
+            "lr_by_hand": by_hand(group),
             "weight_decay": group.get("weight_decay", 0.0),
             "tensors": len(group["params"]),
             "parameters": sum(p.numel() for p in group["params"]),

@@ -8,12 +8,13 @@ from eyas.plot.images import save_train_batch
 from eyas.plot.labels import save_labels_picture
 from eyas.plot.results import save_results_picture
 from eyas.run.protocol import Run
+from eyas.types import Batch
 
 PICTURED_BATCHES = 3
 
 
 class Pictures(Callback):
-    """Draws ``train_batch*.jpg`` (the first, and the first without mosaic), ``labels.jpg`` and ``results.png``."""
+    """Asks for ``train_batch*.jpg`` (the first, and the first without mosaic), ``labels.jpg`` and ``results.png``."""
 
     on = "main"
 
@@ -22,16 +23,32 @@ class Pictures(Callback):
         return {"plots": True}
 
     def on_train_start(self, trainer: Run) -> None:
-        dataset = getattr(trainer.train_loader, "dataset", None)  # a user's own loader may read anything
-        if isinstance(dataset, TrainDataset):
-            index = dataset.index
-            save_labels_picture(index.cls, index.boxes, trainer.data["names"], trainer.save_dir / "labels.jpg")
+        trainer.plot_training_labels()
 
     def on_train_batch_end(self, trainer: Run) -> None:
         closing = trainer.epochs - trainer.closing_epochs()
         if trainer.step < PICTURED_BATCHES and trainer.epoch in (0, closing):
             number = trainer.epoch * len(trainer.train_loader) + trainer.step
-            save_train_batch(trainer.save_dir / f"train_batch{number}.jpg", trainer.batch, trainer.data["names"])
+            trainer.plot_training_samples(trainer.batch, number)
 
     def on_train_end(self, trainer: Run) -> None:
-        save_results_picture(trainer.csv, trainer.save_dir / "results.png")
+        trainer.plot_metrics()
+
+
+def draw_samples(run: Run, batch: Batch, number: int) -> None:
+    """Write ``train_batch<number>.jpg``."""
+    save_train_batch(run.save_dir / f"train_batch{number}.jpg", batch, run.data["names"])
+
+
+def draw_labels(run: Run) -> None:
+    """Write ``labels.jpg``, of a data set of ours: a user's own loader may read anything."""
+    dataset = getattr(run.train_loader, "dataset", None)
+    if isinstance(dataset, TrainDataset):
+        index = dataset.index
+        save_labels_picture(index.cls, index.boxes, run.data["names"], run.save_dir / "labels.jpg")
+
+
+def draw_metrics(run: Run) -> None:
+    """Write ``results.png``, the curves of ``results.csv``; a user's own ``save_metrics()`` may have written none."""
+    if run.csv.exists():
+        save_results_picture(run.csv, run.save_dir / "results.png")

@@ -46,6 +46,8 @@ class ConsoleReport(Callback):
         return f"{verb}: {trainer.args.model} on {data}, {place}, results in {trainer.save_dir}"
 
     def on_train_epoch_start(self, trainer: Run) -> None:
+        if header := trainer.progress_string():
+            self.console.message(header)
         self.console.epoch_start(trainer.epoch, trainer.epochs, len(trainer.train_loader))
 
     def on_train_batch_end(self, trainer: Run) -> None:

@@ -187,3 +187,15 @@ class Run(Protocol):
 
     def closing_augmentation(self) -> list[str]:
         """Names of the augmentation that the last part of the run goes without."""
+
+    def progress_string(self) -> str:
+        """Text to print at the head of each epoch; empty for none."""
+
+    def plot_training_labels(self) -> None:
+        """Draw the labels of the training images."""
+
+    def plot_training_samples(self, batch: Batch, ni: int) -> None:
+        """Draw a batch as it is trained on, the ``ni``-th of the run."""
+
+    def plot_metrics(self) -> None:
+        """Draw how the numbers of the run moved."""

@@ -43,6 +43,17 @@ def usable_fitness(fitness: Any) -> float | None:
     return float(fitness)
 
 
+def usable_batch(images: Any) -> int:
+    """Return the images per step that ``auto_batch()`` has chosen.
+
+    Raises:
+        ValueError: it is no whole number above 0.
+    """
+    if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+        raise ValueError(f"auto_batch() returned {images!r}: images per step are a whole number, at least 1.")
+    return images
+
+
 def all_finite(model: nn.Module) -> bool:
     """Whether every parameter is a finite number; one question to the device for the whole model."""
     norms = torch._foreach_norm([p.detach() for p in model.parameters()])

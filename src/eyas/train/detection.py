@@ -93,6 +93,8 @@ class DetectionTrainer(BaseTrainer):
         if isinstance(model, Detector) and model.gains in (None, self.typed_gains):  # else an override has set others
             model.gains = self.gains()
         super().setup_criterion()
+        if isinstance(model, Detector):
+            model.fit_criterion()
 
     def gains(self) -> dict[str, float]:
         """Return the weights of the losses by name."""

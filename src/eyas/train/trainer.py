@@ -26,10 +26,19 @@ from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
 from eyas.log import LOGGER, setup_logging
 from eyas.nn.norms import GrowingStatistics, hold_norms
 from eyas.nn.unwrap import unwrap_model
-from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, check_groups
+from eyas.optim import (
+    SCHEDULES,
+    ModelEMA,
+    apply_schedule,
+    build_optimizer,
+    check_groups,
+    note_rates,
+    take_over_changes,
+)
 from eyas.optim.optimizers import optimizer_class
-from eyas.prove import conflicts, effects
+from eyas.prove import conflicts, effects, uncalled
 from eyas.recipes import YOLO26, Fitted, Recipe
+from eyas.report import pictures
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
 from eyas.train import checks, components, messages, options, parallel, plan, setup, state
@@ -214,8 +223,11 @@ class BaseTrainer:
     def prepare(self) -> None:
         """Build everything that the first step needs, and stop here if two things fight over one decision."""
         self.run_callbacks("on_pretrain_routine_start")
+        uncalled.refuse_uncalled([type(self), *map(type, self.callbacks.callbacks)])
         conflicts.refuse_conflicts(self)
         self.setup()
+        uncalled.refuse_uncalled(uncalled.parts(unwrap_model(self.model), self.validator))
+        uncalled.tell_idle(self)
         self.run_callbacks("on_pretrain_routine_end")
         effects.prove_setup(self)
 
@@ -271,8 +283,7 @@ class BaseTrainer:
             self.ema = setup.averaged(self.model, self.plan)
         self.validator = self.get_validator()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
-        if self.resume_from is not None:
-            self.resume_training(self.resume_from)
+        self.resume_training(self.resume_from)
         self.write_description()
 
     def take_place(self) -> None:
@@ -326,11 +337,10 @@ class BaseTrainer:
         self.wdir.mkdir(parents=True, exist_ok=True)
 
     def images_per_step(self) -> int:
-        """Return images per step over all processes: as the resumed run had it, as typed, or what suits the devices."""
+        """Return images per step over all processes: as the resumed run had it, as typed, or as ``auto_batch`` says."""
         if self.resume_from is not None:
             return self.args.batch or self.resume_from["state"]["plan"]["batch"]
-        on_cpu = self.device.type == "cpu"
-        return plan.images_per_step(self.args, self.recipe, on_cpu, processes=max(self.world_size, 1))
+        return self.args.batch or checks.usable_batch(dist.agree(self.auto_batch()))
 
     def setup_optimizer(self) -> None:
         """Build the optimizer from the plan and remember every group's own base rate."""
@@ -345,6 +355,7 @@ class BaseTrainer:
         check_groups(unwrap_model(self.model), self.optimizer)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
+        note_rates(self.optimizer)
         self.optimizer.zero_grad()
 
     def setup_criterion(self) -> None:
@@ -418,7 +429,8 @@ class BaseTrainer:
         return self.args.deterministic
 
     def set_rates(self) -> None:
-        """Set learning rates and momenta of this batch, as a function of progress alone."""
+        """Set learning rates and momenta of this batch: a function of progress, times what somebody has set by hand."""
+        take_over_changes(self.optimizer)
         bias_lr = self.args.warmup_bias_lr
         apply_schedule(
             self.optimizer,
@@ -429,6 +441,7 @@ class BaseTrainer:
             momentum=self.plan.momentum,
         )
         self.adjust("adjust_rates", self.optimizer.param_groups)
+        note_rates(self.optimizer)
 
     def share_done(self) -> float:
         """Share of the run that lies behind, in [0, 1]: of its epochs, or of its ``time``, however many fit into it."""
@@ -506,7 +519,7 @@ class BaseTrainer:
         row |= {f"lr/pg{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
         self.history.rows.append(row)
         if dist.is_main():
-            self.history.write(self.csv)
+            self.save_metrics({name: value for name, value in row.items() if name not in ("epoch", "time")})
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         checks.refuse_divergence(losses, unwrap_model(self.model), self.epoch + 1, rate, self.last)
 
@@ -636,6 +649,11 @@ class BaseTrainer:
         """Return the validator: called with the trainer or with ``model=``, it returns numbers, ``fitness`` too."""
         raise NotImplementedError(f"{type(self).__name__} must define get_validator()")
 
+    def auto_batch(self) -> int:
+        """Return images per step over all processes, asked where no batch was given; the model is on its device."""
+        on_cpu = self.device.type == "cpu"
+        return plan.images_per_step(self.args, self.recipe, on_cpu, processes=max(self.world_size, 1))
+
     def preprocess_batch(self, batch: Batch) -> Batch:
         """Return the batch on the device, images in [0, 1]."""
         raise NotImplementedError(f"{type(self).__name__} must define preprocess_batch()")
@@ -731,6 +749,27 @@ class BaseTrainer:
             return [f"{prefix}/{name}" for name in self.loss_names]
         return {f"{prefix}/{name}": round(float(value), 5) for name, value in loss_items.items()}
 
+    def save_metrics(self, metrics: dict[str, float]) -> None:
+        """Write this epoch's row of ``results.csv`` with these numbers in it; asked in the main process alone."""
+        self.history.rows[-1] |= checks.plain_floats(metrics, "save_metrics()")
+        self.history.write(self.csv)
+
+    def progress_string(self) -> str:
+        """Return text to print at the head of each epoch; none, because the console heads its own table."""
+        return ""
+
+    def plot_training_labels(self) -> None:
+        """Draw the labels of the training images; asked under ``plots``, before the first epoch."""
+        pictures.draw_labels(self)
+
+    def plot_training_samples(self, batch: Batch, ni: int) -> None:
+        """Draw a batch as it is trained on, the ``ni``-th of the run; asked under ``plots`` for a few of them."""
+        pictures.draw_samples(self, batch, ni)
+
+    def plot_metrics(self) -> None:
+        """Draw how the numbers of the run moved; asked under ``plots``, at its end."""
+        pictures.draw_metrics(self)
+
     # -- checkpoint and resume -----------------------------------------------------------------------------------------
     def checkpoint(self, finished_epoch: bool) -> dict[str, Any]:
         """Return everything about this run as tensors and plain values; ``state`` is what only a resume needs."""
@@ -743,6 +782,7 @@ class BaseTrainer:
         if self.last.exists() and (self.resume_from is not None or self.last.stat().st_mtime >= self.created):
             self.resume_from = load_checkpoint(self.last)
 
-    def resume_training(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the run exactly where the checkpoint left it."""
-        state.restore_state(self, checkpoint)
+    def resume_training(self, ckpt: dict[str, Any] | None) -> None:
+        """Take up the run exactly where the checkpoint left it; None for a run that begins."""
+        if ckpt is not None:
+            state.restore_state(self, ckpt)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from eyas import dist
@@ -166,3 +167,133 @@ def test_a_copy_of_the_model_takes_its_own_criterion_along(model: DetectionModel
     twin.criterion.set_progress(Progress(4, 5))
     assert twin.criterion.o2m != model.criterion.o2m
     assert torch.equal(model.eval().loss(batch)[1]["cls_loss"], twin.eval().loss(batch)[1]["cls_loss"])
+
+
+def losses_of(criterion: v8DetectionLoss, raw: Any, batch: dict[str, Tensor]) -> Tensor:
+    return criterion.get_assigned_targets_and_loss(raw, batch)[1]
+
+
+@pytest.fixture(params=[1, 4])
+def branch(
+    request: pytest.FixtureRequest, tiny_model: Path, batch: dict[str, Tensor]
+) -> tuple[DetectionModel, dict[str, Any]]:
+    """A model with so many bins for a distance, and what its one-to-many branch says of the batch."""
+    torch.manual_seed(0)
+    table = yaml.safe_load(tiny_model.read_text()) | {"reg_max": request.param}
+    model = DetectionModel(table, nc=3, verbose=False)
+    with torch.no_grad():
+        raw = model(batch["img"])["one2many"]
+    return model, raw
+
+
+def test_a_bbox_loss_that_is_assigned_is_asked(branch: Any, batch: dict[str, Tensor]) -> None:
+    """In the form of nine arguments and in the older one of seven, and the stock one gives the stock numbers."""
+    model, raw = branch
+    criterion = v8DetectionLoss(model)
+    plain, stock, seen = losses_of(criterion, raw, batch), criterion.bbox_loss, []
+
+    class Doubled(nn.Module):
+        def forward(self, *values: Tensor) -> tuple[Tensor, Tensor]:
+            seen.append(values)
+            box, third = stock(*values)
+            return box * 2, third * 3
+
+    criterion.bbox_loss = Doubled()
+    torch.testing.assert_close(losses_of(criterion, raw, batch), plain * torch.tensor([2.0, 1.0, 3.0]))
+    dist, boxes, points, targets, scores, total, mask, size, stride = seen[0]
+    assert dist.shape == (2, len(points), 4 * criterion.reg_max) and boxes.shape == targets.shape == (2, len(points), 4)
+    assert scores.shape == (2, len(points), 3) and mask.dtype == torch.bool and mask.any()
+    assert size.tolist() == [64, 64] and stride.shape == (len(points), 1)
+    torch.testing.assert_close(scores.sum().clamp(min=1), total)
+    criterion.bbox_loss = lambda pred, boxes, points, target, scores, total, mask: (total * 0 + 1, total * 0)
+    assert losses_of(criterion, raw, batch).tolist() == [7.5, plain[1], 0]
+
+
+class Padded:
+    """The stock assigner in the incumbent's form."""
+
+    def __init__(self, assigner: Any) -> None:
+        self.assigner = assigner
+
+    def __call__(self, scores: Tensor, boxes: Tensor, points: Tensor, labels: Tensor, targets: Tensor, mask: Tensor):
+        image, slot = mask[..., 0].nonzero(as_tuple=True)
+        flat = labels[image, slot, 0].long(), targets[image, slot], image
+        found = self.assigner(scores.logit(), boxes, points, *flat)
+        index = torch.where(found.foreground, slot[found.owner.clamp(min=0)], 0)
+        return found.labels, found.boxes, found.scores(scores.shape[-1]), found.foreground, index
+
+
+def test_an_assigner_in_the_incumbents_form_is_asked(branch: Any, batch: dict[str, Tensor]) -> None:
+    model, raw = branch
+    batch = batch | {"batch_idx": torch.tensor([1.0, 0, 1])}
+    criterion = v8DetectionLoss(model)
+    assigned, plain, _ = criterion.get_assigned_targets_and_loss(raw, batch)
+    criterion.assigner = Padded(criterion.assigner)
+    again, losses, _ = criterion.get_assigned_targets_and_loss(raw, batch)
+    assert torch.equal(again.owner, assigned.owner) and assigned.foreground.any()
+    torch.testing.assert_close(losses, plain)
+    nobody = {"batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)}
+    assert losses_of(criterion, raw, nobody)[0] == 0
+
+
+def test_proj_hyp_stride_and_class_weights_count_when_they_are_assigned(branch: Any, batch: dict[str, Tensor]) -> None:
+    model, raw = branch
+    model.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
+    criterion = v8DetectionLoss(model)
+    plain = losses_of(criterion, raw, batch)
+    if criterion.use_dfl:
+        criterion.proj = criterion.proj * 2
+        assert losses_of(criterion, raw, batch)[0] != plain[0]
+        criterion.proj = criterion.proj / 2
+    else:
+        with pytest.raises(ValueError, match="proj has no effect"):
+            criterion.proj = torch.arange(1.0)
+    criterion.hyp.box = 15.0  # in place
+    torch.testing.assert_close(losses_of(criterion, raw, batch), plain * torch.tensor([2.0, 1, 1]))
+    criterion.hyp = {"box": 7.5, "cls": 1.0, "dfl": 3.0, "mine": 1}
+    torch.testing.assert_close(losses_of(criterion, raw, batch), plain * torch.tensor([1.0, 2, 2]))
+    criterion.gains["box"], criterion.hyp = 1.0, criterion.hyp  # fitted to the data
+    assert losses_of(criterion, raw, batch)[0] == pytest.approx(plain[0] / 7.5)
+    criterion.hyp = SimpleNamespace(box=7.5)
+    torch.testing.assert_close(losses_of(criterion, raw, batch), plain * torch.tensor([1.0, 2, 2]))
+    criterion.hyp = SimpleNamespace(mine=2)
+    criterion.stride, criterion.no, criterion.use_dfl = criterion.stride * 2, criterion.no, criterion.use_dfl
+    assert criterion.strides == [16, 32, 64]
+    with pytest.raises(ValueError, match="no=3 has no effect"):
+        criterion.no = 3
+
+
+def test_overrides_of_preprocess_and_bbox_decode_count(branch: Any, batch: dict[str, Tensor]) -> None:
+    model, raw = branch
+
+    class Passes(v8DetectionLoss):
+        def preprocess(self, targets: Tensor, batch_size: int, scale_tensor: Tensor) -> Tensor:
+            return super().preprocess(targets, batch_size, scale_tensor)
+
+    class Larger(v8DetectionLoss):
+        def preprocess(self, targets: Tensor, batch_size: int, scale_tensor: Tensor) -> Tensor:
+            return super().preprocess(targets[:1], batch_size, scale_tensor)
+
+        def bbox_decode(self, anchor_points: Tensor, pred_dist: Tensor) -> Tensor:
+            return super().bbox_decode(anchor_points, pred_dist + 1)
+
+    plain = losses_of(v8DetectionLoss(model), raw, batch)
+    torch.testing.assert_close(losses_of(Passes(model), raw, batch), plain)
+    one = {name: value[:1] for name, value in batch.items()}
+    assert losses_of(Larger(model), raw, batch)[0] != losses_of(v8DetectionLoss(model), raw, one)[0]
+
+
+def test_the_loss_of_one_branch_trains_both_of_an_end_to_end_model(
+    model: DetectionModel, batch: dict[str, Tensor]
+) -> None:
+    expected = E2ELoss(model)(model(batch["img"]), batch)
+    model.criterion = v8DetectionLoss(model)
+    model.fit_criterion()
+    loss, items = model.loss(batch)
+    assert torch.equal(loss, expected[0]) and items == expected[1]
+    model.criterion.set_progress(Progress(4, 5))
+    assert model.criterion.o2m == one_to_many_weight(4, 5)
+    model.criterion = v8DetectionLoss(model)
+    model.criterion.assigner = Padded(model.criterion.assigner)
+    with pytest.raises(ValueError, match="Padded cannot be asked for"):
+        model.fit_criterion()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -16,12 +17,15 @@ from eyas.optim import (
     PowerAverage,
     apply_schedule,
     build_optimizer,
+    by_hand,
     check_groups,
     cosine,
     flat_cosine,
     linear,
+    note_rates,
     optimizer_names,
     parameter_groups,
+    take_over_changes,
 )
 from eyas.optim.musgd import orthogonalise
 from eyas.optim.schedules import SCHEDULES
@@ -380,3 +384,47 @@ def test_parameters_that_thaw_later_join_those_with_momentum(name: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
         assert torch.equal(layer.bias, before) is (step < 2)
+
+
+def test_a_rate_or_momentum_set_between_two_steps_is_kept() -> None:
+    """The ratio multiplies all that follow, an adjuster's does not; a group at 0 has its schedule to compare with."""
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr, "initial_lr": lr} for lr in (0.01, 0.1, 0.1)]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    mine, other, idle = optimizer.param_groups
+    note_rates(optimizer)
+
+    def step(multiplier: float, adjuster: float = 1.0) -> list[float]:
+        take_over_changes(optimizer)
+        apply_schedule(optimizer, multiplier=multiplier, momentum=0.9)
+        idle["lr"] *= adjuster
+        note_rates(optimizer)
+        return [group["lr"] for group in optimizer.param_groups]
+
+    mine["lr"] = 0.02  # before the first step
+    assert step(1.0, adjuster=0.5) == pytest.approx([0.02, 0.1, 0.05])
+    assert step(0.5) == pytest.approx([0.01, 0.05, 0.05])
+    mine["lr"] *= 0.1
+    idle["lr"], other["momentum"] = 0.0, 0.7
+    assert step(0.25) == pytest.approx([0.0005, 0.025, 0])
+    idle["lr"] = 0.1
+    assert step(0.25) == pytest.approx([0.0005, 0.025, 0.1])
+    assert [by_hand(group) for group in optimizer.param_groups] == pytest.approx([0.2, 1, 4])
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.9, 0.7, 0.9]
+    again = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))]} for _ in groups], lr=1.0)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each in (optimizer, again):
+        each.param_groups[0]["lr"] = 0.004  # set by whom a resume interrupts
+    step(0.1)
+    rates, optimizer = [group["lr"] for group in optimizer.param_groups], again
+    idle = again.param_groups[2]
+    assert step(0.1) == rates
+
+
+def test_a_rate_set_while_the_schedule_is_at_0_is_refused_with_the_door_to_use() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    optimizer.param_groups[0]["initial_lr"] = 0.1
+    apply_schedule(optimizer, multiplier=0.0)
+    note_rates(optimizer)
+    optimizer.param_groups[0]["lr"] = 0.1
+    with pytest.raises(ValueError, match="adjust_rates"):
+        take_over_changes(optimizer)
