@@ -107,7 +107,7 @@ def test_06_two_rates_keep_their_ratio(run: Run, capsys: pytest.CaptureFixture[s
 # -- the three for RT-DETR ---------------------------------------------------------------------------------------------
 def test_07_six_groups_and_their_ratio(run: Run) -> None:
     trainer = run(GUIDE / "07_rtdetr_backbone_lr.py")["model"].trainer
-    assert type(trainer).__mro__[1] is RTDETRTrainer
+    assert isinstance(trainer, RTDETRTrainer) and type(trainer).__module__ == "__main__"
     groups = trainer.optimizer.param_groups
     assert [group["param_group"] for group in groups] == ["weight", "bn", "bias"] * 2
     assert [group["weight_decay"] > 0 for group in groups] == [True, False, False] * 2

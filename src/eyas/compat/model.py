@@ -163,7 +163,12 @@ class ScriptModel(api.YOLO):
         return self
 
     def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> Any:
-        """Copy tensors into the network, as a module does; ``train()`` asks for them to be saved first."""
+        """Copy tensors into the network, as a module does; ``train()`` asks for them to be saved first.
+
+        Raises:
+            ValueError: a training of this model runs, which they would disturb.
+        """
+        self.refuse_while_training("load_state_dict()")
         self.unsaved = "load_state_dict()"
         return self.model.load_state_dict(state, strict=strict)
 
@@ -187,6 +192,15 @@ class ScriptModel(api.YOLO):
         """Give the network's modules with their names."""
         return self.model.named_modules()
 
+    def refuse_while_training(self, what: str) -> None:
+        """Stop what would change the averaged weights of a training from a callback.
+
+        Raises:
+            ValueError: a training of this model runs.
+        """
+        if self.live is not None:
+            raise ValueError(f"{what} while train() runs would disturb the averaged weights; call it afterwards.")
+
     # -- device and mode -----------------------------------------------------------------------------------------------
     @property
     def device(self) -> torch.device:
@@ -194,7 +208,12 @@ class ScriptModel(api.YOLO):
         return next(self.model.parameters()).device
 
     def to(self, device: str | int | torch.device) -> ScriptModel:
-        """Move the network; ``val()`` and ``predict()`` run there unless they name a device. Returns itself."""
+        """Move the network; ``val()`` and ``predict()`` run there unless they name a device. Returns itself.
+
+        Raises:
+            ValueError: a training of this model runs, which that would disturb.
+        """
+        self.refuse_while_training("to()")
         self.model.to(device)
         self.chosen_device = str(device)
         return self
@@ -208,8 +227,9 @@ class ScriptModel(api.YOLO):
         return self.to(f"cuda:{device}")
 
     def eval(self) -> ScriptModel:
-        """Put the network into evaluation mode; returns itself."""
-        self.model.eval()
+        """Put the network into evaluation mode, in which the averaged one of a training is; returns itself."""
+        if self.live is None:
+            self.model.eval()
         return self
 
     def float(self) -> ScriptModel:

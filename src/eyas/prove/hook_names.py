@@ -46,7 +46,7 @@ HOMES: Mapping[str, str] = {
 SCHEDULE = "schedule=..., lf(self, fraction), or adjust_rates() of a Callback"
 STEP = "train_batch(self, batch), or preprocess_batch() and adjust_loss() of a Callback"
 CRITERION = "init_criterion(self) of the model that get_model() returns"
-UPDATE = "update(self, batch, detections, step)"
+UPDATE = "update(self, batch, detections)"
 INSTEAD: Mapping[str, str] = {
     # The trainer of the incumbent (spec core A.4).
     "check_resume": "resume_training(self, ckpt)",
@@ -67,15 +67,13 @@ INSTEAD: Mapping[str, str] = {
     # Its model, loss and validator, whose names mean other things elsewhere.
     "forward": "__call__(self, preds, batch) of a criterion, or predict(self, x) of a model",
     "_predict_once": "predict(self, x)",
-    "get_desc": "print_results(self)",
-    "get_stats": "results(self)",
-    "finalize_metrics": "results(self)",
     **dict.fromkeys(("_process_batch", "_prepare_batch", "_prepare_pred", "match_predictions", "scale_preds"), UPDATE),
     **dict.fromkeys(("eval_json", "pred_to_json", "save_one_txt"), "save_json=True or save_txt=True, or results(self)"),
-    **dict.fromkeys(("plot_predictions", "plot_val_samples"), "plots=True, or update(self, batch, detections, step)"),
+    "plot_predictions": "plot_detections(self, batch, detections, step)",
+    "plot_val_samples": "plot_labels(self, batch, step)",
     "gather_stats": "gather(self)",
     "preprocess": "preprocess_batch(self, batch)",
-    "init_metrics": "start(self, device)",
+    "init_metrics": "start(self, network, device)",
     "update_metrics": UPDATE,
 }
 
