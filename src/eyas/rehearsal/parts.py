@@ -129,7 +129,9 @@ class Part(Host):
 
     def folder(self, options: TrainOptions, default_name: str) -> AbstractContextManager[Path]:
         """Open a folder away from the user's."""
-        return nullcontext(self.task.folder / "written")
+        folder = self.task.folder / "written"
+        folder.mkdir(exist_ok=True)
+        return nullcontext(folder)
 
     # -- what parts do differently -------------------------------------------------------------------------------------
     def shortened(self, sample: Sample) -> TrainOptions:

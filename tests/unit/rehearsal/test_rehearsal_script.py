@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ class Recorder(Host):
         self.trainers.append(trainer)
         raise Finished
 
-    def folder(self, options: TrainOptions, default_name: str) -> Path:
-        return self.away
+    def folder(self, options: TrainOptions, default_name: str) -> AbstractContextManager[Path]:
+        self.away.mkdir()
+        return nullcontext(self.away)
 
 
 @pytest.fixture
