@@ -161,6 +161,24 @@ def test_unknown_attributes_are_attribute_errors() -> None:
         _ = module.LOGER
 
 
+@pytest.mark.parametrize(
+    ("statement", "match"),
+    [
+        ("import ultralytics.data.build as b; b.YOLODataset = object", r"'YOLODataset' of .*build_dataset\(\)"),
+        ("import ultralytics; ultralytics.utils.loss.v8DetectionLoss = object", r"init_criterion\(\)"),
+        ("import ultralytics; ultralytics.nn.tasks.MyBlock = object", r"model class of your own.*get_model\(\)"),
+        ("import ultralytics; ultralytics.models.yolo.detect.train.DetectionTrainer = object", r"train\(trainer=Mine\)"),
+        ("import ultralytics; ultralytics.utils.plotting.plot_images = print", r"override a method of a trainer"),
+        ("import ultralytics; ultralytics.YOLO = object", r"override a method of a trainer"),
+    ],
+)
+def test_names_that_nothing_would_read_cannot_be_set(statement: str, match: str) -> None:
+    before = importlib.import_module("ultralytics").YOLO
+    with pytest.raises(AttributeError, match=match):
+        exec(statement, {})
+    assert importlib.import_module("ultralytics").YOLO is before
+
+
 def test_installing_twice_is_installing_once_and_first() -> None:
     finder = hook.install()
     assert hook.install() is finder is sys.meta_path[0]
