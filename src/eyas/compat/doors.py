@@ -19,7 +19,9 @@ DOORS: Mapping[str, str] = {
 }
 """Part -> the door, as the rest of a sentence."""
 
-GENERAL = "override a method of a trainer (build_dataset(), get_dataloader(), get_model(), get_validator(), ...) instead"
+GENERAL = (
+    "override a method of a trainer (build_dataset(), get_dataloader(), get_model(), get_validator(), ...) instead"
+)
 
 PARTS: Mapping[str, str] = {
     "ultralytics.data": "data",
@@ -39,6 +41,7 @@ PARTS: Mapping[str, str] = {
     "eyas.compat.answers.dataset": "data",
     "eyas.compat.answers.instance": "data",
     "eyas.compat.answers.loss": "loss",
+    "eyas.compat.losses": "loss",
     "eyas.compat.answers.tal": "loss",
     "eyas.compat.answers.metrics": "metrics",
     "eyas.compat.answers.cfg": "cfg",

@@ -167,7 +167,10 @@ def test_unknown_attributes_are_attribute_errors() -> None:
         ("import ultralytics.data.build as b; b.YOLODataset = object", r"'YOLODataset' of .*build_dataset\(\)"),
         ("import ultralytics; ultralytics.utils.loss.v8DetectionLoss = object", r"init_criterion\(\)"),
         ("import ultralytics; ultralytics.nn.tasks.MyBlock = object", r"model class of your own.*get_model\(\)"),
-        ("import ultralytics; ultralytics.models.yolo.detect.train.DetectionTrainer = object", r"train\(trainer=Mine\)"),
+        (
+            "import ultralytics; ultralytics.models.yolo.detect.train.DetectionTrainer = object",
+            r"train\(trainer=Mine\)",
+        ),
         ("import ultralytics; ultralytics.utils.plotting.plot_images = print", r"override a method of a trainer"),
         ("import ultralytics; ultralytics.YOLO = object", r"override a method of a trainer"),
     ],
