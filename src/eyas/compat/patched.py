@@ -1,4 +1,4 @@
-"""Methods that a script has put on classes which answer the incumbent's names, and which stock training does not use."""
+"""Methods that a script has put on classes which answer the incumbent's names, and which training does not use."""
 
 from __future__ import annotations
 
