@@ -121,9 +121,9 @@ def test_classes_are_eyas_own_or_stand_on_them() -> None:
 
 def test_the_set_detectors_have_the_same_validator_and_predictor() -> None:
     from eyas.compat.model import RTDETR
+    from eyas.compat.predictor import DetectionPredictor
     from eyas.compat.trainers import RTDETRTrainer
     from eyas.compat.validator import DetectionValidator
-    from eyas.evaluate import Predictor
     from eyas.models import RTDETRDetectionModel
 
     namespace: dict[str, object] = {}
@@ -135,7 +135,7 @@ def test_the_set_detectors_have_the_same_validator_and_predictor() -> None:
     )
     assert namespace["RTDETR"] is RTDETR and namespace["RTDETRTrainer"] is RTDETRTrainer
     assert namespace["RTDETRDetectionModel"] is RTDETRDetectionModel
-    assert namespace["RTDETRPredictor"] is Predictor and namespace["RTDETRValidator"] is DetectionValidator
+    assert namespace["RTDETRPredictor"] is DetectionPredictor and namespace["RTDETRValidator"] is DetectionValidator
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,10 @@ class DefaultOptions(TrainOptions):
         elif getattr(self, name) != value:
             refuse_default(f"DEFAULT_CFG.{name} = {show(value)}", {name: value})
 
-    def __copy__(self) -> TrainOptions:
+    def __copy__(self) -> TrainOptions:  # type: ignore[override]  # a copy can be changed
         return TrainOptions()
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> TrainOptions:
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> TrainOptions:  # type: ignore[override]
         return TrainOptions()
 
 
