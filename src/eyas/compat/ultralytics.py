@@ -47,8 +47,6 @@ _YOLO = "eyas.compat.model:YOLO"
 _DETECTION_TRAINER = "eyas.compat.trainers:DetectionTrainer"
 _RTDETR_TRAINER = "eyas.compat.trainers:RTDETRTrainer"
 _PREDICTOR = "eyas.compat.predictor:DetectionPredictor"  # for both families: the model says what its outputs mean
-    "eyas.compat.predictor:DetectionPredictor"  # one for both families: the model says how its outputs are read
-)
 _VALIDATOR = "eyas.compat.validator:DetectionValidator"
 _DETECT: Names = {
     "DetectionPredictor": _PREDICTOR,
