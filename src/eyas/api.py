@@ -541,5 +541,6 @@ def saved(results: Iterable[Results], place: AbstractContextManager[Path]) -> It
             name = name if name not in taken else f"{number}_{name}"
             taken.add(name)
             result.save(folder / name)
+            result.saved_in = folder
             yield result
         LOGGER.info("%d pictures in %s", len(taken), folder)

@@ -90,9 +90,10 @@ INSTEAD: Mapping[str, str] = {
     "boxes": "use the result's .plot() and .save()",
     "hide_labels": "use the result's .plot(labels=False)",
     "hide_conf": "use the result's .plot(conf=False)",
+    "save_crop": "call the result's .save_crop(folder), which writes every box as a picture",
     "line_thickness": "use the result's .plot(line_width=...)",
 }
-"""Argument that Eyas' own options do not know -> what to use instead."""
+"""Argument that Eyas' own options do not know, or know no better answer to -> what to use instead."""
 
 
 class Arguments:

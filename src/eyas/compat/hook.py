@@ -11,8 +11,27 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from eyas.compat.doors import door
 from eyas.compat.ultralytics import MODULES, ROOT, TABLE, answered, lookup, reason
 from eyas.names import nearest
+
+
+class AnsweringModule(ModuleType):
+    """A module of the table: its names are read, and cannot be set, since no training would read them from here."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Let Python set its own names and the modules below.
+
+        Raises:
+            AttributeError: any other name; says what to do instead.
+        """
+        own = name.startswith("__") and name.endswith("__")
+        if not own and not isinstance(value, ModuleType):
+            raise AttributeError(
+                f"{name!r} of {self.__name__} cannot be set: nothing reads it from there under Eyas, so that your "
+                f"code would never be used. Instead, {door(self.__name__)}; see docs/trainer.md."
+            )
+        super().__setattr__(name, value)
 
 
 class EyasCompatFinder(MetaPathFinder, Loader):
@@ -34,8 +53,9 @@ class EyasCompatFinder(MetaPathFinder, Loader):
         # find, and the answer can be more helpful than "cannot import name".
         return importlib.util.spec_from_loader(fullname, self, is_package=True)
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python."""
+    def create_module(self, spec: ModuleSpec) -> AnsweringModule:
+        """Return an empty module, whose names cannot be set."""
+        return AnsweringModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Give a module its names, looked up when they are first asked for."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 import cv2
 import torch
 
+from eyas.config import TrainOptions
+from eyas.config.folders import run_folder
 from eyas.evaluate.results import Boxes, Results
 
 
@@ -54,7 +58,9 @@ class ScriptResults(Results):
     @classmethod
     def of(cls, result: Results) -> ScriptResults:
         """Return Eyas' own result as scripts know it."""
-        return cls(result.orig_img, result.path, result.names, result.boxes.data, result.speed)
+        found = cls(result.orig_img, result.path, result.names, result.boxes.data, result.speed)
+        found.saved_in = result.saved_in
+        return found
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,7 +72,9 @@ class ScriptResults(Results):
 
     def having(self, boxes: ScriptBoxes) -> ScriptResults:
         """Return the result with other boxes."""
-        return type(self)(self.orig_img, self.path, self.names, boxes.data, self.speed)
+        result = type(self)(self.orig_img, self.path, self.names, boxes.data, self.speed)
+        result.saved_in = self.saved_in
+        return result
 
     # -- where it is ---------------------------------------------------------------------------------------------------
     def cpu(self) -> ScriptResults:
@@ -85,6 +93,11 @@ class ScriptResults(Results):
         """The result with its boxes on a GPU."""
         return self.to("cuda")
 
+    @property
+    def save_dir(self) -> str:
+        """Folder that the picture was written into, or would be by ``predict(save=True)``; it may not be there."""
+        return str(self.saved_in or run_folder(TrainOptions(), default_name="predict"))
+
     # -- as text and files ---------------------------------------------------------------------------------------------
     def verbose(self) -> str:
         """What was found in words, for example ``2 persons, 1 dog, ``."""
@@ -96,6 +109,15 @@ class ScriptResults(Results):
         return json.dumps(self.summary(normalize, decimals), indent=2)
 
     tojson = to_json
+
+    def to_csv(self, normalize: bool = False, decimals: int = 5) -> str:
+        """``summary()`` as text: a line for each detection, with the corners of its box in columns x1, y1, x2, y2."""
+        text = io.StringIO()
+        lines = csv.DictWriter(text, ["name", "class", "confidence", "x1", "y1", "x2", "y2"], lineterminator="\n")
+        lines.writeheader()
+        for row in self.summary(normalize, decimals):
+            lines.writerow({key: value for key, value in row.items() if key != "box"} | row["box"])
+        return text.getvalue()
 
     def to_df(self, normalize: bool = False, decimals: int = 5) -> Any:
         """``summary()`` as a table of pandas.

@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from eyas import train
+from eyas import dist, train
 from eyas.callbacks.stop import EarlyStop
 from eyas.compat.arguments import Arguments
+from eyas.compat.patched import tell_patched
 from eyas.compat.validator import DetectionValidator
 from eyas.compat.values import Derived, Losses
 from eyas.config import TrainOptions
@@ -124,6 +125,13 @@ class ScriptTrainer(train.BaseTrainer):
         if isinstance(overrides, Mapping):
             overrides = arguments.read("train", overrides)
         super().__init__(cfg, overrides, _callbacks)
+
+    def setup(self) -> None:
+        """Build everything, and warn of what the script has changed in vain."""
+        super().setup()
+        if dist.is_main():
+            network: Any = unwrap_model(self.model)
+            tell_patched(network.criterion)
 
     # -- losses --------------------------------------------------------------------------------------------------------
     @property

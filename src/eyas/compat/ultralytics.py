@@ -46,7 +46,7 @@ _RTDETR = "eyas.compat.model:RTDETR"
 _YOLO = "eyas.compat.model:YOLO"
 _DETECTION_TRAINER = "eyas.compat.trainers:DetectionTrainer"
 _RTDETR_TRAINER = "eyas.compat.trainers:RTDETRTrainer"
-_PREDICTOR = "eyas.evaluate:Predictor"  # one for both families: the model says how its outputs are read
+_PREDICTOR = "eyas.compat.predictor:DetectionPredictor"  # for both families: the model says what its outputs mean
 _VALIDATOR = "eyas.compat.validator:DetectionValidator"
 _DETECT: Names = {
     "DetectionPredictor": _PREDICTOR,

@@ -62,13 +62,17 @@ class DetectionValidator(validator.DetectionValidator):
     def __call__(  # type: ignore[override]  # a name or a path of a model as well, and it may come second
         self, trainer: Any = None, model: nn.Module | str | Path | None = None
     ) -> dict[str, float]:
-        """Validate the trainer's averaged weights, with losses, or a model, given itself or by name or file."""
+        """Validate the trainer's averaged weights, with losses, or a model, given itself or by name or file.
+
+        Raises:
+            ValueError: no model was given, here or in ``args``.
+        """
         if trainer is not None:
             self.device, self.data = trainer.device, trainer.data
             self.names = self.names or dict(trainer.data["names"])
             return super().__call__(trainer)
         with ExitStack() as stack:
-            network: Any = YOLO(model).model if isinstance(model, str | Path) else model
+            network = self.network_of(model)
             if self.loads_split:
                 self.data = assemble.described_data(self.args, (self.args.split,))
                 assert self.device is not None
@@ -79,6 +83,17 @@ class DetectionValidator(validator.DetectionValidator):
             result = super().__call__(model=network)
             self.run_callbacks("on_val_end")
         return result
+
+    def network_of(self, model: nn.Module | str | Path | None) -> Any:
+        """Return the network of a model, or of the one that ``args`` names.
+
+        Raises:
+            ValueError: there is none.
+        """
+        named = self.args.model if model is None else model
+        if named is None:
+            raise ValueError("a validator needs a model: validator(model='best.pt'), or args=dict(model='best.pt').")
+        return YOLO(named).model if isinstance(named, str | Path) else named
 
     def run_callbacks(self, event: str) -> None:
         """Call the functions of an event with this validator; those of a trainer are the trainer's to call."""

@@ -72,7 +72,7 @@ UNSUPPORTED = {
     "embed": "embeddings are not supported",
     "show": _SHOW,
     "save_frames": _SHOW,
-    "save_crop": _SHOW,
+    "save_crop": "pictures are written whole; cut each box of the result's .xyxy out of its .orig_img",
     "show_labels": _SHOW,
     "show_conf": _SHOW,
     "show_boxes": _SHOW,

@@ -102,7 +102,12 @@ class Results:
         names: class names by id.
         boxes: (n, 6) x1 y1 x2 y2 in pixels of `orig_img`, score, class.
         speed: milliseconds of preprocess, inference, postprocess.
+
+    Attributes:
+        saved_in: folder that ``predict(save=True)`` has written its picture into; None without that.
     """
+
+    saved_in: Path | None = None
 
     def __init__(
         self,

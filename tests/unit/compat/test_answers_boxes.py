@@ -325,3 +325,27 @@ def test_the_unweighted_end_to_end_loss_is_the_sum_of_its_branches(tiny_model: A
     found, found_items = criterion(preds, batch)
     torch.testing.assert_close(found, many + one)
     assert found_items.keys() == items.keys() and not torch.equal(found, E2ELoss(model)(preds, batch)[0])
+
+
+# -- what strangers pass -----------------------------------------------------------------------------------------------
+def test_overlaps_in_half_precision_are_numbers() -> None:
+    boxes = torch.tensor([[300.0, 300, 400, 400], [320, 310, 400, 380]])
+    for kind in ({}, {"GIoU": True}, {"DIoU": True}, {"CIoU": True}):
+        half = metrics.bbox_iou(boxes[:1].half(), boxes.half(), **kind)
+        torch.testing.assert_close(half, metrics.bbox_iou(boxes[:1], boxes, **kind))
+    assert metrics.bbox_iou(boxes.double(), boxes.double()).dtype is torch.float64
+    with pytest.raises(TypeError, match="torch.from_numpy"):
+        metrics.box_iou(boxes.numpy(), boxes.numpy())  # type: ignore[arg-type]
+
+
+def test_boxes_with_other_columns_are_refused_in_words() -> None:
+    for rows in (np.zeros((2, 5)), torch.zeros(2, 5)):
+        with pytest.raises(ValueError, match=r"must have shape \(\.\.\., 4\), not \(2, 5\)"):
+            ops.xywh2xyxy(rows)
+    with pytest.raises(ValueError, match="return_idxs=True is not supported"):
+        ops.non_max_suppression(torch.zeros(1, 6, 4), return_idxs=True)
+
+
+def test_the_focal_loss_takes_its_constants_with_the_call() -> None:
+    x, y = torch.randn(3, 2), torch.ones(3, 2)
+    assert loss.FocalLoss()(x, y, gamma=2.0, alpha=0.5) == loss.FocalLoss(2.0, 0.5)(x, y) != loss.FocalLoss()(x, y)

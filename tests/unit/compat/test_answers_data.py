@@ -302,3 +302,16 @@ def test_any_other_data_set_gets_torchs_loader(monkeypatch: pytest.MonkeyPatch) 
     loader.reset()
     assert len(list(loader)) == 3 and len(build.build_dataloader(Numbers(), 4, 0, drop_last=True)) == 2
     assert sorted(torch.cat(list(build.build_dataloader(Numbers(), 40, 0))).tolist()) == list(range(10))
+
+
+def test_steps_take_older_spellings_and_refuse_in_words() -> None:
+    image = np.zeros((10, 20, 3), np.uint8)
+    assert augment.LetterBox(16, scaleFill=True, padding_value=114)(image=image).shape == (16, 16, 3)
+    for make, said in (
+        (lambda: augment.LetterBox(padding_value=7), "padding_value=7: LetterBox pads with 114"),
+        (lambda: augment.LetterBox(interpolation=0), "INTER_LINEAR"),
+        (lambda: augment.RandomFlip(p=2.0), r"p=2\.0 must be a probability"),
+        (lambda: augment.RandomFlip(flip_idx=[1, 0]), "keypoints"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make()

@@ -73,6 +73,9 @@ def test_collectors_agree_with_each_other(
     for rows, truth in ((slice(0, 5), CLASSES[:3]), (slice(5, 12), CLASSES[3:])):
         halves.update_stats({"tp": tp[rows], "conf": conf[rows], "pred_cls": cls[rows], "target_cls": truth})
     assert halves.process() == found == whole.results_dict
+    assert found == whole.process(tp=tp, conf=conf, pred_cls=cls, target_cls=CLASSES)
+    with pytest.raises(ValueError, match="needs pred_cls, target_cls too"):
+        whole.process(tp=tp, conf=conf)
     metric = metrics.Metric()
     metric.update(metrics.ap_per_class(tp, conf, cls, CLASSES)[2:])
     assert metric.mean_results() == whole.mean_results() and metric.class_result(1) == whole.class_result(1)
@@ -94,6 +97,8 @@ def test_confusion_is_counted_image_by_image(tmp_path: Path, caplog: pytest.LogC
     assert (right.tolist(), wrong.tolist()) == ([1, 0], [0, 2])
     newer.process_batch(None, boxes[:1], cls[:1])
     assert newer.matrix[2].tolist() == [1, 1, 0]
+    assert newer.summary()[2] == {"Predicted": "background", "a": 1, "b": 1, "background": 0}
+    assert newer.summary(normalize=True, decimals=2)[1] == {"Predicted": "b", "a": 0.33, "b": 0, "background": 1}
     assert all(path.is_file() for path in newer.plot(save_dir=tmp_path / "new"))
     with caplog.at_level("INFO", "eyas"):
         newer.print()

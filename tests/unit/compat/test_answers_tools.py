@@ -7,6 +7,7 @@ import logging
 import math
 import pickle
 import random
+from copy import copy, deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from eyas.compat.answers.settings import settings
 from eyas.compat.answers.version import __version__
 from eyas.compat.answers.yaml_files import YAML, yaml_load, yaml_save
 from eyas.config import TrainOptions, UnknownOptionError
+from eyas.config.errors import OptionError
 from eyas.models import DetectionModel
 
 
@@ -85,6 +87,26 @@ def test_default_options_have_nothing_typed() -> None:
     assert cfg.default_dict()["imgsz"] == options.imgsz
     space = cfg.IterableSimpleNamespace(a=1, b=2)
     assert list(space) == [("a", 1), ("b", 2)] and space.get("c", 3) == 3
+
+
+def test_defaults_are_read_and_copies_are_changed() -> None:
+    options, values = cfg.default_options(), cfg.default_dict()
+    options.degrees, values["shear"] = 0.0, 0.0
+    with pytest.raises(OptionError, match=r"DEFAULT_CFG\.degrees = 12\.3 has no effect.*Pass degrees=12\.3 to"):
+        options.degrees = 12.3
+    with pytest.raises(OptionError, match=r"unknown option 'degress'"):
+        options.degress = 12.3
+    for change in (lambda: values.__setitem__("shear", 4.5), lambda: values.update(shear=4.5)):
+        with pytest.raises(OptionError, match=r"\['shear'\] = 4\.5 has no effect.*Pass shear=4\.5 to train"):
+            change()
+    assert (options.degrees, values["shear"]) == (0, 0)
+    for copied in (copy(options), deepcopy(options), pickle.loads(pickle.dumps(cfg.get_cfg(options)))):
+        copied.degrees = 12.3
+        assert copied.degrees == 12.3 and copied.is_typed("degrees")
+    assert pickle.loads(pickle.dumps(options)) == options
+    for other in (values.copy(), dict(values), {**values}, deepcopy(values), pickle.loads(pickle.dumps(values))):
+        other["shear"] = 4.5
+    assert cfg.get_cfg({**values, "shear": 4.5}).shear == 4.5
 
 
 def test_options_of_files_mappings_and_namespaces(tmp_path: Path) -> None:

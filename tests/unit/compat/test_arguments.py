@@ -184,6 +184,7 @@ def test_the_usual_arguments_of_other_commands_are_taken(command: str) -> None:
         ("val", {"epochs": 3}, "no effect on val"),
         ("predict", {"save_txt": True}, "no effect on predict"),
         ("predict", {"vid_stride": 2}, "video"),
+        ("predict", {"save_crop": True}, r"\.save_crop\(folder\)"),
         ("predict", {"hide_labels": True}, "plot"),
         ("train", {"imgz": 640}, "did you mean imgsz"),
     ],

@@ -121,9 +121,9 @@ def test_classes_are_eyas_own_or_stand_on_them() -> None:
 
 def test_the_set_detectors_have_the_same_validator_and_predictor() -> None:
     from eyas.compat.model import RTDETR
+    from eyas.compat.predictor import DetectionPredictor
     from eyas.compat.trainers import RTDETRTrainer
     from eyas.compat.validator import DetectionValidator
-    from eyas.evaluate import Predictor
     from eyas.models import RTDETRDetectionModel
 
     namespace: dict[str, object] = {}
@@ -135,7 +135,7 @@ def test_the_set_detectors_have_the_same_validator_and_predictor() -> None:
     )
     assert namespace["RTDETR"] is RTDETR and namespace["RTDETRTrainer"] is RTDETRTrainer
     assert namespace["RTDETRDetectionModel"] is RTDETRDetectionModel
-    assert namespace["RTDETRPredictor"] is Predictor and namespace["RTDETRValidator"] is DetectionValidator
+    assert namespace["RTDETRPredictor"] is DetectionPredictor and namespace["RTDETRValidator"] is DetectionValidator
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,27 @@ def test_unknown_attributes_are_attribute_errors() -> None:
     assert not hasattr(module, "LOGER")
     with pytest.raises(AttributeError, match="LOGGER"):
         _ = module.LOGER
+
+
+@pytest.mark.parametrize(
+    ("statement", "match"),
+    [
+        ("import ultralytics.data.build as b; b.YOLODataset = object", r"'YOLODataset' of .*build_dataset\(\)"),
+        ("import ultralytics; ultralytics.utils.loss.v8DetectionLoss = object", r"init_criterion\(\)"),
+        ("import ultralytics; ultralytics.nn.tasks.MyBlock = object", r"model class of your own.*get_model\(\)"),
+        (
+            "import ultralytics; ultralytics.models.yolo.detect.train.DetectionTrainer = object",
+            r"train\(trainer=Mine\)",
+        ),
+        ("import ultralytics; ultralytics.utils.plotting.plot_images = print", r"override a method of a trainer"),
+        ("import ultralytics; ultralytics.YOLO = object", r"override a method of a trainer"),
+    ],
+)
+def test_names_that_nothing_would_read_cannot_be_set(statement: str, match: str) -> None:
+    before = importlib.import_module("ultralytics").YOLO
+    with pytest.raises(AttributeError, match=match):
+        exec(statement, {})
+    assert importlib.import_module("ultralytics").YOLO is before
 
 
 def test_installing_twice_is_installing_once_and_first() -> None:

@@ -101,7 +101,11 @@ class LetterBox:
 
     Args:
         new_shape: (height, width) in pixels, or one side. auto: pad only to the next multiple of ``stride``.
-        scale_fill: stretch instead of padding. scaleup: enlarge small images. center: pad on both sides.
+        scale_fill: stretch instead of padding, also as ``scaleFill``. scaleup: enlarge small images.
+        center: pad on both sides. padding_value, interpolation: as they are, grey 114 and linear.
+
+    Raises:
+        ValueError: another padding or interpolation.
     """
 
     def __init__(
@@ -112,7 +116,15 @@ class LetterBox:
         scaleup: bool = True,
         center: bool = True,
         stride: int = STRIDE,
+        padding_value: int = BACKGROUND,
+        interpolation: int = cv2.INTER_LINEAR,
+        scaleFill: bool = False,
     ) -> None:
+        if padding_value != BACKGROUND:
+            raise ValueError(f"padding_value={padding_value}: LetterBox pads with {BACKGROUND} only.")
+        if interpolation != cv2.INTER_LINEAR:
+            raise ValueError(f"interpolation={interpolation}: LetterBox interpolates by cv2.INTER_LINEAR only.")
+        scale_fill = scale_fill or scaleFill
         self.new_shape = (new_shape, new_shape) if isinstance(new_shape, int) else new_shape
         self.auto, self.scale_fill, self.scaleup, self.center, self.stride = auto, scale_fill, scaleup, center, stride
 
@@ -159,9 +171,17 @@ class RandomHSV(BaseTransform):
 
 
 class RandomFlip:
-    """Mirror with probability ``p``, ``"horizontal"`` or ``"vertical"``."""
+    """Mirror with probability ``p``, ``"horizontal"`` or ``"vertical"``.
 
-    def __init__(self, p: float = 0.5, direction: str = "horizontal") -> None:
+    Raises:
+        ValueError: a probability outside [0, 1], another direction, or ``flip_idx``, which is for keypoints.
+    """
+
+    def __init__(self, p: float = 0.5, direction: str = "horizontal", flip_idx: object = None) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"p={p} must be a probability, between 0 and 1.")
+        if flip_idx is not None:
+            raise ValueError("flip_idx is for keypoints, which are not supported.")
         if direction not in ("horizontal", "vertical"):
             raise ValueError(f"direction={direction!r} must be 'horizontal' or 'vertical'.")
         self.p, self.direction = p, direction

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 from eyas.compat.answers.yaml_files import yaml_load
 from eyas.config import TrainOptions, resolve
+from eyas.config.errors import OptionValueError, show
 from eyas.config.folders import run_folder
 from eyas.config.resolve import check_effective
 
@@ -26,14 +27,68 @@ class IterableSimpleNamespace(SimpleNamespace):
         return getattr(self, key, default)
 
 
+class DefaultOptions(TrainOptions):
+    """Options of which none is typed: as a ``cfg`` they change nothing. They are read; a copy can be changed."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        elif getattr(self, name) != value:
+            refuse_default(f"DEFAULT_CFG.{name} = {show(value)}", {name: value})
+
+    def __copy__(self) -> TrainOptions:  # type: ignore[override]  # a copy can be changed
+        return TrainOptions()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> TrainOptions:  # type: ignore[override]
+        return TrainOptions()
+
+
+class DefaultDict(dict[str, Any]):
+    """The same as a dictionary, which is read; its copies can be changed."""
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)  # for copies, and for other processes
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def update(self, *values: Mapping[str, Any], **more: Any) -> None:  # type: ignore[override]  # pairs are not taken
+        """Take values that are so already.
+
+        Raises:
+            OptionValueError: others; says where they are passed.
+        """
+        given = {key: value for mapping in (*values, more) for key, value in mapping.items()}
+        changed = {key: value for key, value in given.items() if key not in self or self[key] != value}
+        for key, value in changed.items():
+            refuse_default(f"DEFAULT_CFG_DICT[{key!r}] = {show(value)}", {key: value})
+
+    def __ior__(self, values: Any) -> DefaultDict:  # type: ignore[override, misc]  # nothing is taken in
+        self.update(values)
+        return self
+
+
+def refuse_default(line: str, value: Mapping[str, Any]) -> NoReturn:
+    """Say where an option is passed.
+
+    Raises:
+        OptionValueError: always.
+    """
+    ((name, given),) = value.items()
+    raise OptionValueError(
+        f"{line} has no effect: defaults are the same for every run. Pass {name}={show(given)} to train(), val() or "
+        "predict(), or change a copy and give it as cfg of a trainer."
+    )
+
+
 def default_options() -> TrainOptions:
-    """Return options of which none is typed: as a ``cfg`` they change nothing."""
-    return TrainOptions()
+    """Return options of which none is typed."""
+    return DefaultOptions()
 
 
 def default_dict() -> dict[str, Any]:
     """Return the same as a dictionary."""
-    return TrainOptions().to_dict()
+    return DefaultDict(TrainOptions().to_dict())
 
 
 def get_cfg(cfg: Given = None, overrides: Given = None) -> TrainOptions:

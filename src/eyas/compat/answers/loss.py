@@ -21,9 +21,10 @@ class FocalLoss(nn.Module):
         super().__init__()
         self.gamma, self.alpha = gamma, alpha
 
-    def forward(self, pred: Tensor, label: Tensor) -> Tensor:
-        """Return the loss () of logits and targets in [0, 1]."""
-        return focal_loss(pred, label, alpha=self.alpha, gamma=self.gamma).mean(1).sum()
+    def forward(self, pred: Tensor, label: Tensor, gamma: float | None = None, alpha: float | None = None) -> Tensor:
+        """Return the loss () of logits and targets in [0, 1]; ``gamma`` and ``alpha`` here go before the module's."""
+        gamma, alpha = self.gamma if gamma is None else gamma, self.alpha if alpha is None else alpha
+        return focal_loss(pred, label, alpha=alpha, gamma=gamma).mean(1).sum()
 
 
 class VarifocalLoss(nn.Module):

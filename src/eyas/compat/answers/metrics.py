@@ -32,11 +32,14 @@ def bbox_iou(
 ) -> Tensor:
     """Return the overlap (..., 1) of broadcastable boxes (..., 4): plain, generalised, by distance or complete.
 
+    It is computed in float32 at least: the areas of boxes in pixels are beyond half precision.
+
     Args:
         box1, box2: centre and size, or corners with ``xywh=False``; of complete overlap ``box1`` is the prediction.
         eps: kept for callers of the incumbent's function: it is 1e-7.
     """
-    a, b = (geometry.cxcywh_to_xyxy(box) if xywh else box for box in (box1, box2))
+    precise = (box.to(torch.promote_types(box.dtype, torch.float32)) for box in (box1, box2))
+    a, b = (geometry.cxcywh_to_xyxy(box) if xywh else box for box in precise)
     if CIoU:
         return geometry.elementwise_ciou(a, b)[..., None]
     if GIoU:
@@ -52,7 +55,13 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def box_iou(box1: Tensor, box2: Tensor, eps: float = geometry.EPS) -> Tensor:
-    """Return the overlap (N, M) of corner boxes (N, 4) and (M, 4)."""
+    """Return the overlap (N, M) of corner boxes (N, 4) and (M, 4).
+
+    Raises:
+        TypeError: they are no tensors.
+    """
+    if not (isinstance(box1, Tensor) and isinstance(box2, Tensor)):
+        raise TypeError("box_iou() takes tensors: box_iou(torch.from_numpy(box1), torch.from_numpy(box2)).")
     return geometry.pairwise_iou(box1.float(), box2.float())
 
 
@@ -188,12 +197,28 @@ class DetMetrics(metrics.DetMetrics):
         self.update(**got, pred_img=nowhere[0], target_img=nowhere[1], image_files=[file])
 
     def process(
-        self, *stats: Any, save_dir: str | Path | None = None, plot: bool | None = None, on_plot: Any = None
+        self,
+        tp: Any = None,
+        conf: Any = None,
+        pred_cls: Any = None,
+        target_cls: Any = None,
+        *,
+        save_dir: str | Path | None = None,
+        plot: bool | None = None,
+        on_plot: Any = None,
     ) -> dict[str, float]:
-        """Compute everything from what was collected, or from ``tp, conf, pred_cls, target_cls`` of a whole split."""
-        if stats:
+        """Compute everything from what was collected, or from ``tp, conf, pred_cls, target_cls`` of a whole split.
+
+        Raises:
+            ValueError: some of these four are given, and not all.
+        """
+        stats = {"tp": tp, "conf": conf, "pred_cls": pred_cls, "target_cls": target_cls}
+        lacking = [name for name, values in stats.items() if values is None]
+        if 0 < len(lacking) < len(stats):
+            raise ValueError(f"process() needs {', '.join(lacking)} too: all of {', '.join(stats)}, or none of them.")
+        if not lacking:
             self.clear()
-            self.update_stats(dict(zip(("tp", "conf", "pred_cls", "target_cls"), stats, strict=True)))
+            self.update_stats(stats)
         found = super().process()
         if self.plot if plot is None else plot:
             write_curves(self.box, self.names, Path(save_dir or self.save_dir or "."), on_plot or self.on_plot)
@@ -261,6 +286,26 @@ class ConfusionMatrix(metrics.ConfusionMatrix):
         for path in paths if on_plot is not None else ():
             on_plot(path)
         return paths
+
+    def summary(self, normalize: bool = False, decimals: int = 5) -> list[dict[str, Any]]:
+        """Return a row for each predicted class: its name as ``Predicted``, and how often each true one was it.
+
+        ``normalize``: as shares of the true objects of a class, to so many decimals.
+        """
+        labels, counts = self.labels(), self.matrix.astype(float)
+        values = (counts / (counts.sum(0, keepdims=True) + 1e-9)).round(decimals) if normalize else counts
+        rows = zip(labels, values.tolist(), strict=True)
+        return [{"Predicted": label, **dict(zip(labels, row, strict=True))} for label, row in rows]
+
+    def to_df(self, normalize: bool = False, decimals: int = 5) -> Any:
+        """Return ``summary()`` as a table of pandas.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        import pandas as pd  # type: ignore[import-untyped]  # no stubs
+
+        return pd.DataFrame(self.summary(normalize, decimals))
 
     def print(self) -> None:
         """Log the matrix."""

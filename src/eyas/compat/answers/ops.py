@@ -26,10 +26,19 @@ Convert = Callable[Concatenate[Any, P], Any]
 
 
 def of_either_kind(convert: Callable[Concatenate[Tensor, P], Tensor]) -> Convert[P]:
-    """Let a function of a floating tensor (..., 4) take arrays as well, and give back what it was given."""
+    """Let a function of a floating tensor (..., 4) take arrays as well, and give back what it was given.
+
+    Raises:
+        ValueError: there are not four numbers to a box.
+    """
 
     @wraps(convert)
     def call(boxes: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
+        if np.shape(boxes)[-1:] != (4,):
+            raise ValueError(
+                f"boxes must have shape (..., 4), not {tuple(np.shape(boxes))}: pass boxes[..., :4] and put other "
+                "columns back afterwards."
+            )
         if isinstance(boxes, Tensor):
             return convert(boxes if boxes.is_floating_point() else boxes.float(), *args, **kwargs)
         array = np.asarray(boxes)
@@ -140,6 +149,7 @@ def non_max_suppression(
     max_wh: int = 7680,
     rotated: bool = False,
     end2end: bool = False,
+    return_idxs: bool = False,
 ) -> list[Tensor]:
     """Return one tensor (n, 6) for each image: x1 y1 x2 y2, score, class; best score first.
 
@@ -153,13 +163,16 @@ def non_max_suppression(
             classes are kept apart exactly, not by moving their boxes.
 
     Raises:
-        ValueError: a threshold outside [0, 1], or what is for other tasks: ``labels``, ``rotated``, masks.
+        ValueError: a threshold outside [0, 1], or what is for other tasks: ``labels``, ``rotated``, masks;
+            ``return_idxs``.
     """
     for name, value in (("conf_thres", conf_thres), ("iou_thres", iou_thres)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}={value} must be between 0 and 1.")
     preds: Tensor = prediction[0] if isinstance(prediction, list | tuple) else prediction
     without = end2end or preds.shape[-1] == 6
+    if return_idxs:
+        raise ValueError("return_idxs=True is not supported: anchors are not counted; leave it out.")
     others = {"labels": len(labels) > 0, "rotated": rotated, "max_nms": max_nms < MAX_CANDIDATES}
     others["nc"] = bool(nc) and not without and preds.shape[1] != 4 + nc
     if any(others.values()):
