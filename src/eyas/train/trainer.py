@@ -24,6 +24,7 @@ from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
 from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
 from eyas.log import LOGGER, setup_logging, warn
+from eyas.losses.items import named_losses
 from eyas.nn.norms import GrowingStatistics, hold_norms
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import (
@@ -231,7 +232,7 @@ class BaseTrainer:
         self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
         with parallel.sync_when(self.model, self.step_due()):
             with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
-                loss, self.loss_items = self.model(self.batch)
+                loss, self.loss_items = self.named_losses(self.model(self.batch))
             self.loss = self.adjust("adjust_loss", self.total_loss(loss))
             self.scaler.scale(self.loss).backward()
         if self.step_due():
@@ -347,6 +348,11 @@ class BaseTrainer:
         """Wrap the model for several processes, anew when other parameters train than before."""
         if self.world_size:
             self.model = parallel.wrapped(self.model, self.device)
+
+    def named_losses(self, returned: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its items by name, of what the model returned; see `eyas.losses.items.named_losses`."""
+        loss, items = named_losses(returned, unwrap_model(self.model), self.loss_names)
+        return loss, dict(items)
 
     def total_loss(self, loss: Tensor) -> Tensor:
         """Return the scalar to differentiate: times the processes, because their gradients are averaged."""
