@@ -32,6 +32,7 @@ from eyas.optim import (
     ModelEMA,
     apply_schedule,
     build_optimizer,
+    check_base_rates,
     check_groups,
     note_rates,
     take_over_changes,
@@ -250,6 +251,7 @@ class BaseTrainer:
         uncalled.refuse_uncalled(uncalled.parts(unwrap_model(self.model), self.validator))
         uncalled.tell_idle(self)
         self.run_callbacks("on_pretrain_routine_end")
+        check_base_rates(self.optimizer)
         effects.prove_setup(self)
 
     def begin(self) -> None:
@@ -257,6 +259,7 @@ class BaseTrainer:
         self.started = time.monotonic()
         self.keep_time()
         self.run_callbacks("on_train_start")
+        check_base_rates(self.optimizer)
 
     def first_epoch(self) -> tuple[int, bool]:
         """Return where the run begins, and whether it is over: it crashed after its last epoch, and lacks the end."""
@@ -503,6 +506,7 @@ class BaseTrainer:
 
     def set_rates(self) -> None:
         """Set learning rates and momenta of this batch: a function of progress, times what somebody has set by hand."""
+        check_base_rates(self.optimizer)
         take_over_changes(self.optimizer)
         bias_lr = self.args.warmup_bias_lr
         apply_schedule(
