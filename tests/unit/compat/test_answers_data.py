@@ -255,7 +255,15 @@ def test_a_script_may_change_labels_and_steps(data: dict[str, Any]) -> None:
 
 
 def test_the_arguments_of_a_data_set_are_its_attributes(data: dict[str, Any]) -> None:
-    given = {"imgsz": 64, "augment": False, "prefix": "val: ", "rect": False, "stride": 16, "pad": 0.25, "fraction": 0.5}
+    given = {
+        "imgsz": 64,
+        "augment": False,
+        "prefix": "val: ",
+        "rect": False,
+        "stride": 16,
+        "pad": 0.25,
+        "fraction": 0.5,
+    }
     given |= {"single_cls": True, "classes": [0, 1], "batch_size": 2, "cache": False, "hyp": None, "task": "detect"}
     dataset = YOLODataset(data["val"], data=data, **given)
     assert {name: getattr(dataset, name) for name in given} == given
