@@ -260,9 +260,9 @@ def refuse_to_open_mosaic(on: object) -> None:
     """
     if on is not False:
         raise ValueError(
-            f"dataset.mosaic={on!r} has no effect: only False can be set, and ends mosaic, mixup and cutmix for the rest "
-            "of the run. How often there are mosaics is decided by the option mosaic= before the run, and how many last "
-            "epochs go without by close_mosaic=."
+            f"dataset.mosaic={on!r} has no effect: only False can be set, and ends mosaic, mixup and cutmix for the "
+            "rest of the run. How often there are mosaics is decided by the option mosaic= before the run, and how "
+            "many last epochs go without by close_mosaic=."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a loss returns: the loss, and what is logged of it by name, or as a tensor of values by those who keep that form."""
+"""What a loss returns: the loss, and its items for the log, by name or (the older form) as values alone."""
 
 from __future__ import annotations
 

@@ -44,8 +44,10 @@ class YOLODataset(Dataset[Labels]):
         data: description with ``names``, as `check_det_dataset` returns it.
 
     Attributes, besides the arguments under their names:
-        ni: number of images. im_files: paths. labels: a dict for each: ``im_file``, ``shape`` (h, w), ``cls`` (n, 1), ``bboxes`` (n, 4)
-            shares of the image as centre and size. transforms: steps from `get_image_and_label` to tensors.
+        im_files: paths. ni: number of images.
+        labels: a dict for each: ``im_file``, ``shape`` (h, w), ``cls`` (n, 1), ``bboxes`` (n, 4) shares of the image as
+            centre and size.
+        transforms: steps from `get_image_and_label` to tensors.
     """
 
     stretch = False
