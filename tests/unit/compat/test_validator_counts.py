@@ -1,4 +1,4 @@
-"""What a script puts in the place of a validator's counts: its own steps use it, it asks for nothing, or it is refused."""
+"""What a script puts in the place of a validator's counts: its steps use it, it asks for nothing, or it is refused."""
 
 from __future__ import annotations
 
