@@ -5,6 +5,7 @@ Legend: ``B`` images, ``A`` anchors, ``C`` classes, ``T`` objects of the batch, 
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,7 +36,8 @@ class v8DetectionLoss(DenseCriterion):
         bbox_loss: called as `StockBoxes` is, returns the box loss and the third one.
         assigner: of Eyas, or called as `assign_padded` says.
         proj: distances (reg_max,) in cells that the bins stand for; needs more than one.
-        hyp: the options of the run; ``box``, ``cls`` and ``dfl`` of another object, or changed in this one, are gains.
+        hyp: a copy of the run's options, which is this loss's own; ``box``, ``cls`` and ``dfl`` of another object, or
+            changed in this one or in the run's, are gains.
         stride: pixels per cell of each level.
         device: where the model is.
 
@@ -46,7 +48,8 @@ class v8DetectionLoss(DenseCriterion):
     def __init__(self, model: nn.Module, tal_topk: int = 10, tal_topk2: int | None = None) -> None:
         network: Any = model
         head = network.model[-1]
-        self._hyp: Any = network.args
+        self.given: Any = network.args
+        self._hyp: Any = copy.copy(self.given)
         gains = {f"{name}_gain": gain for name, gain in (network.gains or {}).items()}
         super().__init__(
             nc=head.nc,
@@ -58,20 +61,20 @@ class v8DetectionLoss(DenseCriterion):
             **gains,
         )
         self.device = next(model.parameters()).device
-        self.asked = self.asked_gains()
+        self.asked = self.asked_of(self.given), self.asked_of(self.hyp)
         self.bbox_loss: Any = StockBoxes(self)
         self._proj = torch.arange(self.reg_max, dtype=torch.float32, device=self.device)
 
     # -- attributes of scripts -----------------------------------------------------------------------------------------
     @property
     def hyp(self) -> Any:
-        """The options of the run, or what a script has put in their place."""
+        """A copy of the run's options, or what a script has put in its place."""
         return self._hyp
 
     @hyp.setter
     def hyp(self, values: Any) -> None:
-        if values is not self._hyp:  # gains that are fitted to the data are not in the options
-            self._hyp, self.asked = values, {}
+        if values is not self._hyp and values is not self.given:  # gains fitted to the data are not in the options
+            self._hyp, self.asked = values, (self.asked[0], {})
 
     @property
     def proj(self) -> Tensor:
@@ -183,14 +186,24 @@ class v8DetectionLoss(DenseCriterion):
 
     def weigh(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return losses times their gains, those of ``hyp`` where it was changed since this loss was made."""
-        asked = self.asked_gains()
-        self.gains |= {name: float(gain) for name, gain in asked.items() if gain != self.asked.get(name)}
-        self.asked = asked
+        self.take_over_gains()
         return super().weigh(losses)
 
-    def asked_gains(self) -> dict[str, float]:
-        """Return what ``hyp`` says of the gains; nothing where it does not name them."""
-        hyp, named = self.hyp, self.options.items()
+    def effects(self) -> dict[str, float]:
+        """Return the gains that are applied, by the options that set them."""
+        self.take_over_gains()
+        return super().effects()
+
+    def take_over_gains(self) -> None:
+        """Make what was changed in the run's options or in ``hyp`` since the last call a gain; ``hyp`` has its way."""
+        asked = self.asked_of(self.given), self.asked_of(self.hyp)
+        for before, now in zip(self.asked, asked, strict=True):
+            self.gains |= {name: float(gain) for name, gain in now.items() if gain != before.get(name)}
+        self.asked = asked
+
+    def asked_of(self, hyp: Any) -> dict[str, float]:
+        """Return what options, or what a script puts in their place, say of the gains; nothing where none is named."""
+        named = self.options.items()
         found = {name: hyp.get(o) if isinstance(hyp, Mapping) else getattr(hyp, o, None) for name, o in named}
         return {name: gain for name, gain in found.items() if name in self.gains and gain is not None}
 

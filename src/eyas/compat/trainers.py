@@ -235,10 +235,14 @@ class ScriptTrainer(train.BaseTrainer):
         """The images to validate on, as the data description names them."""
         return self.data["val"]
 
-    @Derived
+    @property
     def save_period(self) -> int:
-        """Epochs between the checkpoints that are kept."""
+        """Epochs between the checkpoints that are kept; it is the option, and may be changed while the run goes on."""
         return self.args.save_period
+
+    @save_period.setter
+    def save_period(self, epochs: int) -> None:
+        self.args.save_period = epochs
 
     @Derived
     def plots(self) -> dict[Path, dict[str, Any]]:

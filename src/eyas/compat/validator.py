@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,6 +22,13 @@ from eyas.evaluate import assemble, validator
 from eyas.evaluate.writers import prediction_rows
 from eyas.metrics.confusion import ConfusionMatrix
 from eyas.metrics.matching import IOU_THRESHOLDS
+from eyas.prove.settings import own_methods
+
+OVERLAPS = (
+    "detections are judged at the ten overlaps 0.5, 0.55 ... 0.95. Work out a metric at another one from "
+    "self.metrics.stats in get_stats(), or override update_metrics()."
+)
+COUNTED = ("seen", "stats", "confusion_matrix", "jdict")  # what a run counts; a script may keep its own in their place
 
 Found = Mapping[str, Tensor] | Tensor
 """Detections of one image: ``bboxes`` (n, 4) xyxy in pixels of the network's input, ``conf`` (n,), ``cls`` (n,), or
@@ -106,10 +114,25 @@ class DetectionValidator(validator.DetectionValidator):
         """Forget the previous run, and let ``init_metrics`` make ready for the next one."""
         super().start(network, device)
         self.network = network
-        for name in ("seen", "stats", "confusion_matrix", "jdict"):
+        for name in COUNTED:
             vars(self).pop(name, None)  # what a script has put in place of it belongs to the run before
         self.init_metrics(network)
+        self.drop_unused()
         self.desc = self.get_desc()
+
+    def drop_unused(self) -> None:
+        """Go on with our own counts where ``init_metrics`` of a script has made some that none of its steps uses.
+
+        Raises:
+            ValueError: such a one is not as empty as ours, so that somebody meant it.
+        """
+        used = names_used(type(self))
+        for name in [name for name in COUNTED if name in vars(self) and name not in used]:
+            if not is_empty(value := vars(self).pop(name)):
+                raise ValueError(
+                    f"self.{name} = {value!r} of {type(self).__name__}.init_metrics() has no effect: none of its steps "
+                    f"uses it. Leave it out, or fill it in update_metrics() and report it from get_stats()."
+                )
 
     def measure(self, network: Any, raw_batch: Mapping[str, Any], step: int, amp_dtype: torch.dtype | None) -> None:
         """Pass one batch through all steps."""
@@ -182,20 +205,52 @@ class DetectionValidator(validator.DetectionValidator):
         """Mean validation losses over all images; empty without a trainer."""
         return Losses({name: torch.tensor(value) for name, value in self.mean_losses().items()})
 
-    @Derived
+    @property
     def iouv(self) -> Tensor:
         """(10,) overlaps that detections are judged at."""
-        return torch.from_numpy(IOU_THRESHOLDS)
+        return torch.from_numpy(IOU_THRESHOLDS.copy())  # the constant itself may not be written to
 
-    @Derived
+    @iouv.setter
+    def iouv(self, overlaps: Any) -> None:
+        given = torch.as_tensor(overlaps).double().reshape(-1).cpu()
+        if len(given) != self.niou or not torch.allclose(given, self.iouv.double(), atol=1e-6):
+            raise ValueError(f"iouv={given.tolist()} has no effect: {OVERLAPS}")
+
+    @property
     def niou(self) -> int:
         """How many overlaps detections are judged at."""
         return len(IOU_THRESHOLDS)
+
+    @niou.setter
+    def niou(self, count: int) -> None:
+        if count != self.niou:
+            raise ValueError(f"niou={count} has no effect: {OVERLAPS}")
 
     @Derived
     def nc(self) -> int:
         """Number of classes."""
         return len(self.names)
+
+
+def names_used(cls: type) -> set[str]:
+    """Return the names that a script's steps mention, other than those that only make ready for a run."""
+    steps = [inspect.unwrap(fn) for fn in own_methods(cls) if fn.__name__ not in ("__init__", "init_metrics")]
+    waiting, found = [fn.__code__ for fn in steps], set[str]()
+    while waiting:
+        code = waiting.pop()
+        found |= {*code.co_names, *(text for text in code.co_consts if isinstance(text, str))}
+        waiting += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return found
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a count asks for nothing else than ours: nothing is in it, and it counts by our thresholds."""
+    if isinstance(value, ConfusionMatrix):
+        plain = ConfusionMatrix(value.names)
+        return (value.conf, value.iou) == (plain.conf, plain.iou) and not value.matrix.any()
+    if isinstance(value, Mapping):
+        return all(is_empty(item) for item in value.values())
+    return value is None or (isinstance(value, int | list | tuple) and not value)
 
 
 def read_options(args: TrainOptions | Mapping[str, Any] | SimpleNamespace | None) -> TrainOptions:

@@ -837,6 +837,12 @@ class TrainOptions(BaseModel):
                 raise explain_invalid(error, {key: "assigned"}) from None
             self._sources[key] = "override"
 
+    def __copy__(self) -> TrainOptions:
+        """Options of their own: what is assigned to the copy is not assigned to these."""
+        copied = super().__copy__()
+        copied._sources = dict(self._sources)
+        return copied
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             return super().__getattr__(name)  # type: ignore[misc]  # pydantic defines it at run time only

@@ -79,6 +79,7 @@ class TrainDataset(Numbered):
             int, np.ndarray
         ] = {}  # images of a window that goes on in the next batch; never changes a result
         self._closed = torch.zeros((), dtype=torch.bool).share_memory_()  # for samples by number, seen by workers
+        self.closed_by_hand = False
 
     def effects(self) -> dict[str, object]:
         """Return what it does to images, by option."""
@@ -104,11 +105,31 @@ class TrainDataset(Numbered):
         """The key of image i for who knows no epoch; what it is augmented by, torch's random numbers decide."""
         return training_key(i, len(self), mosaic_closed=bool(self._closed))
 
-    def close_mosaic(self, hyp: object = None) -> None:
-        """Give samples that are asked for by number without mosaic, mixup and cutmix from here on, in workers too.
+    @property
+    def mosaic(self) -> bool:
+        """Whether images may be joined to mosaics; False ends that, as `close_mosaic` does, and nothing begins it anew.
 
-        Our own loader says so for each epoch (`EpochLoader.set_epoch`), and is not touched. ``hyp`` is not needed.
+        Raises:
+            ValueError: it is set to something else than False.
         """
+        return self.settings.mosaic > 0 and not self._closed
+
+    @mosaic.setter
+    def mosaic(self, on: object) -> None:
+        refuse_to_open_mosaic(on)
+        self.close_mosaic()
+
+    def close_mosaic(self, hyp: object = None) -> None:
+        """Go on without mosaic, mixup and cutmix for the rest of the run; ``hyp`` is not needed.
+
+        Samples asked for by number are so from here on, in workers too. A loader of ours follows at the start of an
+        epoch, so that no sample depends on how far its workers were ahead.
+        """
+        self.closed_by_hand = True
+        self.close_numbered()
+
+    def close_numbered(self) -> None:
+        """Give samples that are asked for by number without mosaic, mixup and cutmix from here on, in workers too."""
         self._closed.fill_(True)
 
     def make_batch(self, keys: Sequence[SampleKey]) -> dict[str, Any]:
@@ -229,6 +250,20 @@ class EvalDataset(Numbered):
         batch["resized_shape"] = [(height, width)] * len(keys)
         batch["ratio_pad"] = ratio_pads
         return batch
+
+
+def refuse_to_open_mosaic(on: object) -> None:
+    """Refuse what somebody sets as a data set's ``mosaic``, unless it is False.
+
+    Raises:
+        ValueError: says what decides it.
+    """
+    if on is not False:
+        raise ValueError(
+            f"dataset.mosaic={on!r} has no effect: only False can be set, and ends mosaic, mixup and cutmix for the "
+            "rest of the run. How often there are mosaics is decided by the option mosaic= before the run, and how "
+            "many last epochs go without by close_mosaic=."
+        )
 
 
 def shared_rectangles(aspects: np.ndarray, imgsz: int, stride: int, pad: float) -> list[tuple[int, int]]:

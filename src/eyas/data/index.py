@@ -222,7 +222,7 @@ def build_index(
     if not (0 < fraction <= 1 or (fraction > 1 and fraction == int(fraction))):
         raise ValueError(f"fraction={fraction} must be in (0, 1], or a whole number of images.")
     if not single_cls:
-        _check_classes(classes, names)
+        check_classes(classes, names)
     settings = {
         "version": CACHE_VERSION,
         "names": {int(key): value for key, value in names.items()},
@@ -329,7 +329,12 @@ def _load_or_scan(found: _Found, file: Path, workers: int | None) -> ImageIndex:
     return index
 
 
-def _check_classes(classes: Sequence[int] | None, names: Mapping[int, str]) -> None:
+def check_classes(classes: Sequence[int] | None, names: Mapping[int, str]) -> None:
+    """Refuse ids of classes that there are not.
+
+    Raises:
+        ValueError: names the first one.
+    """
     unknown = [c for c in classes or () if c not in names]
     if unknown:
         raise ValueError(f"classes={list(classes or ())}: no class {unknown[0]}; ids go from 0 to {len(names) - 1}.")

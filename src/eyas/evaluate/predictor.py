@@ -19,6 +19,7 @@ from eyas.boxes import unletterbox
 from eyas.data.decode import read_image, resize
 from eyas.data.depth import White
 from eyas.data.files import IMAGE_SUFFIXES, list_images
+from eyas.data.index import check_classes
 from eyas.evaluate.inference import StageClock, inference_state
 from eyas.evaluate.results import Results
 from eyas.log import LOGGER
@@ -49,6 +50,9 @@ class Predictor:
             share a square.
         amp_dtype: autocast type, or None for full precision.
         white: what is white in images of more than 8 bits; None: each image's own values tell.
+
+    Raises:
+        ValueError: a batch without images, or a class that the model does not know.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Predictor:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
         self.model: Detector = unwrap_model(model)  # type: ignore[assignment]
+        check_classes(classes, self.model.names)
         self.stride = int(max(self.model.stride))
         self.imgsz = math.ceil(imgsz / self.stride) * self.stride
         self.conf = conf

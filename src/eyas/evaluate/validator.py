@@ -23,6 +23,7 @@ from eyas.evaluate.inference import Network, StageClock, inference_state, placed
 from eyas.evaluate.shards import Shard, join_shards
 from eyas.evaluate.writers import write_label_files, write_predictions_json
 from eyas.log import LOGGER, console, print_table
+from eyas.losses.items import named_losses
 from eyas.metrics.coco import COCO_KEYS
 from eyas.metrics.detection import DetMetrics
 from eyas.metrics.matching import match_detections
@@ -103,6 +104,7 @@ class DetectionValidator:
         self.device = torch.device(device) if device is not None else None
         self.amp_dtype = amp_dtype
         self.training = False
+        self.loss_names: tuple[str, ...] = ()
         self.metrics = DetMetrics(self.names, save_dir=self.save_dir)
         self.speed = self.metrics.speed
 
@@ -163,6 +165,7 @@ class DetectionValidator:
         if trainer is not None:
             network = unwrap_model(trainer.ema.ema if trainer.ema is not None else trainer.model)
             device, amp_dtype = trainer.device, trainer.amp_dtype
+            self.loss_names = tuple(getattr(trainer, "loss_names", ()))  # a trainer of another kind may tell none
         else:
             network = unwrap_model(model) if isinstance(model, nn.Module) else model
             self._check_classes(network)
@@ -224,7 +227,7 @@ class DetectionValidator:
     def add_losses(self, model: Any, batch: Mapping[str, Any], preds: Any, amp_dtype: torch.dtype | None) -> None:
         """Keep each loss item times B, on the device; the mean over images does not depend on how they were batched."""
         with _autocast(batch["img"].device, amp_dtype):
-            _, items = model.loss(batch, preds)
+            _, items = named_losses(model.loss(batch, preds), model, self.loss_names)
         for name, value in items.items():
             self._losses.setdefault(name, []).append(value.detach().float() * len(batch["img"]))
 

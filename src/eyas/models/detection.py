@@ -126,6 +126,11 @@ class DetectionModel(GraphDetector):
         """
         return super().loss(batch, preds)
 
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Names of three losses that come as values alone."""
+        return "box_loss", "cls_loss", "dfl_loss" if self.head.reg_max > 1 else "l1_loss"
+
     def init_criterion(self) -> Any:
         """Return the loss of this model; override to change it."""
         if not self.head.has_one2one:

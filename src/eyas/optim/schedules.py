@@ -47,6 +47,20 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
+def check_base_rates(optimizer: Optimizer) -> None:
+    """Refuse an optimizer, or a group of one, that has come after the set-up: nobody knows what its rates fall from.
+
+    Raises:
+        ValueError: says where to build it.
+    """
+    if any("initial_lr" not in group for group in optimizer.param_groups):
+        raise ValueError(
+            f"the optimizer ({type(optimizer).__name__}) was replaced, or was given a group of parameters, after the "
+            "set-up: schedule and warm-up know no base rate of it. Return it from an override of build_optimizer() of "
+            "the trainer, or give optimizer= and lr0=; a group added later needs its own 'initial_lr'."
+        )
+
+
 def take_over_changes(optimizer: Optimizer) -> None:
     """Make every rate that somebody has set since `note_rates` a factor of its group, and say so the first time.
 

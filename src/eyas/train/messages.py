@@ -29,16 +29,21 @@ class FollowsEpochs(Protocol):
 
 
 def tell_loader(loader: Any, epoch: int, mosaic_closed: bool, first_batch: int) -> None:
-    """Send the epoch to our own loader, and to the samplers and data sets behind a user's that follow it."""
+    """Send the epoch to our own loader, and to the samplers and data sets behind a user's that follow it.
+
+    A data set whose mosaic somebody has closed stays closed.
+    """
+    ours = [dataset for dataset in data_sets(loader) if isinstance(dataset, TrainDataset)]
+    mosaic_closed = mosaic_closed or any(dataset.closed_by_hand for dataset in ours)
     if isinstance(loader, FollowsEpoch):
         loader.set_epoch(epoch, mosaic_closed=mosaic_closed, first_batch=first_batch)
     elif isinstance(loader, DataLoader):
         for sampler in (loader.sampler, loader.batch_sampler):
             if isinstance(sampler, FollowsEpochs):
                 sampler.set_epoch(epoch)
-    for dataset in data_sets(loader):
-        if mosaic_closed and isinstance(dataset, TrainDataset):
-            dataset.close_mosaic()
+    if mosaic_closed:
+        for dataset in ours:
+            dataset.close_numbered()
 
 
 def batches_from(loader: Loader, first_batch: int) -> Iterable[Batch]:

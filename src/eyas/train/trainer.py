@@ -24,6 +24,7 @@ from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
 from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
 from eyas.log import LOGGER, setup_logging, warn
+from eyas.losses.items import named_losses
 from eyas.nn.norms import GrowingStatistics, hold_norms
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import (
@@ -31,6 +32,7 @@ from eyas.optim import (
     ModelEMA,
     apply_schedule,
     build_optimizer,
+    check_base_rates,
     check_groups,
     note_rates,
     take_over_changes,
@@ -231,7 +233,7 @@ class BaseTrainer:
         self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
         with parallel.sync_when(self.model, self.step_due()):
             with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
-                loss, self.loss_items = self.model(self.batch)
+                loss, self.loss_items = self.named_losses(self.model(self.batch))
             self.loss = self.adjust("adjust_loss", self.total_loss(loss))
             self.scaler.scale(self.loss).backward()
         if self.step_due():
@@ -249,6 +251,7 @@ class BaseTrainer:
         uncalled.refuse_uncalled(uncalled.parts(unwrap_model(self.model), self.validator))
         uncalled.tell_idle(self)
         self.run_callbacks("on_pretrain_routine_end")
+        check_base_rates(self.optimizer)
         effects.prove_setup(self)
 
     def begin(self) -> None:
@@ -256,6 +259,7 @@ class BaseTrainer:
         self.started = time.monotonic()
         self.keep_time()
         self.run_callbacks("on_train_start")
+        check_base_rates(self.optimizer)
 
     def first_epoch(self) -> tuple[int, bool]:
         """Return where the run begins, and whether it is over: it crashed after its last epoch, and lacks the end."""
@@ -347,6 +351,11 @@ class BaseTrainer:
         """Wrap the model for several processes, anew when other parameters train than before."""
         if self.world_size:
             self.model = parallel.wrapped(self.model, self.device)
+
+    def named_losses(self, returned: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its items by name, of what the model returned; see `eyas.losses.items.named_losses`."""
+        loss, items = named_losses(returned, unwrap_model(self.model), self.loss_names)
+        return loss, dict(items)
 
     def total_loss(self, loss: Tensor) -> Tensor:
         """Return the scalar to differentiate: times the processes, because their gradients are averaged."""
@@ -497,6 +506,7 @@ class BaseTrainer:
 
     def set_rates(self) -> None:
         """Set learning rates and momenta of this batch: a function of progress, times what somebody has set by hand."""
+        check_base_rates(self.optimizer)
         take_over_changes(self.optimizer)
         bias_lr = self.args.warmup_bias_lr
         apply_schedule(

@@ -254,6 +254,22 @@ def test_a_script_may_change_labels_and_steps(data: dict[str, Any]) -> None:
     assert dataset[0]["img"].max() <= 127
 
 
+def test_the_arguments_of_a_data_set_are_its_attributes(data: dict[str, Any]) -> None:
+    given = {
+        "imgsz": 64,
+        "augment": False,
+        "prefix": "val: ",
+        "rect": False,
+        "stride": 16,
+        "pad": 0.25,
+        "fraction": 0.5,
+    }
+    given |= {"single_cls": True, "classes": [0, 1], "batch_size": 2, "cache": False, "hyp": None, "task": "detect"}
+    dataset = YOLODataset(data["val"], data=data, **given)
+    assert {name: getattr(dataset, name) for name in given} == given
+    assert dataset.img_path == data["val"] and dataset.data is data and dataset.ni == len(dataset) > 0
+
+
 def test_rectangles_and_stretched_images(data: dict[str, Any]) -> None:
     rect = YOLODataset(data["val"], imgsz=96, augment=False, rect=True, batch_size=4, pad=0.0, data=data)
     batch = rect.collate_fn([rect[i] for i in range(4)])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eyas import dist
 from eyas.compat.losses import E2ELoss, v8DetectionLoss
+from eyas.config import TrainOptions
 from eyas.losses.end_to_end import one_to_many_weight
 from eyas.models import DetectionModel
 from eyas.types import Progress
@@ -62,7 +63,7 @@ def test_images_are_the_mean_over_processes(
 def test_values_come_from_the_model(model: DetectionModel) -> None:
     model.class_weights = torch.tensor([1.0, 2.0, 3.0])
     criterion = v8DetectionLoss(model, tal_topk=7, tal_topk2=1)
-    assert criterion.gains == {"box": 5.0, "cls": 0.7, "l1": 2.0} and criterion.hyp is model.args
+    assert criterion.gains == {"box": 5.0, "cls": 0.7, "l1": 2.0} and criterion.hyp == model.args
     assert (criterion.nc, criterion.reg_max, criterion.no, criterion.use_dfl) == (3, 1, 7, False)
     assert criterion.stride.tolist() == [8, 16, 32] and criterion.device == torch.device("cpu")
     assert criterion.class_weights is not None and criterion.class_weights.flatten().tolist() == [1, 2, 3]
@@ -261,6 +262,22 @@ def test_proj_hyp_stride_and_class_weights_count_when_they_are_assigned(branch: 
     assert criterion.strides == [16, 32, 64]
     with pytest.raises(ValueError, match="no=3 has no effect"):
         criterion.no = 3
+
+
+def test_gains_set_in_a_loss_are_its_own_and_those_of_the_run_count_as_well(model: DetectionModel) -> None:
+    class Own(v8DetectionLoss):
+        def __init__(self, model: nn.Module, tal_topk: int = 10, tal_topk2: int | None = None) -> None:
+            super().__init__(model, tal_topk, tal_topk2)
+            self.hyp.box = 15.0
+
+    model.args, model.gains = TrainOptions(cls=0.7), {"box": 7.5, "cls": 0.9}
+    criterion = E2ELoss(model, Own)
+    assert criterion.effects() == {"box": 15.0, "cls": 0.9, "dfl": 1.5}, "both branches, before they are called"
+    assert model.args.box == 7.5 and not model.args.is_typed("box")
+    model.args.dfl = 3.0
+    assert criterion.effects() == {"box": 15.0, "cls": 0.9, "dfl": 3.0}
+    criterion.one2one.hyp = model.args
+    assert criterion.effects() == {"box": 15.0, "cls": 0.9, "dfl": 3.0}, "the run's options are what it has already"
 
 
 def test_overrides_of_preprocess_and_bbox_decode_count(branch: Any, batch: dict[str, Tensor]) -> None:

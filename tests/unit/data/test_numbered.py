@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from eyas.data.index import ImageIndex, build_index
 from eyas.data.loader import batch_maker, build_eval_loader, build_train_loader, own_index
 from eyas.data.numbered import SamplesOf, collate
 from eyas.data.store import ImageStore
+from eyas.train import messages
 
 MADE = {"imgsz": 64, "seed": 0, "batch": 4}
 
@@ -87,6 +89,22 @@ def test_closing_the_mosaic_reaches_workers_that_live_on(ours: TrainDataset, ind
     assert set(loader) == {False}
     data.close_mosaic()
     assert set(loader) == {True}
+
+
+def test_mosaic_is_closed_by_false_and_the_loader_follows(ours: TrainDataset) -> None:
+    def closed(epoch: int) -> set[bool]:
+        messages.tell_loader(loader, epoch, mosaic_closed=epoch == 0, first_batch=0)
+        return {key.mosaic_closed for keys in loader.sampler for key in keys}
+
+    ours.settings = replace(ours.settings, mosaic=0.5)
+    loader = build_train_loader(ours, batch=4, workers=0, seed=0)
+    assert ours.mosaic
+    for wrong in (True, 0.5, 1):
+        with pytest.raises(ValueError, match=r"has no effect: only False can be set.*mosaic= before the run"):
+            ours.mosaic = wrong
+    assert closed(0) == {True} and closed(1) == {False}, "as the trainer says"
+    ours.mosaic = False
+    assert not ours.mosaic and closed(1) == {True}
 
 
 def test_files_labels_and_images_are_told(ours: TrainDataset, index: ImageIndex) -> None:

@@ -40,6 +40,12 @@ def rows(results):
     return [result.boxes.data for result in results]
 
 
+@pytest.mark.parametrize(("classes", "missing"), [([2], 2), ([-1], -1), ([0, 99], 99)])
+def test_a_class_that_the_model_does_not_know_is_refused(model, classes, missing):
+    with pytest.raises(ValueError, match=f"no class {missing}; ids go from 0 to 1"):
+        Predictor(model, classes=classes)
+
+
 def test_every_kind_of_source_gives_the_same_boxes(model, folder, picture):
     predict = Predictor(model, imgsz=64, conf=0.0, max_det=5)
     expected = rows(predict(picture))[0]

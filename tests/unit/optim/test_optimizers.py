@@ -18,6 +18,7 @@ from eyas.optim import (
     apply_schedule,
     build_optimizer,
     by_hand,
+    check_base_rates,
     check_groups,
     cosine,
     flat_cosine,
@@ -418,6 +419,15 @@ def test_a_rate_or_momentum_set_between_two_steps_is_kept() -> None:
     rates, optimizer = [group["lr"] for group in optimizer.param_groups], again
     idle = again.param_groups[2]
     assert step(0.1) == rates
+
+
+def test_an_optimizer_without_base_rates_is_refused_with_the_door_to_use() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([{"params": [weight], "initial_lr": 0.1}], lr=0.1)
+    check_base_rates(optimizer)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+    with pytest.raises(ValueError, match=r"\(SGD\) was replaced.*build_optimizer\(\)"):
+        check_base_rates(optimizer)
 
 
 def test_a_rate_set_while_the_schedule_is_at_0_is_refused_with_the_door_to_use() -> None:

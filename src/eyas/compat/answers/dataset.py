@@ -40,11 +40,14 @@ class YOLODataset(Dataset[Labels]):
         rect: a rectangle for each batch of ``batch_size`` neighbours in the order of aspect ratios, not a square;
             its sides are multiples of ``stride``, ``pad`` strides are added.
         cache, single_cls, classes, fraction: as the options of these names.
+        task: there are only objects to detect.
         data: description with ``names``, as `check_det_dataset` returns it.
 
-    Attributes:
-        im_files: paths. labels: a dict for each: ``im_file``, ``shape`` (h, w), ``cls`` (n, 1), ``bboxes`` (n, 4)
-            shares of the image as centre and size. transforms: steps from `get_image_and_label` to tensors.
+    Attributes, besides the arguments under their names:
+        im_files: paths. ni: number of images.
+        labels: a dict for each: ``im_file``, ``shape`` (h, w), ``cls`` (n, 1), ``bboxes`` (n, 4) shares of the image as
+            centre and size.
+        transforms: steps from `get_image_and_label` to tensors.
     """
 
     stretch = False
@@ -72,8 +75,11 @@ class YOLODataset(Dataset[Labels]):
             raise ValueError(f"task={task!r} is not supported; Eyas detects objects (task='detect').")
         if not data or "names" not in data:
             raise ValueError("YOLODataset needs data={'names': {0: ...}}: give it what check_det_dataset() returns.")
-        self.data, self.imgsz, self.augment, self.rect = data, imgsz, augment, rect
-        self.batch_size, self.step, self.pad = batch_size, stride, pad
+        self.img_path, self.imgsz, self.cache, self.augment, self.hyp = img_path, imgsz, cache, augment, hyp
+        self.prefix, self.rect, self.batch_size, self.stride, self.pad = prefix, rect, batch_size, stride, pad
+        self.single_cls, self.classes, self.fraction = single_cls, classes, fraction
+        self.data, self.task = data, task
+        self.use_segments = self.use_keypoints = self.use_obb = False
         places = [img_path] if isinstance(img_path, str | Path) else img_path
         self.index = build_index(
             places,
@@ -87,10 +93,10 @@ class YOLODataset(Dataset[Labels]):
         self.row = {self.index.path(i): i for i in range(len(self.index))}
         self.im_files = [self.index.path(i) for i in range(len(self.index))]
         self.labels: list[dict[str, Any]] = self.get_labels()
+        self.ni = len(self.labels)
         self.batch_shapes: list[tuple[int, int]] = []
         if rect:
             self.set_rectangle()
-        self.hyp = hyp
         self.transforms = self.build_transforms(hyp)
         self.closed = False
         self._closing = torch.zeros((), dtype=torch.bool).share_memory_()  # seen by workers that have a copy of this
@@ -122,7 +128,7 @@ class YOLODataset(Dataset[Labels]):
         self.im_files = [label["im_file"] for label in self.labels]
         starts = range(0, len(order), self.batch_size)
         batches = [aspects[order[start : start + self.batch_size]] for start in starts]
-        self.batch_shapes = [rect_shape(batch, self.imgsz, self.step, self.pad) for batch in batches]
+        self.batch_shapes = [rect_shape(batch, self.imgsz, self.stride, self.pad) for batch in batches]
 
     def load_image(self, i: int, rect_mode: bool = True) -> tuple[NDArray[np.uint8], tuple[int, int], tuple[int, int]]:
         """Return an image (h, w, 3) BGR with its longer side at ``imgsz``, (h, w) of its file, and its own."""

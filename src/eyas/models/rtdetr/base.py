@@ -64,6 +64,11 @@ class SetDetector(Detector):
         """Return predictions for a batch, whose objects make the denoising queries while training."""
         return self.predict(batch["img"], batch)
 
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Names of three losses that come as values alone."""
+        return "giou_loss", "cls_loss", "l1_loss"
+
     def init_criterion(self) -> SetCriterion:
         """Return the loss of this model; override to change it. Of its gains ``box`` is GIoU's, ``dfl`` that of L1."""
         alpha, gamma = self.varifocal
