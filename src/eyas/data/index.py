@@ -38,7 +38,7 @@ from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing
 from eyas.log import LOGGER
 
-CACHE_VERSION = 2  # raise it when the meaning of the arrays or of a rule changes
+CACHE_VERSION = 3  # raise it when the meaning of the arrays or of a rule changes
 MISSING_IMAGE = "missing image"
 NO_PICTURE = "no picture in such values"
 NO_USABLE_ROW = "no usable label row"
