@@ -1,9 +1,9 @@
 """Images of more than 8 bits: what is white in them, and how they become 8 bits.
 
 Files of 16 bits hold values of 10, 12, 14 or 16 bits and seldom say which; files of floats go from 0 to 1, or to what
-their integers did. What is white is therefore found from the values of all images of a kind in a data set together, so that
-two images keep their difference in brightness; a model remembers it, and sees every later image in the same way. Wider
-integers are a kind of their own: one picture of counts up to a million must not darken all those of 16 bits.
+their integers did. What is white is therefore found from the values of all images of a kind in a data set together, so
+that two images keep their difference in brightness; a model remembers it, and sees every later image in the same way.
+Wider integers are a kind of their own: one picture of counts up to a million must not darken all those of 16 bits.
 """
 
 from __future__ import annotations

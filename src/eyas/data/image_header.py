@@ -10,7 +10,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from eyas.data.depth import BYTE, REAL, WHOLE, WIDE
+from eyas.data.files import what_is_there
 
+MISSING_IMAGE = "missing image"
 NOT_AN_IMAGE = "not an image"
 UNSUPPORTED = "unsupported image format"
 TRUNCATED = "truncated image"
@@ -56,6 +58,8 @@ def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
     except Image.DecompressionBombError:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return None, ImageProblem(TOO_LARGE, f"more than {most:,} px; scale it down, or cut it into tiles")
+    except FileNotFoundError:
+        return None, ImageProblem(MISSING_IMAGE, what_is_there(path) if os.path.lexists(path) else "no such file")
     except (
         OSError,
         ValueError,

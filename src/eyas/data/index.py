@@ -33,13 +33,12 @@ from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
 from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
-from eyas.data.image_header import ImageHeader, read_header
+from eyas.data.image_header import MISSING_IMAGE, ImageHeader, read_header
 from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing
 from eyas.log import LOGGER
 
 CACHE_VERSION = 3  # raise it when the meaning of the arrays or of a rule changes
-MISSING_IMAGE = "missing image"
 NO_PICTURE = "no picture in such values"
 NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
