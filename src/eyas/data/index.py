@@ -258,8 +258,11 @@ def _tell_choices(index: ImageIndex, settings: Mapping[str, Any], rules: TextRul
     if rules.ids and rules.ids != tuple(range(len(rules.ids))):
         report.notes.append(f"{listed(rules.ids)} in label files stand for the classes 0 to {len(rules.ids) - 1}")
     if share is not None:
-        part = "held out from training" if report.split == "val" else "without those held out for validation"
-        report.notes.append(f"{part}: {share:g} of the images, chosen by the hash of their files")
+        part = "held out from training" if report.split == "val" else "left to train on"
+        report.notes.append(
+            f"{part}: {report.images:,} images; those held out are the nearest to {share:g} of all that can be had, "
+            "chosen by the hash of their files"
+        )
 
 
 class _Found(NamedTuple):
