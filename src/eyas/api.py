@@ -251,6 +251,8 @@ class YOLO:
         """Measure the model with a validator of one kind."""
         network, device = self.network(), self.device_for(options)
         data = assemble.described_data(options, (options.split,))
+        if self.running is not None and self.live is None:
+            refuse_unbuilt(network.nc, 1 if options.single_cls else len(data["names"]))
         with (
             venue().folder(options, default_name="val") as save_dir,
             assemble.split_loader(options, data, device, stretch=network.stretch, white=self.white) as loader,
@@ -413,6 +415,19 @@ def is_set_up(trainer: BaseTrainer) -> bool:
 def averaged(trainer: BaseTrainer) -> Any:
     """Return the network that a training validates and saves."""
     return unwrap_model(trainer.ema.ema if trainer.ema else trainer.model)
+
+
+def refuse_unbuilt(nc: int, classes: int) -> None:
+    """Refuse to measure what a training starts from on data of other classes, before it has built its own model.
+
+    Raises:
+        ValueError: the model starts with ``nc`` classes, and the data has another number.
+    """
+    if nc != classes:
+        raise ValueError(
+            f"the training has not built its model yet: what it starts from predicts {nc} classes and the data has "
+            f"{classes}. Validate in on_pretrain_routine_end or later."
+        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from eyas import dist
 from eyas.assign import Assignment, TaskAlignedAssigner
 from eyas.boxes import cxcywh_to_xyxy
 from eyas.losses import DenseCriterion, EndToEndCriterion
+from eyas.losses.class_weighting import as_class_weights
 from eyas.losses.dense import SupervisedAnchors
 from eyas.losses.end_to_end import END, START
 from eyas.types import Progress
@@ -39,7 +40,11 @@ class v8DetectionLoss(DenseCriterion):
         hyp: a copy of the run's options, which is this loss's own; ``box``, ``cls`` and ``dfl`` of another object, or
             changed in this one or in the run's, are gains.
         stride: pixels per cell of each level.
+        class_weights: factors of the classes (C,), or None.
         device: where the model is.
+
+    A subclass may also have ``bce``, ``assigner`` and ``bbox_loss`` as methods. What could not count is refused when it
+    is assigned.
 
     `__call__` goes through `loss`, and that through `get_assigned_targets_and_loss`; any of them may be overridden, and
     so may `preprocess` and `bbox_decode`.
@@ -48,6 +53,7 @@ class v8DetectionLoss(DenseCriterion):
     def __init__(self, model: nn.Module, tal_topk: int = 10, tal_topk2: int | None = None) -> None:
         network: Any = model
         head = network.model[-1]
+        self.decided = {"nc": head.nc, "reg_max": head.reg_max}
         self.given: Any = network.args
         self._hyp: Any = copy.copy(self.given)
         gains = {f"{name}_gain": gain for name, gain in (network.gains or {}).items()}
@@ -64,8 +70,30 @@ class v8DetectionLoss(DenseCriterion):
         self.asked = self.asked_of(self.given), self.asked_of(self.hyp)
         self.bbox_loss: Any = StockBoxes(self)
         self._proj = torch.arange(self.reg_max, dtype=torch.float32, device=self.device)
+        self.take_from_class()
 
     # -- attributes of scripts -----------------------------------------------------------------------------------------
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self).get("decided", {}):
+            refuse_other(name, value, self.decided[name])
+        elif name in ASKED_IN and not callable(value):
+            refuse_uncallable(self, name, value)
+        elif name == "topk":
+            refuse_topk(self, value)
+        elif name == "class_weights" and value is not None and "nc" in vars(self):
+            value = as_class_weights(value, self.nc)
+        super().__setattr__(name, value)
+
+    def take_from_class(self) -> None:
+        """Let methods and values of a subclass count that have the names of attributes."""
+        own = type(self).__mro__[: type(self).__mro__.index(v8DetectionLoss)]
+        for name in {name for cls in own for name in vars(cls)} & {*ASKED_IN, *self.decided, "topk", "class_weights"}:
+            value = getattr(type(self), name)
+            if inspect.isfunction(value) and name in ASKED_IN:
+                delattr(self, name)
+            elif not isinstance(value, property):
+                setattr(self, name, value)
+
     @property
     def hyp(self) -> Any:
         """A copy of the run's options, or what a script has put in its place."""
@@ -151,7 +179,7 @@ class v8DetectionLoss(DenseCriterion):
     # -- what is asked of them -----------------------------------------------------------------------------------------
     def objects(self, batch: Mapping[str, Any], size: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return classes, corners in pixels and images of the objects, as an override of `preprocess` leaves them."""
-        if type(self).preprocess is v8DetectionLoss.preprocess:
+        if getattr(self.preprocess, "__func__", None) is v8DetectionLoss.preprocess:
             return super().objects(batch, size, images)
         columns = (batch["batch_idx"].view(-1, 1), batch["cls"].view(-1, 1), batch["bboxes"].view(-1, 4))
         rows = torch.cat([column.to(size.device).float() for column in columns], 1)
@@ -265,7 +293,14 @@ def ask_boxes(
         anchors.size[:2].flip(0),
         anchors.stride,
     )
-    box, third = bbox_loss(*values[: positional(bbox_loss)])
+    losses = bbox_loss(*values[: positional(bbox_loss)])
+    try:
+        box, third = losses
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"bbox_loss returned a {type(losses).__name__}: return two losses (), the box loss and the third one. One "
+            "for each anchor comes from an override of box_loss()."
+        ) from None
     return box, third
 
 
@@ -324,6 +359,41 @@ def pad_rows(rows: Tensor, image: Tensor, images: int) -> Tensor:
     padded = rows.new_zeros(images, int(counts.max()), rows.shape[1])
     padded[image[order], slot] = rows[order]
     return padded
+
+
+# Attributes that are called, and the methods that ask them: where one of these is replaced, they may be anything.
+ASKED_IN = {
+    "bce": ("class_loss", "weighted_class_loss", "branch_losses"),
+    "assigner": ("assign", "supervised"),
+    "bbox_loss": (),
+}
+WHOLE = ("mean_losses", "get_assigned_targets_and_loss", "loss", "__call__")  # replaced, they need not ask any
+
+
+def refuse_uncallable(criterion: v8DetectionLoss, name: str, value: object) -> None:
+    """Refuse what cannot be called under a name that the loss calls.
+
+    Raises:
+        ValueError: no method that would ask it is replaced.
+    """
+    cls = type(criterion)
+    if all(getattr(cls, method) is getattr(v8DetectionLoss, method) for method in (*ASKED_IN[name], *WHOLE)):
+        instead = f"; or override {ASKED_IN[name][0]}()" if ASKED_IN[name] else ""
+        raise ValueError(f"{name}={value!r} cannot be called: {cls.__name__} asks it at every step{instead}.")
+
+
+def refuse_topk(criterion: v8DetectionLoss, value: object) -> None:
+    """Refuse another number of anchors for each object than the assigner chooses.
+
+    Raises:
+        ValueError: it is a whole number, and another.
+    """
+    chosen = getattr(vars(criterion).get("assigner"), "topk", None)  # a user's own may have none
+    if isinstance(value, int) and chosen is not None and value != chosen:
+        raise ValueError(
+            f"topk={value} has no effect on this loss: its assigner chooses {chosen} anchors for each object. Set "
+            "assigner.topk; if it is meant for something of your own, choose another name."
+        )
 
 
 def refuse_other(name: str, value: object, real: object) -> None:

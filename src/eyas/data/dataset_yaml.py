@@ -204,6 +204,12 @@ def _check(
         if None in places[split]:
             raise ValueError(_missing_source(content, split, root, tried_roots, where))
     existing = {split: [path for path in paths if path is not None] for split, paths in places.items()}
+    if {"train", "val"} <= {*splits} and held_out is None and trains_on_val(content, existing):
+        LOGGER.warning(
+            "%s: val is the same as train, so that validation is on training images and tells nothing of others; "
+            "`val: 0.1` holds out a tenth of them.",
+            where,
+        )
     return {"path": root, **existing, **claimed} | {
         "names": names,
         "nc": len(names),
@@ -214,6 +220,11 @@ def _check(
         "keypoints": _check_keypoints(content, where),
         "yaml_file": file,
     }
+
+
+def trains_on_val(content: Mapping[str, Any], existing: Mapping[str, Sequence[Path]]) -> bool:
+    """Whether the images for validation are those for training: the same places, in whatever order."""
+    return content["train"] == content["val"] or bool(existing["val"] and {*existing["val"]} == {*existing["train"]})
 
 
 def _sources(

@@ -1,8 +1,9 @@
 """Images of more than 8 bits: what is white in them, and how they become 8 bits.
 
 Files of 16 bits hold values of 10, 12, 14 or 16 bits and seldom say which; files of floats go from 0 to 1, or to what
-their integers did. What is white is therefore found from the values of all images of a data set together, so that two
-images keep their difference in brightness; a model remembers it, and sees every later image in the same way.
+their integers did. What is white is therefore found from the values of all images of a kind in a data set together, so
+that two images keep their difference in brightness; a model remembers it, and sees every later image in the same way.
+Wider integers are a kind of their own: one picture of counts up to a million must not darken all those of 16 bits.
 """
 
 from __future__ import annotations
@@ -12,22 +13,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-BYTE, WHOLE, REAL = 0, 1, 2  # depth of an image: up to 8 bits, integers of more, floats
-KINDS = {WHOLE: "whole", REAL: "real"}
+BYTE, WHOLE, REAL, WIDE = range(4)  # depth of an image: up to 8 bits, 9 to 16 bits, floats, integers of more bits
+KINDS = {WHOLE: "of 9 to 16 bits", REAL: "of floats", WIDE: "of more than 16 bits"}
 
 _TOLERANCE = 0.01  # of white: what rounding and resampling leave beyond black and white
 _FAINT = 1 / 8  # of white: an image whose values stay below looks nearly black
 
 
 class White(NamedTuple):
-    """The value of white in images of integers beyond 8 bits, and in those of floats; None where there are none."""
+    """The value of white in images of 9 to 16 bits, of floats, and of wider integers; None where there are none."""
 
     whole: float | None = None
     real: float | None = None
+    wide: float | None = None
 
     def of(self, depth: int) -> float | None:
         """White of images of this depth; None for those of up to 8 bits, and where nothing is known."""
-        return {WHOLE: self.whole, REAL: self.real}.get(depth)
+        return {WHOLE: self.whole, REAL: self.real, WIDE: self.wide}.get(depth)
 
     def known_as(self, known: White | None) -> White:
         """White of the same kinds of images, as `known` has it where it does."""
@@ -37,6 +39,11 @@ class White(NamedTuple):
     def to_dict(self) -> dict[str, float]:
         """By kind, those that are known."""
         return {kind: white for kind, white in self._asdict().items() if white is not None}
+
+    @classmethod
+    def everywhere(cls, white: float) -> White:
+        """The same white for every kind of values."""
+        return cls(white, white, white)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, float]) -> White:
@@ -87,7 +94,7 @@ def to_bytes(image: np.ndarray, white: float) -> np.ndarray:
 def describe(white: White, depths: np.ndarray, peaks: np.ndarray) -> tuple[list[str], list[str]]:
     """What is white in each kind of images beyond 8 bits, and how many images that suits badly."""
     notes, doubts = [], []
-    for depth, what in ((WHOLE, "of more than 8 bits"), (REAL, "of floats")):
+    for depth, what in KINDS.items():
         values, top = peaks[depths == depth], white.of(depth)
         if not len(values) or top is None:
             continue

@@ -29,6 +29,7 @@ class FileStat(NamedTuple):
 
 
 ABSENT = FileStat(-1, 0)
+NO_FILE = FileStat(-2, 0)  # something is there under the name, but no file: a folder, a link to what is not there
 
 
 class Listing(NamedTuple):
@@ -50,6 +51,13 @@ def stat_of(entry: os.DirEntry[str] | str) -> FileStat:
     except OSError:
         return ABSENT
     return FileStat(info.st_size, info.st_mtime_ns)
+
+
+def what_is_there(path: str) -> str:
+    """What stands at a path where a file should."""
+    if os.path.isdir(path):
+        return "a folder, not a file"
+    return "not a file" if os.path.exists(path) else "a link to a file that is not there"
 
 
 def _walk(folder: str) -> Iterator[os.DirEntry[str]]:

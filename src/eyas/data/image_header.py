@@ -9,8 +9,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from eyas.data.depth import BYTE, REAL, WHOLE
+from eyas.data.depth import BYTE, REAL, WHOLE, WIDE
+from eyas.data.files import what_is_there
 
+MISSING_IMAGE = "missing image"
 NOT_AN_IMAGE = "not an image"
 UNSUPPORTED = "unsupported image format"
 TRUNCATED = "truncated image"
@@ -56,6 +58,8 @@ def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
     except Image.DecompressionBombError:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return None, ImageProblem(TOO_LARGE, f"more than {most:,} px; scale it down, or cut it into tiles")
+    except FileNotFoundError:
+        return None, ImageProblem(MISSING_IMAGE, what_is_there(path) if os.path.lexists(path) else "no such file")
     except (
         OSError,
         ValueError,
@@ -94,16 +98,16 @@ def _depth(file: BinaryIO, image: Image.Image) -> int:
     """Depth of the values, which Pillow's mode tells of images of one channel only."""
     if image.mode == "F":
         return REAL
+    if image.format == "TIFF":
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]  # of TIFF files only
+        floats, bits = _FLOATS in _numbers(tags.get(_SAMPLE_FORMAT, 1)), max(_numbers(tags.get(_BITS, 1)))
+        return REAL if floats else BYTE if bits <= 8 else WHOLE if bits <= 16 else WIDE
     if image.mode.startswith("I"):
         return WHOLE
-    if image.format == "PNG":
-        file.seek(24)
-        return WHOLE if file.read(1) == b"\x10" else BYTE
-    if image.format != "TIFF":
+    if image.format != "PNG":
         return BYTE
-    tags: Any = image.tag_v2  # type: ignore[attr-defined]  # of TIFF files only
-    floats = _FLOATS in _numbers(tags.get(_SAMPLE_FORMAT, 1))
-    return REAL if floats else WHOLE if max(_numbers(tags.get(_BITS, 1))) > 8 else BYTE
+    file.seek(24)
+    return WHOLE if file.read(1) == b"\x10" else BYTE
 
 
 def _numbers(tag: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -33,13 +33,12 @@ from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
 from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
-from eyas.data.image_header import ImageHeader, read_header
+from eyas.data.image_header import MISSING_IMAGE, ImageHeader, read_header
 from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing
 from eyas.log import LOGGER
 
-CACHE_VERSION = 2  # raise it when the meaning of the arrays or of a rule changes
-MISSING_IMAGE = "missing image"
+CACHE_VERSION = 3  # raise it when the meaning of the arrays or of a rule changes
 NO_PICTURE = "no picture in such values"
 NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
@@ -259,8 +258,11 @@ def _tell_choices(index: ImageIndex, settings: Mapping[str, Any], rules: TextRul
     if rules.ids and rules.ids != tuple(range(len(rules.ids))):
         report.notes.append(f"{listed(rules.ids)} in label files stand for the classes 0 to {len(rules.ids) - 1}")
     if share is not None:
-        part = "held out from training" if report.split == "val" else "without those held out for validation"
-        report.notes.append(f"{part}: {share:g} of the images, chosen by the hash of their files")
+        part = "held out from training" if report.split == "val" else "left to train on"
+        report.notes.append(
+            f"{part}: {report.images:,} images; those held out are the nearest to {share:g} of all that can be had, "
+            "chosen by the hash of their files"
+        )
 
 
 class _Found(NamedTuple):

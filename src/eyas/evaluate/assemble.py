@@ -84,7 +84,7 @@ def split_index(
         fraction=fraction,
         val_fraction=data.get("val_fraction"),
         rules=TextRules(data.get("ids"), data.get("keypoints"), data.get("path")),
-        white=White(top, top) if top else white,
+        white=White.everywhere(top) if top else white,
         split=split,
     )
 

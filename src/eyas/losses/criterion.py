@@ -11,6 +11,17 @@ from torch import Tensor
 from eyas.losses.class_weighting import as_class_weights, weight_classes
 
 
+def one_tensor(method: str, loss: object) -> Tensor:
+    """Return a loss as it is.
+
+    Raises:
+        ValueError: a method of the user's returned something else than one tensor, such as a pair.
+    """
+    if not isinstance(loss, Tensor):
+        raise ValueError(f"{method} returned a {type(loss).__name__}: return one tensor, the losses before their sum.")
+    return loss
+
+
 class Criterion:
     """Named terms, each with a gain.
 
@@ -59,7 +70,7 @@ class Criterion:
         Raises:
             ValueError: there are class weights, and the class loss is not one value for each class.
         """
-        loss = self.class_loss(logits, targets, positive)
+        loss = one_tensor("class_loss", self.class_loss(logits, targets, positive))
         if self.class_weights is not None:
             if loss.shape != logits.shape:
                 raise ValueError(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from eyas import dist
 from eyas.assign import Assignment, TaskAlignedAssigner
 from eyas.boxes import boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes
-from eyas.losses.criterion import Criterion
+from eyas.losses.criterion import Criterion, one_tensor
 from eyas.losses.elementwise import ciou_loss, dfl_expectation, dfl_loss, l1_loss
 from eyas.losses.points import anchor_points
 
@@ -181,8 +181,8 @@ class DenseCriterion(Criterion):
         weight = anchors.assigned.weight
         return {
             "cls": self.weighted_class_loss(anchors.scores, anchors.assigned.scores(self.nc)).sum(),
-            "box": (self.box_loss(anchors.boxes, anchors.target_boxes) * weight).sum(),
-            self.third: (self.distance_loss(anchors) * weight).sum(),
+            "box": (one_tensor("box_loss", self.box_loss(anchors.boxes, anchors.target_boxes)) * weight).sum(),
+            self.third: (one_tensor("distance_loss", self.distance_loss(anchors)) * weight).sum(),
         }
 
     def objects(self, batch: Mapping[str, Any], size: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:

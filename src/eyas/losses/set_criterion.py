@@ -18,7 +18,7 @@ from torch import Tensor
 from eyas import dist
 from eyas.assign import HungarianMatcher
 from eyas.boxes import cxcywh_to_xyxy, elementwise_giou, elementwise_iou
-from eyas.losses.criterion import Criterion
+from eyas.losses.criterion import Criterion, one_tensor
 from eyas.losses.elementwise import varifocal_loss
 from eyas.types import DenoisingMeta, SetPrediction
 
@@ -174,7 +174,7 @@ class SetCriterion(Criterion):
         targets, positive = class_targets(stack, objects, torch.where(found, overlap, -1.0))
         return {
             # The mask matters for objects without area, which have no GIoU of 1 even with themselves.
-            "giou": (self.box_loss(corners, target_corners) * found).sum(1),
+            "giou": (one_tensor("box_loss", self.box_loss(corners, target_corners)) * found).sum(1),
             "cls": self.weighted_class_loss(stack.scores, targets, positive).sum((1, 2, 3)),
             "l1": self.distance_loss(pred, target).sum((1, 2)),
         }

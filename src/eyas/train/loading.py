@@ -10,7 +10,7 @@ from typing import Any
 
 from eyas import dist
 from eyas.data.loader import EpochLoader
-from eyas.data.share import SharedBatches, extent, fingerprint, shared
+from eyas.data.share import SharedBatches, extent, fingerprint, shared, size_of
 from eyas.device import seed_step
 from eyas.types import Batch
 
@@ -31,9 +31,13 @@ def adopted(loader: Any, *, batch: int) -> Any:
         batch: images of a step over all processes, as ``get_dataloader`` was told.
 
     Raises:
-        ValueError: it has no length, or not the same in all processes.
+        ValueError: it has no length, or not the same in all processes, or no batch.
     """
     batches = length(loader)
+    if not all(dist.gather_all(batches)):
+        raise ValueError(
+            f"get_dataloader() returned a loader of 0 batches{makeup(loader)}: nothing could be trained on."
+        )
     mine = shared(loader, batch=batch, rank=dist.rank(), world_size=dist.world_size())
     lengths = dist.gather_all(batches if mine is loader else len(mine))
     if len(set(lengths)) > 1:
@@ -58,6 +62,15 @@ def length(loader: Any) -> int:
             f"get_dataloader() returned a {type(loader).__name__} without a length ({error}), so an epoch would never "
             "end: give it, or the data set behind it, a __len__()."
         ) from error
+
+
+def makeup(loader: Any) -> str:
+    """Return in brackets what torch's own loader makes its batches of; nothing for a loader that does not tell."""
+    size = size_of(loader)
+    if size is None:
+        return ""
+    drop = ", drop_last=True" if loader.drop_last else ""
+    return f" ({len(loader.dataset)} images, batch {size}{drop})"
 
 
 def images_per_step(loader: Any) -> int | None:

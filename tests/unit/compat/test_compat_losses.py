@@ -300,6 +300,88 @@ def test_overrides_of_preprocess_and_bbox_decode_count(branch: Any, batch: dict[
     assert losses_of(Larger(model), raw, batch)[0] != losses_of(v8DetectionLoss(model), raw, one)[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("nc", 5, "nc=5 has no effect on this loss: the model's head makes it 3"),
+        ("reg_max", 3, "reg_max=3 has no effect on this loss: the model's head makes it 1"),
+        ("bce", None, r"bce=None cannot be called: .* asks it at every step; or override class_loss\(\)"),
+        ("assigner", None, "assigner=None cannot be called"),
+        ("bbox_loss", 1.0, r"bbox_loss=1\.0 cannot be called"),
+        ("topk", 1, r"topk=1 has no effect .* chooses 10 anchors for each object\. Set assigner\.topk"),
+        ("class_weights", [1.0, 2.0], "class_weights has 2 values and the model 3 classes"),
+    ],
+)
+def test_what_could_not_count_is_refused_when_it_is_assigned(
+    model: DetectionModel, name: str, value: object, said: str
+) -> None:
+    criterion = v8DetectionLoss(model)
+    with pytest.raises(ValueError, match=said):
+        setattr(criterion, name, value)
+    with pytest.raises(ValueError, match=said):
+        type("OfTheClass", (v8DetectionLoss,), {name: value})(model)
+    criterion.nc, criterion.reg_max, criterion.topk, criterion.class_weights = 3, 1, 10, None
+    criterion.topk = 0.25  # a script's own
+
+
+def test_what_is_asked_of_nobody_may_be_none(model: DetectionModel, batch: dict[str, Tensor]) -> None:
+    class Own(v8DetectionLoss):
+        def __init__(self, model: Any) -> None:
+            super().__init__(model)
+            self.bce = None
+
+        def class_loss(self, logits: Tensor, targets: Tensor, positive: Tensor | None = None) -> Tensor:
+            return (logits - targets) ** 2
+
+    with torch.no_grad():
+        assert losses_of(Own(model), model(batch["img"])["one2many"], batch)[1] > 0
+
+
+def test_methods_in_the_place_of_attributes_and_functions_in_the_place_of_methods_count(
+    branch: Any, batch: dict[str, Tensor]
+) -> None:
+    model, raw = branch
+    stock = v8DetectionLoss(model)
+    plain, padded = losses_of(stock, raw, batch), Padded(stock.assigner)
+
+    class Methods(v8DetectionLoss):
+        class_weights = (2.0, 2.0, 2.0)
+
+        def bce(self, logits: Tensor, targets: Tensor) -> Tensor:
+            return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") * 3
+
+        def assigner(self, *values: Tensor) -> Any:
+            asked.append(len(values))
+            return padded(*values)
+
+        def bbox_loss(self, *values: Tensor) -> tuple[Tensor, Tensor]:
+            return values[5] * 0 + 1, values[5] * 0
+
+    asked: list[int] = []
+    expected = torch.tensor([7.5, 6 * plain[1], 0])
+    torch.testing.assert_close(losses_of(Methods(model), raw, batch), expected)
+    assert asked == [6]
+    stock.class_weights = [2.0] * 3
+    stock.preprocess = lambda targets, images, size: v8DetectionLoss.preprocess(stock, targets[:1], images, size)
+    one = {name: value[:1] for name, value in batch.items()}
+    expected = losses_of(v8DetectionLoss(model), raw, one) * torch.tensor([1.0, 2.0, 1.0])
+    torch.testing.assert_close(losses_of(stock, raw, batch), expected)
+
+
+def test_losses_of_another_kind_are_refused_in_words(branch: Any, batch: dict[str, Tensor]) -> None:
+    model, raw = branch
+    for name, value, said in (
+        ("box_loss", (torch.ones(1), torch.ones(1)), "box_loss returned a tuple: return one tensor"),
+        ("class_loss", [torch.ones(1)], "class_loss returned a list: return one tensor"),
+        ("distance_loss", 1.0, "distance_loss returned a float: return one tensor"),
+        ("bbox_loss", torch.ones(()), "bbox_loss returned a Tensor: return two losses"),
+    ):
+        criterion = v8DetectionLoss(model)
+        setattr(criterion, name, lambda *_, value=value: value)
+        with pytest.raises(ValueError, match=said):
+            losses_of(criterion, raw, batch)
+
+
 def test_the_loss_of_one_branch_trains_both_of_an_end_to_end_model(
     model: DetectionModel, batch: dict[str, Tensor]
 ) -> None:

@@ -130,6 +130,19 @@ def test_any_mapping_of_names_is_read_in_order_or_refused(names: dict[int, str],
         assert {ids[c]: name for c, name in classes.names.items()} == names
 
 
+def test_validation_on_the_training_images_is_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = "val is the same as train"
+    for val, splits in ((None, ("train",)), (0.1, ("train", "val")), ("images/valid", ("train", "val"))):
+        check_dataset(write(root, val=val), splits=splits)
+        assert said not in caplog.text
+    check_dataset(write(root, train="images/train", val="images/train"), splits=("val",))
+    assert said not in caplog.text
+    for val in ("images/train", ["./images/train"]):
+        caplog.clear()
+        check_dataset(write(root, train="images/train", val=val), splits=("train", "val"))
+        assert said in caplog.text
+
+
 def test_a_share_in_place_of_a_split_is_held_out(root: Path) -> None:
     for checked in (
         check_dataset(write(root, val=0.1)),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from eyas.data import image_header as ih
 from eyas.data.decode import read_image
-from eyas.data.depth import BYTE, REAL, WHOLE, White, find_white, peak_of, to_bytes, white_above
+from eyas.data.depth import BYTE, REAL, WHOLE, WIDE, White, find_white, peak_of, to_bytes, white_above
 from eyas.data.index import NO_PICTURE, ImageIndex, build_index
 from eyas.data.store import ImageStore
 
@@ -88,9 +88,26 @@ def test_a_data_set_has_one_white_and_keeps_dark_images_dark(tmp_path: Path) -> 
     assert ["12-bit" in note or "4095 is white" in note for note in index.report.notes] == [True]
     assert ["nearly black" in doubt and "value_range: 1023" in doubt for doubt in index.report.doubts] == [True]
     assert index.report.to_dict()["choices"]["white"] == {"whole": 4095}
-    given = index_of(tmp_path, white=White(1023, 1023))
+    given = index_of(tmp_path, white=White.everywhere(1023))
     assert ImageStore(given, imgsz=60).load(0).max() == 360 // 4
     assert ["go beyond white" in doubt for doubt in given.report.doubts] == [True]
+
+
+def test_wider_integers_do_not_darken_images_of_16_bits(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/colour.png"), np.dstack([scene(65535).astype(np.uint16)] * 3))
+    Image.fromarray(scene(254000).astype(np.int32)).save(tmp_path / "images/counts.tif")
+    Image.fromarray(scene(1.0).astype(np.float32)).save(tmp_path / "images/shares.tif")
+    index = index_of(tmp_path)
+    assert index.white == White(65535, 1.0, 262143) == White.from_dict(index.white.to_dict())
+    store = ImageStore(index, imgsz=60)
+    colour, counts, shares = (store.load(i) for i in range(3))
+    same_as_8_bits(colour)
+    same_as_8_bits(shares)
+    assert counts.max() == int(254000 * 0.9) // 1024
+    said = [f"{kind}, with values up to" for kind in ("of 9 to 16 bits", "of floats", "of more than 16 bits")]
+    assert [part in note for part, note in zip(said, index.report.notes, strict=True)] == [True] * 3
+    assert not index.report.doubts
 
 
 def test_pixels_that_are_kept_belong_to_one_white(tmp_path: Path) -> None:
@@ -146,24 +163,24 @@ def test_of_several_pictures_the_first_is_used_and_that_is_said(tmp_path: Path) 
 positive = st.floats(0, 1e9, allow_nan=False)
 
 
-@given(peak=positive, depth=st.sampled_from([WHOLE, REAL]))
+@given(peak=positive, depth=st.sampled_from([WHOLE, REAL, WIDE]))
 @settings(max_examples=200, deadline=None)
 def test_white_lies_above_the_peak_and_not_far(peak: float, depth: int) -> None:
-    peak = float(int(peak)) if depth == WHOLE else peak
+    peak = peak if depth == REAL else float(int(peak))
     white = white_above(peak, depth)
     assert peak <= white * 1.01
-    if (peak > 255 and depth == WHOLE) or (peak > 1.01 and depth == REAL):
+    if (peak > 255 and depth != REAL) or (peak > 1.01 and depth == REAL):
         assert white <= 4 * peak + 3, "nothing becomes nearly black"
     assert white_above(white, depth) == white
 
 
-@given(st.lists(st.tuples(st.sampled_from([BYTE, WHOLE, REAL]), positive), max_size=8))
+@given(st.lists(st.tuples(st.sampled_from([BYTE, WHOLE, REAL, WIDE]), positive), max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_the_white_of_a_set_is_that_of_its_brightest(images: list[tuple[int, float]]) -> None:
     depths = np.array([depth for depth, _ in images], np.uint8)
     peaks = np.array([peak for _, peak in images])
     white = find_white(depths, peaks)
-    for depth in (WHOLE, REAL):
+    for depth in (WHOLE, REAL, WIDE):
         own = [white_above(peak, depth) for kind, peak in images if kind == depth]
         assert white.of(depth) == (white_above(max(p for k, p in images if k == depth), depth) if own else None)
     assert white.of(BYTE) is None

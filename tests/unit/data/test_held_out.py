@@ -47,6 +47,7 @@ def test_every_image_is_in_one_part(data: Path) -> None:
     assert names(train) | names(val) == names(part(data, "train", None))
     assert names(val) < names(part(data, "val", 0.5)), "a larger share holds the smaller one"
     assert val.report.choices["val_fraction"] == 0.25 and "held out" in val.report.notes[0]
+    assert f"held out from training: {len(val)} images" in val.report.notes[0]
     assert len(part(data, "train", fraction=0.2)) == 3, "a fraction is one of what is left to train on"
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from eyas.data import image_header as ih
 from eyas.data.dataset_yaml import check_dataset
+from eyas.data.decode import read_image
 from eyas.data.files import list_images
 from eyas.data.formats import yolo as yl
 from eyas.data.formats.yolo import TextRules, label_path
@@ -314,6 +315,25 @@ def test_empty_folder_tells_what_it_holds(tmp_path: Path) -> None:
 def test_source_that_is_no_source(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="neither a folder"):
         build_index([tmp_path / "nowhere"], names=NAMES, cache_dir=tmp_path)
+
+
+def test_labels_that_are_there_but_no_files_leave_their_images_out(data: Path) -> None:
+    for i in (2, 3):
+        (data / f"labels/train/{i}.txt").unlink()
+    (data / "labels/train/2.txt").mkdir()
+    (data / "labels/train/3.txt").symlink_to(data / "nowhere.txt")
+    index = build(data)
+    assert [Path(index.path(i)).stem for i in range(len(index))] == ["0", "1", "4", "5"]
+    assert index.report.left_out == {NO_USABLE_ROW: 2}
+    said = {(Path(problem.file).name, problem.kind): problem.message for problem in index.report.problems}
+    assert said["2.txt", yl.UNREADABLE] == "a folder, not a file"
+    assert said["3.txt", yl.UNREADABLE] == "a link to a file that is not there"
+
+
+def test_a_link_that_leads_nowhere_is_a_missing_image(tmp_path: Path) -> None:
+    (tmp_path / "x.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match=r"x\.png: missing image: a link to a file that is not there"):
+        read_image(tmp_path / "x.png")
 
 
 def test_lists_name_images_and_miss_some(data: Path) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eyas.data.files import ABSENT, FileStat, Listing, list_files, stat_of
+from eyas.data.files import ABSENT, NO_FILE, FileStat, Listing, list_files, stat_of, what_is_there
 from eyas.data.formats.base import UNREADABLE, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.image_header import ImageHeader
 
@@ -127,10 +127,13 @@ class YoloText(LabelSource):
         return self._folders.unusual.get(image) or label_path(image)
 
     def labels(self, image: str, stat: FileStat, header: ImageHeader) -> Labels:
-        if stat.size <= 0:
+        if stat == ABSENT or stat.size == 0:
             return no_labels()
+        place = self.label_file(image)
+        if stat == NO_FILE:
+            return no_labels([LabelProblem(0, UNREADABLE, what_is_there(place))])
         try:
-            with open(self.label_file(image), "rb") as file:
+            with open(place, "rb") as file:
                 data = file.read()
         except OSError as error:
             return no_labels([LabelProblem(0, UNREADABLE, error.strerror or str(error))])
@@ -148,7 +151,7 @@ class YoloText(LabelSource):
 
     def explain(self, images: Sequence[str]) -> str:
         if not images:
-            return what_is_there(self.places)
+            return what_folders_hold(self.places)
         near = label_elsewhere(images[0])
         return (
             f"Expected for example {label_path(images[0])} for {images[0]}. Label files stand in a folder `labels` "
@@ -157,7 +160,7 @@ class YoloText(LabelSource):
         )
 
 
-def what_is_there(places: Sequence[Path]) -> str:
+def what_folders_hold(places: Sequence[Path]) -> str:
     """What an image folder holds instead of images."""
     for place in places:
         if place.is_dir():
@@ -228,12 +231,19 @@ class LabelFolders:
 
 
 def _list_texts(folder: str) -> dict[str, tuple[str, FileStat]]:
-    """{name with the suffix .txt: (name as written, stat)}; one that is written `.txt` goes before others."""
+    """{name with the suffix .txt: (name as written, stat)}; one that is written `.txt` goes before others.
+
+    Raises:
+        ValueError: the folder may not be listed: its images would be background.
+    """
     try:
         with os.scandir(folder) as entries:
-            texts = [entry for entry in entries if entry.name.lower().endswith(".txt") and entry.is_file()]
+            texts = [entry for entry in entries if entry.name.lower().endswith(".txt")]
             texts.sort(key=lambda entry: entry.name.endswith(".txt"))
-            return {f"{entry.name[:-4]}.txt": (entry.name, stat_of(entry)) for entry in texts}
+            stats = [stat_of(entry) if entry.is_file() else NO_FILE for entry in texts]
+            return {f"{entry.name[:-4]}.txt": (entry.name, stat) for entry, stat in zip(texts, stats, strict=True)}
+    except PermissionError:
+        raise ValueError(f"The label files in {folder} cannot be listed: permission denied.") from None
     except OSError:
         return {}
 
