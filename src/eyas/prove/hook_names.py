@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from eyas.callbacks.base import ADJUSTERS, EVENTS
 from eyas.names import nearest
 
 TYPING_MISTAKE = 0.9  # of ``difflib``: two or three letters in a name of twenty
+RESEMBLANCE = 0.75  # of ``difflib``: a word more, such as on_epoch_end for on_fit_epoch_end
 
 TRAINER_METHODS = (
     "get_dataset",
@@ -42,6 +43,9 @@ HOMES: Mapping[str, str] = {
     "init_criterion": "a method of the model: return a subclass of DetectionModel from get_model()",
 }
 """Hook of ours -> where it is called."""
+
+SPELLINGS: Mapping[str, str] = {name.replace("_", ""): name for name in HOMES}
+"""Hook of ours without its underscores -> the hook."""
 
 SCHEDULE = "schedule=..., lf(self, fraction), or adjust_rates() of a Callback"
 STEP = "train_batch(self, batch), or preprocess_batch() and adjust_loss() of a Callback"
@@ -107,26 +111,65 @@ ROLES: tuple[tuple[str, str], ...] = (
 )
 """Pattern of names that say what a method is for -> what is called for that."""
 
+TRAINER_ROLES: tuple[tuple[str, str], ...] = (
+    (r"backward", STEP),
+    (r"loss|bbox_loss", CRITERION),
+    (r"evaluate|run_validation", "validate(self)"),
+    (r"compute_metrics", "validate(self), or adjust_metrics() of a Callback"),
+    (r"setup_train", "setup(self)"),
+    (r"before_train(?:ing)?", "on_train_start() of a Callback"),
+    (r"after_train(?:ing)?", "on_train_end() of a Callback"),
+    (r"before_(?:train_)?epoch", "on_train_epoch_start() of a Callback"),
+    (r"(?:after|end)_(?:train_)?epoch", "on_train_epoch_end() of a Callback"),
+    (r"before_(?:train_)?(?:batch|step|iter)", "on_train_batch_start() of a Callback"),
+    (r"after_(?:train_)?(?:batch|step|iter)", "on_train_batch_end() of a Callback"),
+    (r"collate_fn", "get_dataloader(self, dataset_path, batch_size, rank, mode)"),
+    (r"lr_lambda", SCHEDULE),
+)
+"""The same for names that are only a trainer's."""
+
+EVENT_LIKE = r"(?:before|after)_.+|(?:.+_)?(?:epoch|batch)_(?:start|end)"  # methods of a Callback
+VALUES = r"(?:lr_)?scheduler|criterion|loss|loss_fn|bbox_loss|fitness|lr_lambda|collate_fn|.*_loaders?"
+"""Names under which objects of many kinds hold a value: one that is read somewhere need not be a user's method."""
+
 
 def hook_instead(name: str, near: Iterable[str] = ()) -> str | None:
-    """Return what to use in place of a method of this name; None if the name is of no hook.
+    """Return a sentence about what to use in place of a method of this name; None if the name is of no hook.
 
     Args:
         name: of a method that nothing calls.
         near: hooks of the class that it is in, one of which may have been meant.
     """
-    if name in HOMES:
-        return f"{name}() is {HOMES[name]}"
+    near = list(near)
     if name in INSTEAD:
-        return f"use {INSTEAD[name]}"
-    plain = name.strip("_").lower()
-    for pattern, use in ROLES:
+        return f"use {INSTEAD[name]}."
+    if spelled := SPELLINGS.get(name.replace("_", "").lower()):
+        meant = spelled in near and spelled != name
+        return f"did you mean {spelled}()?" if meant else f"{spelled}() is {HOMES[spelled]}."
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).strip("_").lower()
+    for pattern, use in (*ROLES, *(TRAINER_ROLES if is_trainers(near) else ())):
         if re.fullmatch(pattern, plain):
-            return f"use {use}"
+            return f"use {use}."
     found = nearest(name, (known for known in near if len(known) >= len("validate")), cutoff=TYPING_MISTAKE)
     if found:
         return f"did you mean {found[0]}()?"
-    if name.startswith(("on_", "adjust_")):
-        meant = nearest(name, HOMES, cutoff=0.0)
-        return f"no hook of a Callback has this name; the nearest is {meant[0]}()"
-    return None
+    if name.startswith("on_") or (is_callbacks(near) and re.fullmatch(EVENT_LIKE, plain)):
+        return no_such("event", f"on_{plain.removeprefix('on_')}", EVENTS)
+    return no_such("adjuster", plain, ADJUSTERS) if name.startswith("adjust_") else None
+
+
+def is_trainers(hooks: Collection[str]) -> bool:
+    """Whether these are the hooks of a trainer."""
+    return "train_batch" in hooks
+
+
+def is_callbacks(hooks: Collection[str]) -> bool:
+    """Whether these are the hooks of a callback."""
+    return "on_train_start" in hooks
+
+
+def no_such(kind: str, name: str, known: Collection[str]) -> str:
+    """Return a sentence that says which hooks of this kind a Callback has, and which one resembles the name."""
+    found = nearest(name, known, cutoff=RESEMBLANCE)
+    hint = f"; the nearest is {found[0]}()" if found else ""
+    return f"no {kind} has this name{hint}. A Callback has {', '.join(known)}."

@@ -245,7 +245,7 @@ class BaseTrainer:
     def prepare(self) -> None:
         """Build everything that the first step needs, and stop here if two things fight over one decision."""
         self.run_callbacks("on_pretrain_routine_start")
-        uncalled.refuse_uncalled([type(self), *map(type, self.callbacks.callbacks)])
+        uncalled.refuse_uncalled([self, *self.callbacks.callbacks])
         conflicts.refuse_conflicts(self)
         self.setup()
         uncalled.refuse_uncalled(uncalled.parts(unwrap_model(self.model), self.validator))
