@@ -11,7 +11,8 @@ from eyas.compat.doors import door
 from eyas.log import warn
 
 ANSWERS = "eyas.compat.answers."
-WRITERS = frozenset(("eyas", "torch", "typing"))  # torch wraps methods that need no gradient, typing fills protocols
+# torch wraps methods that need no gradient; typing and pydantic write methods of protocols and checked classes.
+WRITERS = frozenset(("eyas", "torch", "typing", "pydantic"))
 
 
 def tell_patched(criterion: object) -> None:
