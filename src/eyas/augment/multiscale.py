@@ -24,19 +24,25 @@ def batch_size_px(imgsz: int, multi_scale: float, stride: int, seed: int, epoch:
     """
     if multi_scale <= 0:
         return imgsz
-    low, high = smallest_px(imgsz, multi_scale, stride), int(imgsz * (1 + multi_scale) + stride)
+    low, high = _range(imgsz, multi_scale, stride)
     drawn = int(generator(Purpose.SIZE, seed=seed, epoch=epoch, position=step).integers(low, high))
-    return _of_few(drawn, imgsz, multi_scale, stride)
+    return _one_of_few(drawn, imgsz, (low, high), stride)
 
 
 def smallest_px(imgsz: int, multi_scale: float, stride: int) -> int:
     """The shortest side in pixels that `batch_size_px` returns."""
-    return _of_few(max(stride, int(imgsz * (1 - multi_scale))), imgsz, multi_scale, stride)
+    low, high = _range(imgsz, multi_scale, stride)
+    return _one_of_few(low, imgsz, (low, high), stride)
 
 
-def _of_few(drawn: int, imgsz: int, multi_scale: float, stride: int) -> int:
+def _range(imgsz: int, multi_scale: float, stride: int) -> tuple[int, int]:
+    """The integers that sizes are drawn from: the first one, and the one after the last."""
+    return max(stride, int(imgsz * (1 - multi_scale))), int(imgsz * (1 + multi_scale) + stride)
+
+
+def _one_of_few(drawn: int, imgsz: int, drawn_from: tuple[int, int], stride: int) -> int:
     """The size of at most `MOST_SIZES` that stands for a drawn one."""
-    size = max(drawn // stride, 1) * stride
-    low, high = imgsz * (1 - multi_scale), imgsz * (1 + multi_scale) + stride
-    step = stride * math.ceil((int(high - 1) // stride - max(int(low) // stride, 1) + 1) / MOST_SIZES)
+    low, high = drawn_from
+    size = drawn // stride * stride
+    step = stride * math.ceil(((high - 1) // stride - low // stride + 1) / MOST_SIZES)
     return size if step == stride else max(imgsz + step * round((size - imgsz) / step), stride)

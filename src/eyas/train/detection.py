@@ -236,7 +236,7 @@ class DetectionTrainer(BaseTrainer):
 
     def smallest_side(self) -> int:
         """Side in pixels of the smallest images of the run."""
-        return smallest_px(self.imgsz(), self.fitted("multi_scale"), STRIDE) // STRIDE * STRIDE
+        return smallest_px(self.imgsz(), self.fitted("multi_scale"), STRIDE)
 
     def rescale(self, images: torch.Tensor) -> torch.Tensor:
         """Resize (B, 3, H, W) to the size of this step; normalised boxes stay true."""

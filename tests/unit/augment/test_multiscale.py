@@ -1,13 +1,15 @@
 import numpy as np
 
-from eyas.augment.multiscale import MOST_SIZES, batch_size_px
+from eyas.augment.multiscale import MOST_SIZES, batch_size_px, smallest_px
 
 
 def test_sizes_are_stride_multiples_in_the_range_of_the_spec():
     sizes = [batch_size_px(320, 0.25, 32, 0, 0, step) for step in range(4000)]
     values, counts = np.unique(sizes, return_counts=True)
     assert values.tolist() == list(range(224, 417, 32))  # integers 240 .. 431, floored to 32
-    assert counts.min() > 250  # 16 of the first, 32 of 192 for each of the others
+    assert counts.min() > 250
+    shares = np.array((16, 32, 32, 32, 32, 32, 16)) / 192  # integers of each size
+    assert np.allclose(counts / 4000, shares, atol=0.03)
 
 
 def test_a_wide_range_has_few_sizes_around_the_nominal_one():
@@ -15,7 +17,8 @@ def test_a_wide_range_has_few_sizes_around_the_nominal_one():
         sizes = {batch_size_px(imgsz, share, 32, 0, 0, number) for number in range(2000)}
         assert imgsz in sizes and 5 <= len(sizes) <= MOST_SIZES
         assert {(size - imgsz) % step for size in sizes} == {0}
-        assert min(sizes) >= imgsz * (1 - share) - 32 and max(sizes) <= imgsz * (1 + share) + 32
+        assert min(sizes) == smallest_px(imgsz, share, 32) >= imgsz * (1 - share) - 32
+        assert max(sizes) <= imgsz * (1 + share) + 32
 
 
 def test_pure_function_of_seed_epoch_and_step():
