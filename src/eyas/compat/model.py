@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from eyas import __version__, api
-from eyas.checkpoint import FORMAT, class_name, save_checkpoint
+from eyas import api
+from eyas.checkpoint import save_checkpoint
 from eyas.compat.arguments import Arguments
 from eyas.compat.results import ScriptResults
 from eyas.compat.trainers import script_trainer
@@ -20,6 +20,7 @@ from eyas.export.registry import STOCK
 from eyas.log import LOGGER
 from eyas.metrics.detection import DetMetrics
 from eyas.train import BaseTrainer, TrainResult
+from eyas.train.state import describe_network
 
 LACKING: Mapping[str, str] = {
     "tune": "Eyas does not search for hyper-parameters: call train() for each setting and compare the results' fitness",
@@ -143,17 +144,10 @@ class ScriptModel(api.YOLO):
     # -- weights -------------------------------------------------------------------------------------------------------
     def save(self, filename: str | Path = "saved_model.pt") -> Path:
         """Write the network into a checkpoint that ``YOLO(path)`` opens; returns its path."""
-        model, path = self.model, Path(filename)
-        described = {
-            "eyas": {"format": FORMAT, "version": __version__, "torch": str(torch.__version__)},
-            "model": dict(model.state_dict()),
-            "yaml": model.yaml,
-            "model_class": class_name(type(model)),
-            "nc": model.nc,
-            "names": dict(model.names),
-        }
+        path = Path(filename)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint({key: value for key, value in self.ckpt.items() if key != "state"} | described, path)
+        known = {key: value for key, value in self.ckpt.items() if key != "state"}
+        save_checkpoint(known | describe_network(self.model), path)
         return path
 
     def load(self, weights: str | Path = "yolo26n.pt") -> ScriptModel:

@@ -28,16 +28,21 @@ class Resumable(Run, Protocol):
     def callbacks(self) -> CallbackList: ...
 
 
-def describe_model(trainer: Run) -> dict[str, Any]:
-    """Return the part of a checkpoint that inference needs: averaged weights, layer table, names, options, numbers."""
-    averaged: Any = trainer.ema.ema if trainer.ema else unwrap_model(trainer.model)
+def describe_network(network: Any) -> dict[str, Any]:
+    """Return the part of a checkpoint that any network has, trained or not: its weights and how to build it."""
     return {
         "eyas": {"format": FORMAT, "version": __version__, "torch": str(torch.__version__)},
-        "model": dict(averaged.state_dict()),
-        "yaml": averaged.yaml,
-        "model_class": class_name(type(averaged)),
-        "nc": averaged.nc,
-        "names": dict(averaged.names),
+        "model": dict(network.state_dict()),
+        "yaml": network.yaml,
+        "model_class": class_name(type(network)),
+        "nc": network.nc,
+        "names": dict(network.names),
+    }
+
+
+def describe_model(trainer: Run) -> dict[str, Any]:
+    """Return the part of a checkpoint that inference needs: averaged weights, layer table, names, options, numbers."""
+    return describe_network(trainer.ema.ema if trainer.ema else unwrap_model(trainer.model)) | {
         "train_args": trainer.args.to_dict(),
         "train_sources": trainer.args.sources(),
         "train_metrics": dict(trainer.metrics),
