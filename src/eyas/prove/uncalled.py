@@ -321,6 +321,7 @@ class Reader(ast.NodeVisitor):
         self.uses: list[Use] = []
         self.lines: dict[str, int] = {}
         self.around: list[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef] = []
+        self.made: frozenset[str] = frozenset()  # attributes that the assignment around makes
 
     def read(self, filename: str) -> None:
         """Read a file; one that cannot be parsed may use anything."""
@@ -386,7 +387,7 @@ class Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str):
+        if isinstance(node.value, str) and node.value not in self.made:
             self.add(node.value)
 
     def visit_Expr(self, node: ast.Expr) -> None:
@@ -394,8 +395,13 @@ class Reader(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if not any(name_of(target).startswith("__") for target in node.targets):  # __all__ and the like
-            self.generic_visit(node)
+        if any(name_of(target).startswith("__") for target in node.targets):  # __all__ and the like
+            return
+        # In ``training_step = hook("training_step")`` an attribute is told its own name, which is no use of it.
+        made = {name_of(target) for target in node.targets if self.in_class() or isinstance(target, ast.Attribute)}
+        outer, self.made = self.made, self.made | made
+        self.generic_visit(node)
+        self.made = outer
 
 
 def name_of(node: ast.expr) -> str:
