@@ -26,6 +26,7 @@ from eyas.data.dataset_yaml import SPLITS
 from eyas.data.decode import read_image, resize, resized_shape
 from eyas.data.formats import LabelSource
 from eyas.data.index import build_index
+from eyas.data.numbered import collate
 from eyas.data.store import ImageStore
 
 
@@ -177,10 +178,8 @@ class YOLODataset(Dataset[Labels]):
     @staticmethod
     def collate_fn(batch: Sequence[Labels]) -> dict[str, Any]:
         """Return a batch of images: see `eyas.types.Batch`."""
-        columns = {key: [item[key] for item in batch] for key in batch[0] if all(key in item for item in batch)}
-        joined = {key: torch.cat(columns[key]) for key in ("cls", "bboxes")}
-        index = torch.cat([item["batch_idx"] + i for i, item in enumerate(batch)])
-        return columns | joined | {"img": torch.stack(columns["img"]), "batch_idx": index}
+        shared = [key for key in batch[0] if all(key in item for item in batch)]
+        return collate([{key: item[key] for key in shared} for item in batch])
 
 
 class RTDETRDataset(YOLODataset):
