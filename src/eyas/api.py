@@ -32,7 +32,6 @@ from eyas.families import family_of
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
 from eyas.models import Detector, detector_class, load_weights, model_table
-from eyas.nn.unwrap import unwrap_model
 from eyas.report.overview import print_overview
 from eyas.run.overrides import overrides
 from eyas.run.plan import Plan
@@ -40,6 +39,7 @@ from eyas.tables import html_table
 from eyas.train import BaseTrainer, TrainResult
 from eyas.train.options import find_checkpoint
 from eyas.train.setup import given_weights, model_source
+from eyas.train.state import averaged
 from eyas.train.venue import venue
 
 # What a trained model remembers as defaults for val() and predict().
@@ -410,11 +410,6 @@ class RTDETR(YOLO):
 def is_set_up(trainer: BaseTrainer) -> bool:
     """Whether a training has built everything, the average of its weights included."""
     return trainer.epochs > 0
-
-
-def averaged(trainer: BaseTrainer) -> Any:
-    """Return the network that a training validates and saves."""
-    return unwrap_model(trainer.ema.ema if trainer.ema else trainer.model)
 
 
 def refuse_unbuilt(nc: int, classes: int) -> None:

@@ -27,6 +27,7 @@ from eyas.nn.unwrap import unwrap_model
 from eyas.rehearsal import blame
 from eyas.rehearsal.difference import Snapshot, Value
 from eyas.run.protocol import Run
+from eyas.train.state import averaged
 
 OWN_FORWARD = ("forward", "predict", "fuse")  # methods that decide what a model says
 MOST_ITEMS = 1000  # of a container that is compared
@@ -114,7 +115,7 @@ class KeepAnswer(Callback):
 
     def on_train_end(self, trainer: Run) -> None:
         """Write; the averaged weights are the best ones by now."""
-        model = unwrap_model(trainer.ema.ema if trainer.ema else trainer.model)
+        model = averaged(trainer)
         cls = type(model)
         places = {name: blame.method_line(cls, name) for name in OWN_FORWARD}
         lines = {"class": blame.class_line(cls)} | places | blame.attribute_lines(cls)

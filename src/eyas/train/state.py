@@ -28,6 +28,11 @@ class Resumable(Run, Protocol):
     def callbacks(self) -> CallbackList: ...
 
 
+def averaged(trainer: Run) -> Any:
+    """Return the network that a run validates and saves: the average of its weights, or the live one without any."""
+    return unwrap_model(trainer.ema.ema if trainer.ema else trainer.model)
+
+
 def describe_network(network: Any) -> dict[str, Any]:
     """Return the part of a checkpoint that any network has, trained or not: its weights and how to build it."""
     return {
@@ -42,7 +47,7 @@ def describe_network(network: Any) -> dict[str, Any]:
 
 def describe_model(trainer: Run) -> dict[str, Any]:
     """Return the part of a checkpoint that inference needs: averaged weights, layer table, names, options, numbers."""
-    return describe_network(trainer.ema.ema if trainer.ema else unwrap_model(trainer.model)) | {
+    return describe_network(averaged(trainer)) | {
         "train_args": trainer.args.to_dict(),
         "train_sources": trainer.args.sources(),
         "train_metrics": dict(trainer.metrics),
@@ -82,10 +87,9 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
 
 def broken(trainer: Resumable, unbounded: set[str]) -> list[str]:
     """Return what of a run is nan or infinite, in words: its weights, buffers, average, or the optimizer's state."""
-    averaged = trainer.ema.ema if trainer.ema else unwrap_model(trainer.model)
     weights = dict(unwrap_model(trainer.model).state_dict())
     state = {"model": weights, "optimizer": trainer.optimizer.state_dict()}
-    return broken_parts({"model": dict(averaged.state_dict()), "state": state}, unbounded)
+    return broken_parts({"model": dict(averaged(trainer).state_dict()), "state": state}, unbounded)
 
 
 def position(checkpoint: dict[str, Any]) -> str:

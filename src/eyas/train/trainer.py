@@ -653,7 +653,7 @@ class BaseTrainer:
     def final_eval(self) -> None:
         """Validate the best weights once more, with pictures."""
         if self.best_epoch:
-            model = unwrap_model(self.ema.ema if self.ema else self.model)
+            model = state.averaged(self)
             best: Any = dist.agree(load_checkpoint(self.best) if dist.is_main() else None)
             model.load_state_dict(best["model"])
             metrics = self.adjust("adjust_metrics", self.evaluate_best(model))
