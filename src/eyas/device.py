@@ -78,27 +78,27 @@ def spread(device: str | None, count: int) -> list[str | None]:
 
 
 def check_amp(amp: bool | str, device: torch.device) -> None:
-    """Refuse half precision by name on a CPU; unlike ``amp_dtype``, this asks nothing of a GPU."""
-    if device.type == "cpu" and amp in ("fp16", "bf16"):
-        raise ValueError(f"amp={amp!r} has no effect on a CPU, which trains in float32; leave it out.")
+    """Refuse float16 on a CPU, whose gradients need a scaler that only GPUs have; this asks nothing of a GPU."""
+    if device.type == "cpu" and amp == "fp16":
+        raise ValueError("amp='fp16' is for GPUs; a CPU computes in float32, or with amp=bf16 in bfloat16.")
 
 
 def amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
     """Return the type for autocast, or ``None`` for full precision.
 
-    ``True`` means bfloat16 where the GPU has it, float16 elsewhere; a CPU always trains in float32, because
-    autocast there costs more in casts than its kernels gain on these small convolutions.
+    ``True`` means bfloat16 where the GPU has it, float16 elsewhere, and float32 on a CPU: which processor has
+    instructions for bfloat16 differs from machine to machine, and a run must not learn otherwise where it goes on.
 
     Raises:
-        ValueError: half precision was asked for by name on a CPU.
+        ValueError: float16 was asked for on a CPU.
     """
     check_amp(amp, device)
+    if amp == "bf16":
+        return torch.bfloat16
     if amp in (False, "fp32") or device.type == "cpu":
         return None
     if amp == "fp16":
         return torch.float16
-    if amp == "bf16":
-        return torch.bfloat16
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bf16 else torch.float16
 

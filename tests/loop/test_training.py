@@ -423,7 +423,7 @@ def test_options_that_the_optimizer_or_device_cannot_use_are_refused(options: An
         DetectionTrainer(overrides=options(warmup_momentum=0.5)).train()
     with pytest.raises(ValueError, match="outlasts the run"):
         DetectionTrainer(overrides=options(warmup_epochs=5.0)).train()
-    with pytest.raises(ValueError, match="no effect on a CPU"):
-        DetectionTrainer(overrides=options(amp="bf16"))
+    with pytest.raises(ValueError, match="amp='fp16' is for GPUs"):
+        DetectionTrainer(overrides=options(amp="fp16"))
     with pytest.raises(ValueError, match="Did you mean"):
         DetectionTrainer(overrides=options(optimizer="Adadeltaa"))

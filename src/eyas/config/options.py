@@ -637,8 +637,8 @@ class TrainOptions(BaseModel):
     )
     amp: Amp = _precision(
         True,
-        "Mixed precision on a GPU: bf16, fp16, True for bf16 where the GPU has it and fp16 elsewhere, False or fp32 "
-        "for none. The CPU always computes in fp32.",
+        "Mixed precision: bf16, fp16 (GPU only), True for bf16 where the GPU has it and fp16 elsewhere and none on a "
+        "CPU, False or fp32 for none. bf16 on a CPU pays where it has AMX or AVX-512 for it.",
         on=_EVAL,
         expected="True, False, 'fp16', 'bf16' or 'fp32'",
         also="precision bf16 fp16",

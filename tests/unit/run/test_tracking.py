@@ -60,6 +60,9 @@ def test_devices_and_precision() -> None:
     cuda = torch.device("cuda")
     assert amp_dtype("fp16", cuda) is torch.float16 and amp_dtype("bf16", cuda) is torch.bfloat16
     assert amp_dtype(False, cuda) is None
+    assert amp_dtype("bf16", cpu) is torch.bfloat16
+    with pytest.raises(ValueError, match="amp='fp16' is for GPUs"):
+        amp_dtype("fp16", cpu)
     for wrong in ("gpu7", "cuda:99", [0, 1]):
         with pytest.raises(ValueError, match="device="):
             select_device(wrong)
