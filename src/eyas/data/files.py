@@ -38,10 +38,12 @@ class Listing(NamedTuple):
     Attributes:
         images: (absolute path, stat), sorted by path.
         passed_over: {(folder, why): number} of files that are not taken for images.
+        watched: folders and lists that change when an image comes, goes or gets another name.
     """
 
     images: list[tuple[str, FileStat]]
     passed_over: Counter[tuple[str, str]]
+    watched: set[str]
 
 
 def stat_of(entry: os.DirEntry[str] | str) -> FileStat:
@@ -60,15 +62,16 @@ def what_is_there(path: str) -> str:
     return "not a file" if os.path.exists(path) else "a link to a file that is not there"
 
 
-def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Files below `folder`, and hidden folders, which are not entered."""
+def _walk(folder: str, entered: set[str]) -> Iterator[os.DirEntry[str]]:
+    """Files below `folder`, and hidden folders, which are not entered; those that are go into a set."""
+    entered.add(folder)
     with os.scandir(folder) as entries:
         listed = list(entries)
     for entry in listed:
         if entry.is_dir() and not is_hidden(entry):
             if entry.is_symlink() and os.path.realpath(folder).startswith(os.path.realpath(entry.path)):
                 continue  # a link to a parent would never end
-            yield from _walk(entry.path)
+            yield from _walk(entry.path, entered)
         else:
             yield entry
 
@@ -116,20 +119,31 @@ def list_files(sources: Sequence[str | Path], root: Path | None = None) -> Listi
     """
     found: list[tuple[str, FileStat]] = []
     passed_over: Counter[tuple[str, str]] = Counter()
+    watched: set[str] = set()
     for source in map(Path, sources):
         if source.is_dir():
-            for entry in _walk(str(source.absolute())):
+            for entry in _walk(str(source.absolute()), watched):
                 if why := why_no_image(entry):
                     passed_over[os.path.dirname(entry.path), why] += 1
                 else:
                     found.append((entry.path, stat_of(entry)))
         elif source.suffix.lower() == ".txt" and source.is_file():
-            found += _listed(source, root)
+            listed = _listed(source, root)
+            watched |= {str(source.absolute()), *(nearest_folder(os.path.dirname(path)) for path, _ in listed)}
+            found += listed
         elif source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
             found.append((str(source.absolute()), stat_of(str(source))))
+            watched.add(os.path.dirname(source.absolute()))
         else:
             raise ValueError(f"Image source {source} is neither a folder, a .txt list of images nor an image.")
-    return Listing(sorted(found), passed_over)
+    return Listing(sorted(found), passed_over, watched)
+
+
+def nearest_folder(path: str) -> str:
+    """The folder at a path, or the nearest above it that is there, which changes when the one at the path is made."""
+    while not os.path.isdir(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _suffix(name: str) -> str:

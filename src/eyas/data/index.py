@@ -1,15 +1,17 @@
 """The index of a data set split: every image's path, shape and labels in a few flat arrays.
 
-One million images cost about 80 bytes each plus 20 bytes per box. No Python object is kept per image, so worker
+One million images cost about 110 bytes each plus 20 bytes per box. No Python object is kept per image, so worker
 processes share the arrays: after a fork by copy-on-write, after a spawn through torch shared memory.
 
 The index is cached outside the data folder as plain arrays (never a pickle). Names, sizes and modification times of all
-files, the settings and the class names must be unchanged for it to be used again.
+files, the settings and the class names must be unchanged for it to be used again; for large data sets that is looked at
+while training has begun, see `eyas.data.reopen`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -25,6 +27,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from eyas import dist
 from eyas.data import held_out
 from eyas.data.balance import ImageClasses
 from eyas.data.cache import cache_root, locked
@@ -34,18 +37,19 @@ from eyas.data.files import ABSENT, FileStat
 from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
 from eyas.data.image_header import MISSING_IMAGE, ImageHeader, read_header
+from eyas.data.reopen import Unseen, asked_for, load_watch, save_watch
 from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing
 from eyas.log import LOGGER
 
-CACHE_VERSION = 3  # raise it when the meaning of the arrays or of a rule changes
+CACHE_VERSION = 4  # raise it when the meaning of the arrays or of a rule changes
 NO_PICTURE = "no picture in such values"
 NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
 _CHUNK = 256  # images per task of the pool
 _COMPARED = 64  # images whose bytes tell whether two data sets are the same
 _CONTENT = ("shapes", "orientations", "label_offsets", "cls", "boxes")
-_ARRAYS = ("path_bytes", "path_offsets", "depths", "peaks", *_CONTENT)
+_ARRAYS = ("path_bytes", "path_offsets", "depths", "peaks", "stats", *_CONTENT)
 
 
 class ImageIndex:
@@ -56,6 +60,7 @@ class ImageIndex:
         orientations: (N,) uint8 EXIF orientation, 1 = upright.
         depths: (N,) uint8, see `eyas.data.depth`.
         peaks: (N,) float64, the largest value of an image of more than 8 bits; 0 for others.
+        stats: (N, 4) int64, size and time of change in ns of each image, then of its label file.
         label_offsets: (N+1,) int64; boxes of image i are rows label_offsets[i] : label_offsets[i+1].
         cls: (T,) float32 class ids.
         boxes: (T, 4) float32 cxcywh, normalised by the image size.
@@ -64,6 +69,7 @@ class ImageIndex:
         report: what was found and what was wrong.
         chosen: by which rules images and labels were chosen when it was built, see `effects`.
         cache_key: hash that covers absolute paths, file sizes and times on this machine.
+        unseen: compares each image with what was indexed before it is used; None where every file was looked at.
     """
 
     path_bytes: np.ndarray
@@ -72,6 +78,7 @@ class ImageIndex:
     orientations: np.ndarray
     depths: np.ndarray
     peaks: np.ndarray
+    stats: np.ndarray
     label_offsets: np.ndarray
     cls: np.ndarray
     boxes: np.ndarray
@@ -86,6 +93,7 @@ class ImageIndex:
         self.cache_key = cache_key
         self.chosen: dict[str, object] = {}
         self.white = find_white(self.depths, self.peaks)
+        self.unseen: Unseen | None = None
         self._shared: dict[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -103,6 +111,18 @@ class ImageIndex:
         if not 0 <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
         return os.fsdecode(self.path_bytes[self.path_offsets[i] : self.path_offsets[i + 1]].tobytes())
+
+    def refuse_changed(self, i: int | None = None) -> None:
+        """Refuse image i, or any for which that is known by now, if its file or labels are not those indexed.
+
+        Raises:
+            ValueError: names the file.
+        """
+        if self.unseen is not None:
+            if i is None:
+                self.unseen.refuse_changed()
+            else:
+                self.unseen.look_at(i, self.path(i))
 
     def white_of(self, i: int) -> float | None:
         """What is white in image i; None for one of up to 8 bits."""
@@ -132,11 +152,12 @@ class ImageIndex:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the content: relative paths, shapes, labels, names. Equal for equal data on any machine."""
-        paths = [self.path(i) for i in range(len(self))]
-        root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+        data, ends = self.path_bytes.tobytes(), self.path_offsets.tolist()
+        paths = [data[start:end] for start, end in itertools.pairwise(ends)]
+        # What the first and the last of all have in common, those between have too.
+        root = os.path.commonpath([os.path.dirname(min(paths)), os.path.dirname(max(paths))]) if paths else b""
         digest = hashlib.sha256(json.dumps(self.names).encode())
-        for path in paths:
-            digest.update(os.fsencode(path[len(root) :]) + b"\0")
+        digest.update(b"".join([path[len(root) :] + b"\0" for path in paths]))
         for name in _CONTENT:
             digest.update(np.ascontiguousarray(getattr(self, name)).data)
         return digest.hexdigest()
@@ -231,14 +252,13 @@ def build_index(
         "split": split,
     }
     source = sources if isinstance(sources, LabelSource) else _yolo_text(sources, settings, rules)
-    found = _Found(source, settings, *_find(source, fraction, settings, cache_root(cache_dir) / "index"))
-    index = _load_or_scan(found, _cache_file(found, fraction, cache_dir), workers)
+    file = _cache_file(source, settings, fraction, cache_dir)
+    index = _reopen(file, source, settings) or _look_and_load(file, source, settings, fraction, workers)
     _check_usable(index, split, classes)
     index.chosen = {"fraction": fraction, "single_cls": single_cls, "classes": settings["classes"] or sorted(names)}
     index.chosen |= {"ids_start": rules.ids[0] if rules.ids else 0, "val_fraction": val_fraction}
     index.white = index.white.known_as(white)
     _tell_choices(index, settings, rules)
-    index.report.unused = dict(source.unused())
     return index
 
 
@@ -318,6 +338,32 @@ def _all_missing(source: LabelSource, images: Sequence[str], split: str) -> str:
     )
 
 
+def _reopen(file: Path, source: LabelSource, settings: dict[str, Any]) -> ImageIndex | None:
+    """Return the cached index if folders and lists are as they were; its files are looked at when they are used."""
+    watch = load_watch(file)
+    if watch is None or not watch.holds(asked_for(source, settings)):
+        return None
+    index = _load(file, watch.key, settings["split"], settings["names"])
+    if index is not None:
+        index.report.unused = watch.unused
+        index.unseen = Unseen(source, index.stats, file)
+        if dist.local_rank() == 0:
+            index.unseen.look_at_all(index.path)
+    return index
+
+
+def _look_and_load(
+    file: Path, source: LabelSource, settings: dict[str, Any], fraction: float, workers: int | None
+) -> ImageIndex:
+    """Look at every file; return the cached index if none has changed, else a new one."""
+    began = time.time_ns()
+    found = _Found(source, settings, *_find(source, fraction, settings, file.parent))
+    index = _load_or_scan(found, file, workers)
+    index.report.unused = dict(source.unused())
+    save_watch(file, source, settings, key=index.cache_key, images=len(index), since=began)
+    return index
+
+
 def _load_or_scan(found: _Found, file: Path, workers: int | None) -> ImageIndex:
     split, names, key = found.settings["split"], found.settings["names"], found.key
     index = _load(file, key, split, names)
@@ -364,7 +410,7 @@ def _scan(found: _Found, key: str, workers: int | None) -> ImageIndex:
         report.add(chunk.problems)
         report.left_out += chunk.left_out
     report.add(found.source.problems())
-    arrays = _assemble(chunks, [path for path, _ in found.images])
+    arrays = _assemble(chunks, found)
     cls = arrays["cls"]
     if doubt := found.source.doubt(cls, set().union(*(chunk.unknown for chunk in chunks))):
         raise ValueError(f"{found.source}: {doubt}")
@@ -447,8 +493,10 @@ def _choose_classes(labels: Labels, settings: Mapping[str, Any]) -> Labels:
     return labels._replace(cls=np.zeros_like(labels.cls)) if settings["single_cls"] else labels
 
 
-def _assemble(chunks: list[_Chunk], paths: list[str]) -> dict[str, np.ndarray]:
-    encoded = [os.fsencode(paths[i]) for chunk in chunks for i in chunk.kept]
+def _assemble(chunks: list[_Chunk], found: _Found) -> dict[str, np.ndarray]:
+    kept = [i for chunk in chunks for i in chunk.kept]
+    encoded = [os.fsencode(found.images[i][0]) for i in kept]
+    stats = [(*found.images[i][1], *found.label_stats[i]) for i in kept]
     headers = np.concatenate([chunk.headers for chunk in chunks])
     return {
         "path_bytes": np.frombuffer(b"".join(encoded), np.uint8),
@@ -457,6 +505,7 @@ def _assemble(chunks: list[_Chunk], paths: list[str]) -> dict[str, np.ndarray]:
         "orientations": headers[:, 2].astype(np.uint8),
         "depths": headers[:, 3].astype(np.uint8),
         "peaks": np.concatenate([chunk.peaks for chunk in chunks]),
+        "stats": np.array(stats, np.int64).reshape(-1, 4),
         "label_offsets": _offsets(np.concatenate([chunk.counts for chunk in chunks])),
         "cls": np.concatenate([chunk.cls for chunk in chunks]),
         "boxes": np.concatenate([chunk.boxes for chunk in chunks]),
@@ -493,10 +542,12 @@ def _with_progress(chunks: Iterable[_Chunk], total: int, split: str) -> Iterator
             progress.stop()
 
 
-def _cache_file(found: _Found, fraction: float, cache_dir: str | Path | None) -> Path:
+def _cache_file(
+    source: LabelSource, settings: Mapping[str, Any], fraction: float, cache_dir: str | Path | None
+) -> Path:
     """One file per source and settings, replaced when their content changes, so that old ones do not pile up."""
-    settings = {key: value for key, value in found.settings.items() if key != "names"}
-    name = hashlib.sha256(json.dumps([found.source.identity, settings, fraction]).encode()).hexdigest()[:24]
+    settings = {key: value for key, value in settings.items() if key != "names"}
+    name = hashlib.sha256(json.dumps([source.identity, settings, fraction]).encode()).hexdigest()[:24]
     return cache_root(cache_dir) / "index" / f"{name}.npz"
 
 

@@ -115,11 +115,15 @@ class EpochLoader:
 
         Raises:
             SampleError: a sample could not be made; the message names the image file.
+            ValueError: a file was found changed since it was indexed.
             RuntimeError: the loader was closed.
         """
         if self._loader is None:
             raise RuntimeError("this loader is closed")
+        index = own_index(self)
         for packed in self._loader:
+            if index is not None:
+                index.refuse_changed()
             if packed.error is not None:
                 if packed.error.detail:
                     packed.error.add_note(packed.error.detail)

@@ -87,6 +87,7 @@ class ImageStore:
         Raises:
             ValueError: the file cannot be decoded any more or was replaced by one of another size.
         """
+        self.index.refuse_changed(i)
         image = self._pixels.get(i) if self._pixels else None
         if image is None:
             image = self._decode(i)

@@ -71,6 +71,15 @@ class LabelSource(ABC):
         """Stat of the file that holds the labels of each image, `ABSENT` where there is none. Part of the cache's
         key: a file of many images is stated for each of them."""
 
+    def watched(self) -> Sequence[str] | None:
+        """Folders and files whose times of change tell that an image or label file came, went or got another name.
+
+        Asked after `images` and `label_stats`. While these are as they were, an index of very many images is opened
+        without a look at each; an image and the file that `label_file` names for it are then looked at before they are
+        used. None: nothing tells, so all files are looked at each time.
+        """
+        return None
+
     @abstractmethod
     def label_file(self, image: str) -> str:
         """The file to name for what is wrong with an image's labels, whether it is there or not."""

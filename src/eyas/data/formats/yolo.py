@@ -12,13 +12,13 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from eyas.data.files import ABSENT, NO_FILE, FileStat, Listing, list_files, stat_of, what_is_there
+from eyas.data.files import ABSENT, NO_FILE, FileStat, Listing, list_files, nearest_folder, stat_of, what_is_there
 from eyas.data.formats.base import UNREADABLE, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.image_header import ImageHeader
 
@@ -96,7 +96,7 @@ class YoloText(LabelSource):
     ) -> None:
         self.places = list(map(Path, places))
         self.num_classes, self.single_cls, self.rules = num_classes, single_cls, rules
-        self._listing = Listing([], Counter())
+        self._listing = Listing([], Counter(), set())
         self._folders = LabelFolders()
 
     def __str__(self) -> str:
@@ -122,6 +122,11 @@ class YoloText(LabelSource):
         if all(place.is_dir() for place in self.places):  # a list names a part of a folder; the rest is another's
             counts[NO_IMAGE] = self._folders.without_image([path for path, _ in self._listing.images])
         return +counts
+
+    def watched(self) -> list[str] | None:
+        if self._folders.unusual:  # these label files are found by listing their folders alone
+            return None
+        return sorted(self._listing.watched | set(map(nearest_folder, self._folders)))
 
     def label_file(self, image: str) -> str:
         return self._folders.unusual.get(image) or label_path(image)
@@ -217,6 +222,9 @@ class LabelFolders:
 
     def __contains__(self, folder: str) -> bool:
         return folder in self._folders
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._folders)
 
     def without_image(self, images: Sequence[str]) -> int:
         """How many label files in the folders of these images belong to none of them."""
