@@ -38,6 +38,7 @@ from eyas.run.plan import Plan
 from eyas.tables import html_table
 from eyas.train import BaseTrainer, TrainResult
 from eyas.train.options import find_checkpoint
+from eyas.train.profile import Profile, profile
 from eyas.train.setup import given_weights, model_source
 from eyas.train.state import averaged
 from eyas.train.venue import venue
@@ -45,6 +46,7 @@ from eyas.train.venue import venue
 # What a trained model remembers as defaults for val() and predict().
 REMEMBERED = ("imgsz", "single_cls")
 REMEMBERED_DATA = ("data", "ids_start", "val_fraction")
+WHERE = ("project", "name", "save_dir", "exist_ok")  # what says where a run's files lie
 
 
 class YOLO:
@@ -513,11 +515,37 @@ def run_plan(cli: Mapping[str, Any]) -> Plan:
         ValueError: whatever ``eyas train`` would be stopped by before its first step.
     """
     trainer = trainer_from(cli)
-    with tempfile.TemporaryDirectory(prefix="eyas-plan-") as folder:
-        trainer.set_folder(Path(folder))
-        with trainer.prepared():
-            print_overview(trainer)
+    with passing_folder(trainer), trainer.prepared():
+        print_overview(trainer)
     return trainer.plan
+
+
+@contextmanager
+def passing_folder(trainer: BaseTrainer) -> Iterator[None]:
+    """Let a trainer write into a folder that goes when the block ends, whatever it was told about folders."""
+    options, usual = trainer.args, TrainOptions()
+    sources = {name: source for name, source in options.sources().items() if name not in WHERE}
+    trainer.args = TrainOptions.from_dict(options.to_dict() | {name: usual.get(name) for name in WHERE}, sources)
+    with tempfile.TemporaryDirectory(prefix="eyas-") as folder:
+        trainer.set_folder(Path(folder))
+        yield
+
+
+def run_profile(cli: Mapping[str, Any]) -> Profile:
+    """``eyas profile key=value ...``: train some steps, validate and save once, print how long each part takes.
+
+    Nothing is kept.
+
+    Raises:
+        ValueError: whatever ``eyas train`` would be stopped by before its first step; several processes.
+    """
+    trainer = trainer_from(cli)
+    if trainer.world_size:
+        raise ValueError("profile measures one process: leave out processes=, and name one device.")
+    with passing_folder(trainer), trainer.prepared():
+        found = profile(trainer)
+    found.print()
+    return found
 
 
 def run_val(cli: Mapping[str, Any]) -> DetMetrics:

@@ -25,6 +25,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 COMMAND_ROWS = (
     ("train", "train a detector", "eyas train model=yolo26n data=digits imgsz=128 epochs=12"),
     ("plan", "what a training would do, without training", "eyas plan model=yolo26n data=digits epochs=12"),
+    ("profile", "where a training spends its time", "eyas profile model=yolo26n data=digits imgsz=128"),
     ("rehearse", "try a training script of yours in two minutes", "eyas rehearse my_trainer.py"),
     ("val", "measure a trained model", "eyas val model=runs/detect/train/weights/best.pt data=digits"),
     ("predict", "find objects in images", "eyas predict model=runs/detect/train/weights/best.pt source=photos/"),
@@ -125,6 +126,15 @@ def _plan(arguments: list[str]) -> int:
     return OK
 
 
+def _profile(arguments: list[str]) -> int:
+    options = _checked_options(arguments, "train")
+    _require(options, "profile", "model", "data", unless="resume")
+    from eyas import api
+
+    api.run_profile(options)
+    return OK
+
+
 def _rehearse(arguments: list[str]) -> int:
     script, typed, rest = _split_rehearsal(arguments)
     options = _checked_options(typed, "train", also=("trainer",))
@@ -201,6 +211,7 @@ def explanation(name: str) -> str:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "plan": _plan,
+    "profile": _profile,
     "rehearse": _rehearse,
     "val": _val,
     "predict": _predict,
@@ -300,6 +311,7 @@ def _print_command_help(command: str) -> None:
     usage = {
         "train": "eyas train model=NAME data=DATA [key=value ...]",
         "plan": "eyas plan model=NAME data=DATA [key=value ...]",
+        "profile": "eyas profile model=NAME data=DATA [key=value ...]",
         "rehearse": "eyas rehearse FILE.py [key=value ...] [-- ARGUMENTS OF THE FILE]",
         "val": "eyas val model=CHECKPOINT [data=DATA] [key=value ...]",
         "predict": "eyas predict model=CHECKPOINT source=FILES [key=value ...]",
@@ -311,14 +323,18 @@ def _print_command_help(command: str) -> None:
         _print_text("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
     if command == "plan":
         _print_text("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")
+    if command == "profile":
+        _print_text(
+            "\nIt trains some steps, validates and saves once, prints what took how long, and leaves no folder."
+        )
     if command == "rehearse":
         _print_text(
             "\nIt runs FILE.py with two epochs of a few of its images: in one process, in two, killed, resumed,\n"
             "opened elsewhere, and one step at full size. key=value wins over what the file says. A file that\n"
             "never calls train() needs model= and data=, and trainer=CLASS if it defines several."
         )
-    if command in ("train", "plan", "rehearse", "val", "predict"):
-        _print_options("train" if command in ("plan", "rehearse") else command)
+    if command in ("train", "plan", "profile", "rehearse", "val", "predict"):
+        _print_options("train" if command in ("plan", "profile", "rehearse") else command)
 
 
 def _print_options(command: str | None, group: str | None = None) -> None:

@@ -125,6 +125,17 @@ def test_plan_prints_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "where", [("project=mine", "name=first"), ("save_dir=mine/first",), ("project=mine", "exist_ok=true")]
+)
+def test_plan_takes_a_folder_that_it_does_not_make(
+    arguments: list[str], where: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", *arguments, *where]) == cli.OK
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_plan_is_for_as_many_processes_as_asked(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", *arguments, "processes=2"]) == cli.OK
     words = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -91,7 +91,7 @@ def test_version(run):
     ("arguments", "tells"),
     [
         (["trian"], "did you mean train?"),
-        (["launch"], "the commands are train, plan, rehearse, val, predict, info, explain"),
+        (["launch"], "the commands are train, plan, profile, rehearse, val, predict, info, explain"),
         (["train", "epochs", "3"], "options are written key=value, as in epochs=..."),
         (["train", "--epochs=3"], "write epochs=3"),
         (["train", "--batch-size=3"], "write batch_size=3"),
@@ -130,7 +130,7 @@ def test_debug_may_be_a_variable(run, monkeypatch, value, shown):
     assert (code, "Traceback" in err) == (2, shown)
 
 
-@pytest.mark.parametrize("command", ["train", "plan", "val", "predict"])
+@pytest.mark.parametrize("command", ["train", "plan", "profile", "val", "predict"])
 def test_an_option_file_may_name_model_and_data(run, monkeypatch, tmp_path, command):
     from eyas import api
 

@@ -43,7 +43,7 @@ UNSUPPORTED = {
     "erasing": "it belongs to classification; use cutmix",
     "augment": "test-time augmentation is not supported",
     "visualize": "feature pictures are not supported; use plots=True for validation pictures",
-    "profile": "it times exported models; see the scripts in benchmarks/ for training speed",
+    "profile": "it times exported models; the command `eyas profile` tells where a training spends its time",
     "distill_model": "distillation is not supported",
     "dis": "distillation is not supported",
     "quantize": "quantisation is not supported; for lower precision in training use amp",
