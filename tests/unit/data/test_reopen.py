@@ -137,10 +137,8 @@ def test_labels_in_a_folder_that_was_not_there_are_found(tree: Path) -> None:
 
 def test_other_names_or_settings_are_another_index(tree: Path) -> None:
     opened(tree)
-    assert build_index([tree / "images"], names={0: "cat", 1: "cow"}, cache_dir=tree.parent / "cache").names == {
-        0: "cat",
-        1: "cow",
-    }
+    other = build_index([tree / "images"], names={0: "cat", 1: "cow"}, cache_dir=tree.parent / "cache")
+    assert other.unseen is None and other.names == {0: "cat", 1: "cow"}
     assert opened(tree, classes=[1]).report.boxes == IMAGES // 2
     assert opened(tree, single_cls=True).instances(1).tolist() == [IMAGES]
 
