@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -522,12 +523,18 @@ def run_plan(cli: Mapping[str, Any]) -> Plan:
 
 @contextmanager
 def passing_folder(trainer: BaseTrainer) -> Iterator[None]:
-    """Let a trainer write into a folder that goes when the block ends, whatever it was told about folders."""
+    """Let a trainer write into a folder that goes when the block ends, whatever it was told about folders.
+
+    A run that goes on finds its best weights there too, without which it would refuse to.
+    """
     options, usual = trainer.args, TrainOptions()
     sources = {name: source for name, source in options.sources().items() if name not in WHERE}
     trainer.args = TrainOptions.from_dict(options.to_dict() | {name: usual.get(name) for name in WHERE}, sources)
     with tempfile.TemporaryDirectory(prefix="eyas-") as folder:
+        given = trainer.wdir if trainer.resume_from else None
         trainer.set_folder(Path(folder))
+        if given is not None:
+            shutil.copytree(given, trainer.wdir)
         yield
 
 

@@ -136,6 +136,18 @@ def test_plan_takes_a_folder_that_it_does_not_make(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["plan", "profile"])
+def test_a_run_that_goes_on_is_planned_and_profiled_without_being_touched(
+    arguments: list[str], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eyas.train.profile.STEPS", 3)
+    assert cli.main(["train", *arguments, f"save_dir={tmp_path / 'run'}"]) == cli.OK
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    last = tmp_path / "run" / "weights" / "last.pt"
+    assert cli.main([command, f"resume={last}", "epochs=5"]) == cli.OK
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_plan_is_for_as_many_processes_as_asked(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", *arguments, "processes=2"]) == cli.OK
     words = [line.split() for line in capsys.readouterr().out.splitlines()]
