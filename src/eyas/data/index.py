@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from eyas import dist
 from eyas.data import held_out
 from eyas.data.balance import ImageClasses
 from eyas.data.cache import cache_root, locked
@@ -344,12 +343,12 @@ def _reopen(file: Path, source: LabelSource, settings: dict[str, Any]) -> ImageI
     if watch is None or not watch.holds(asked_for(source, settings)):
         return None
     index = _load(file, watch.key, settings["split"], settings["names"])
-    if index is not None:
-        index.report.unused = watch.unused
-        index.unseen = Unseen(source, index.stats, file)
-        if dist.local_rank() == 0:
-            index.unseen.look_at_all(index.path)
-    return index
+    if index is None:
+        return None
+    index.report.unused = watch.unused
+    index.unseen = Unseen(source, index.stats, file)
+    index.unseen.look_at_all(index.path)
+    return index if index.unseen.changed is None else None
 
 
 def _look_and_load(
@@ -558,12 +557,15 @@ def _load(file: Path, key: str, split: str, names: Mapping[int, str]) -> ImageIn
                 return None
             arrays = {name: stored[name] for name in _ARRAYS}
             report = DatasetReport.from_dict(split, json.loads(stored["report"].tobytes()))
+            fingerprint = str(stored["fingerprint"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         LOGGER.warning("Ignoring the damaged index cache %s (%s).", file, error)
         return None
-    return ImageIndex(arrays, names=names, report=report, cache_key=key)
+    index = ImageIndex(arrays, names=names, report=report, cache_key=key)
+    index.fingerprint = fingerprint  # it takes seconds for a million images, and every run asks for it
+    return index
 
 
 def _save(file: Path, index: ImageIndex) -> None:
@@ -572,7 +574,8 @@ def _save(file: Path, index: ImageIndex) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as handle:
-            np.savez(handle, key=np.array(index.cache_key), report=report, **arrays)
+            said = {"key": np.array(index.cache_key), "fingerprint": np.array(index.fingerprint), "report": report}
+            np.savez(handle, **said, **arrays)
     except OSError as error:
         LOGGER.warning("The index is not cached: %s (%s). Set EYAS_CACHE to a writable folder.", file, error)
 

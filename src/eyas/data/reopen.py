@@ -2,8 +2,8 @@
 
 The folders and lists of a data set tell by their own times that no file in them came, went or got another name. Where
 those times are as they were, the cached index is taken at once, and every image and its labels are compared with what
-was indexed before they are used: in each process at the first use, and in one process by a thread from the start, so
-that a change is found early.
+was indexed before they are used: at the first use, and by a thread from the start. What that finds at once makes the
+index anew; what it finds later ends the run, since batches of the old one may have been used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from eyas.log import LOGGER
 
 LARGE = 50_000  # images; to look at every file of fewer takes about a second
 _TICK = 2 * 10**9  # ns; the coarsest times of change that file systems keep: within one tick, a second change is unseen
+_PATIENCE = 0.5  # seconds
 _PER_FOLDER = 10  # images; with fewer in a folder, folders are no shorter a way
 
 
@@ -121,8 +122,11 @@ class Unseen:
                 )
         self.seen[i] = True
 
-    def look_at_all(self, paths: Any) -> None:
-        """Look at every image, in a thread of its own; what it finds is raised by `refuse_changed`."""
+    def look_at_all(self, paths: Callable[[int], str]) -> None:
+        """Look at every image in a thread of its own, and wait for it a moment: of 100,000 it has then seen all.
+
+        What it finds, then or later, is raised by `refuse_changed`.
+        """
 
         def look() -> None:
             try:
@@ -131,7 +135,9 @@ class Unseen:
             except ValueError as error:
                 self.changed = str(error)
 
-        threading.Thread(target=look, daemon=True).start()
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
 
     def refuse_changed(self) -> None:
         """Raise ValueError if a change was found."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,8 @@ def test_the_second_time_no_file_is_looked_at(tree: Path, monkeypatch: pytest.Mo
     assert looks == [] and again.unseen is not None and first.unseen is None
     assert first.report.unused == {"not an image (.doc)": 1}
     assert_equal(first, again)
+    del again.fingerprint  # it was stored; it must be what is computed
+    assert first.fingerprint == again.fingerprint
     for i in range(IMAGES):
         ImageStore(again, imgsz=16).load(i)
     assert again.unseen.seen.all()
@@ -175,6 +178,7 @@ def test_a_file_changed_in_place_is_found_before_its_image_is_used(
     with monkeypatch.context() as patch:
         patch.setattr(reopen.Unseen, "look_at_all", lambda self, paths: None)
         index = opened(tree)
+    assert index.unseen is not None
     store = ImageStore(index, imgsz=16)
     changed = next(i for i in range(IMAGES) if index.path(i).endswith(f"{os.sep}5.png"))
     for i in set(range(IMAGES)) - {changed}:
@@ -184,13 +188,27 @@ def test_a_file_changed_in_place_is_found_before_its_image_is_used(
     assert opened(tree).unseen is None  # all files are looked at now
 
 
-def test_a_thread_looks_at_all_images_from_the_start(tree: Path) -> None:
+def test_a_change_that_is_found_at_once_makes_the_index_anew(tree: Path) -> None:
+    before = opened(tree)
+    with (tree / "labels" / "deep" / "8.txt").open("a") as handle:
+        handle.write("0 0.3 0.3 0.1 0.1\n")
+    again = opened(tree)
+    assert again.unseen is None and again.report.boxes == before.report.boxes + 1
+
+
+def test_a_change_that_is_found_later_is_raised(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(tree)
+    monkeypatch.setattr(reopen, "_PATIENCE", 0)
+    hold = threading.Event()
+    look_at = reopen.Unseen.look_at
+    monkeypatch.setattr(reopen.Unseen, "look_at", lambda self, i, path: (hold.wait(30), look_at(self, i, path)))
     with (tree / "labels" / "deep" / "8.txt").open("a") as handle:
         handle.write("0 0.3 0.3 0.1 0.1\n")
     index = opened(tree)
-    deadline = time.monotonic() + 30
     assert index.unseen is not None
+    index.refuse_changed()
+    hold.set()
+    deadline = time.monotonic() + 30
     while index.unseen.changed is None and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(ValueError, match=r"8\.txt has changed"):
