@@ -574,8 +574,8 @@ def _save(file: Path, index: ImageIndex) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as handle:
-            said = {"key": np.array(index.cache_key), "fingerprint": np.array(index.fingerprint), "report": report}
-            np.savez(handle, **said, **arrays)
+            key, fingerprint = np.array(index.cache_key), np.array(index.fingerprint)
+            np.savez(handle, key=key, fingerprint=fingerprint, report=report, **arrays)
     except OSError as error:
         LOGGER.warning("The index is not cached: %s (%s). Set EYAS_CACHE to a writable folder.", file, error)
 
