@@ -534,7 +534,7 @@ def passing_folder(trainer: BaseTrainer) -> Iterator[None]:
         given = trainer.wdir if trainer.resume_from else None
         trainer.set_folder(Path(folder))
         if given is not None:
-            shutil.copytree(given, trainer.wdir)
+            shutil.copytree(given, trainer.wdir, ignore=shutil.ignore_patterns("last.pt", "epoch*.pt"))
         yield
 
 

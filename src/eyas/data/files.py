@@ -129,7 +129,8 @@ def list_files(sources: Sequence[str | Path], root: Path | None = None) -> Listi
                     found.append((entry.path, stat_of(entry)))
         elif source.suffix.lower() == ".txt" and source.is_file():
             listed = _listed(source, root)
-            watched |= {str(source.absolute()), *(nearest_folder(os.path.dirname(path)) for path, _ in listed)}
+            folders = {os.path.dirname(path) for path, _ in listed}
+            watched |= {str(source.absolute()), *map(nearest_folder, folders)}
             found += listed
         elif source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
             found.append((str(source.absolute()), stat_of(str(source))))

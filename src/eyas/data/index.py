@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from eyas.data import held_out
+from eyas.data import held_out, reopen
 from eyas.data.balance import ImageClasses
 from eyas.data.cache import cache_root, locked
 from eyas.data.decode import decode_deep, large_images
@@ -36,7 +36,6 @@ from eyas.data.files import ABSENT, FileStat
 from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
 from eyas.data.image_header import MISSING_IMAGE, ImageHeader, read_header
-from eyas.data.reopen import Unseen, asked_for, load_watch, save_watch
 from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing
 from eyas.log import LOGGER
@@ -92,7 +91,7 @@ class ImageIndex:
         self.cache_key = cache_key
         self.chosen: dict[str, object] = {}
         self.white = find_white(self.depths, self.peaks)
-        self.unseen: Unseen | None = None
+        self.unseen: reopen.Unseen | None = None
         self._shared: dict[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -111,17 +110,23 @@ class ImageIndex:
             raise IndexError(f"image {i} of {len(self)}")
         return os.fsdecode(self.path_bytes[self.path_offsets[i] : self.path_offsets[i + 1]].tobytes())
 
-    def refuse_changed(self, i: int | None = None) -> None:
-        """Refuse image i, or any for which that is known by now, if its file or labels are not those indexed.
+    def refuse_changed(self, i: int) -> None:
+        """Refuse image i if its file or labels are not those that were indexed.
 
         Raises:
             ValueError: names the file.
         """
         if self.unseen is not None:
-            if i is None:
-                self.unseen.refuse_changed()
-            else:
-                self.unseen.look_at(i, self.path(i))
+            self.unseen.look_at(i, self.path)
+
+    def refuse_known_changes(self) -> None:
+        """Refuse all images if a change is known by now, of whichever image.
+
+        Raises:
+            ValueError: names the file.
+        """
+        if self.unseen is not None:
+            self.unseen.refuse_changed()
 
     def white_of(self, i: int) -> float | None:
         """What is white in image i; None for one of up to 8 bits."""
@@ -295,8 +300,7 @@ class _Found(NamedTuple):
     @property
     def key(self) -> str:
         """Hash of all that must be unchanged for a cached result to hold."""
-        ids = None if self.source.names is None else dict(self.source.names)  # under single_cls others are in settings
-        digest = hashlib.sha256(json.dumps([self.settings, self.source.identity, ids]).encode())
+        digest = hashlib.sha256(reopen.asked_for(self.source, self.settings).encode())
         for (path, stat), label in zip(self.images, self.label_stats, strict=True):
             digest.update(os.fsencode(path))
             digest.update(b"\0%d %d %d %d\n" % (*stat, *label))
@@ -339,14 +343,14 @@ def _all_missing(source: LabelSource, images: Sequence[str], split: str) -> str:
 
 def _reopen(file: Path, source: LabelSource, settings: dict[str, Any]) -> ImageIndex | None:
     """Return the cached index if folders and lists are as they were; its files are looked at when they are used."""
-    watch = load_watch(file)
-    if watch is None or not watch.holds(asked_for(source, settings)):
+    watch = reopen.load_watch(file)
+    if watch is None or not watch.holds(reopen.asked_for(source, settings)):
         return None
     index = _load(file, watch.key, settings["split"], settings["names"])
     if index is None:
         return None
     index.report.unused = watch.unused
-    index.unseen = Unseen(source, index.stats, file)
+    index.unseen = reopen.Unseen(source, index.stats, file)
     index.unseen.look_at_all(index.path)
     return index if index.unseen.changed is None else None
 
@@ -359,7 +363,11 @@ def _look_and_load(
     found = _Found(source, settings, *_find(source, fraction, settings, file.parent))
     index = _load_or_scan(found, file, workers)
     index.report.unused = dict(source.unused())
-    save_watch(file, source, settings, key=index.cache_key, images=len(index), since=began)
+    if len(index) >= reopen.LARGE:
+        left_out = {path for path, _ in found.images} - {index.path(i) for i in range(len(index))}
+        reopen.save_watch(
+            file, source, settings, key=index.cache_key, images=len(index), left_out=left_out, since=began
+        )
     return index
 
 

@@ -123,7 +123,7 @@ class EpochLoader:
         index = own_index(self)
         for packed in self._loader:
             if index is not None:
-                index.refuse_changed()
+                index.refuse_known_changes()
             if packed.error is not None:
                 if packed.error.detail:
                     packed.error.add_note(packed.error.detail)

@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from eyas.data.files import FileStat, stat_of
+from eyas.data.files import stat_of
 from eyas.data.formats import LabelSource
 from eyas.files import replacing
 from eyas.log import LOGGER
@@ -36,7 +36,7 @@ class Watch(NamedTuple):
         asked: hash of source, settings and class names.
         key: of the index.
         unused: {reason: number} of files that are neither images nor labels.
-        times: {folder or list: time of its last change in ns}.
+        times: {folder, list, or file of an image that was left out: time of its last change in ns}.
     """
 
     asked: str
@@ -45,26 +45,33 @@ class Watch(NamedTuple):
     times: dict[str, int]
 
     def holds(self, asked: str) -> bool:
-        """Whether the same is asked for, and no folder or list has changed."""
+        """Whether the same is asked for, and nothing that is watched has changed."""
         return self.asked == asked and all(_time(place) == time for place, time in self.times.items())
 
 
 def asked_for(source: LabelSource, settings: Mapping[str, Any]) -> str:
     """Hash of what an index is made from, files aside."""
-    names = None if source.names is None else dict(source.names)
+    names = None if source.names is None else dict(source.names)  # under single_cls, others than in the settings
     return hashlib.sha256(json.dumps([settings, source.identity, names]).encode()).hexdigest()
 
 
 def load_watch(file: Path) -> Watch | None:
     """Read what was saved beside an index; None if there is nothing, or nothing sound."""
     try:
-        return Watch(**json.loads(_beside(file).read_text(encoding="utf-8", errors="surrogateescape")))
+        return Watch(**json.loads(_beside(file).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def save_watch(
-    file: Path, source: LabelSource, settings: Mapping[str, Any], *, key: str, images: int, since: int
+    file: Path,
+    source: LabelSource,
+    settings: Mapping[str, Any],
+    *,
+    key: str,
+    images: int,
+    left_out: Collection[str],
+    since: int,
 ) -> None:
     """Save what tells that an index still holds, if that is shorter than to look at every file.
 
@@ -74,12 +81,15 @@ def save_watch(
         settings: of the index.
         key: of the index.
         images: of the index.
+        left_out: images that are not in it: whoever mends one, or its labels, must find it in the next run.
         since: time in ns at which the source was asked.
     """
-    places = source.watched() if images >= LARGE else None
-    if places is None or len(places) * _PER_FOLDER > images:
+    places = source.watched()
+    if places is None:
         return
-    times = {place: _time(place) for place in places}
+    times = {place: _time(place) for place in (*places, *left_out, *map(source.label_file, left_out))}
+    if len(times) * _PER_FOLDER > images:
+        return
     if max(times.values(), default=0) > since - _TICK:
         return  # a file that comes in the same tick would leave no trace
     content = Watch(asked_for(source, settings), key, dict(source.unused()), times)._asdict()
@@ -106,16 +116,19 @@ class Unseen:
         self.seen = np.zeros(len(stats), bool)
         self.changed: str | None = None
 
-    def look_at(self, i: int, path: str) -> None:
-        """Refuse image i if it or its labels are not those that were indexed.
+    def look_at(self, i: int, paths: Callable[[int], str]) -> None:
+        """Refuse image i if it or its labels are not those that were indexed; ``paths`` gives its path.
 
         Raises:
             ValueError: names the file.
         """
         if self.seen[i]:
             return
-        for place, indexed in zip((path, self.source.label_file(path)), self.stats[i].reshape(2, 2), strict=True):
-            if stat_of(place) != FileStat(*indexed.tolist()):
+        image = paths(i)
+        label = self.source.label_file(image)
+        size, mtime, label_size, label_mtime = self.stats[i].tolist()
+        for place, indexed in ((image, (size, mtime)), (label, (label_size, label_mtime))):
+            if stat_of(place) != indexed:
                 _beside(self.file).unlink(missing_ok=True)
                 raise ValueError(
                     f"{place} has changed since the data set was indexed. Start again: all files are looked at then."
@@ -123,7 +136,7 @@ class Unseen:
         self.seen[i] = True
 
     def look_at_all(self, paths: Callable[[int], str]) -> None:
-        """Look at every image in a thread of its own, and wait for it a moment: of 100,000 it has then seen all.
+        """Look at every image in a thread of its own, and wait a moment for what it finds at once.
 
         What it finds, then or later, is raised by `refuse_changed`.
         """
@@ -131,7 +144,7 @@ class Unseen:
         def look() -> None:
             try:
                 for i in range(len(self.stats)):
-                    self.look_at(i, paths(i))
+                    self.look_at(i, paths)
             except ValueError as error:
                 self.changed = str(error)
 

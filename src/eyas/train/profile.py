@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from eyas.data.loader import default_workers
 from eyas.log import console, print_table
 from eyas.nn.unwrap import unwrap_model
 
@@ -113,11 +114,11 @@ class Stopwatch:
     """Times of the parts of each step; every mark ends one.
 
     Args:
-        device: waited for at each mark, if the parts are to be told apart.
+        device: a GPU that is waited for at each mark, so that the parts are told apart; None to wait for nothing.
     """
 
-    def __init__(self, device: torch.device, apart: bool) -> None:
-        self.device, self.apart = device, apart and device.type == "cuda"
+    def __init__(self, device: torch.device | None) -> None:
+        self.device = device
         self.rows: list[dict[str, float]] = []
         self.last = 0.0
 
@@ -128,7 +129,7 @@ class Stopwatch:
 
     def mark(self, part: str) -> None:
         """End a part of the step."""
-        if self.apart:
+        if self.device is not None:
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         self.rows[-1][part] += now - self.last
@@ -149,8 +150,8 @@ def profile(trainer: BaseTrainer) -> Profile:
     trainer.begin()
     trainer.epoch, _ = trainer.first_epoch()
     trainer.start_epoch_here()
-    free = measure_steps(trainer, apart=False)
-    parts = measure_steps(trainer, apart=True) if trainer.device.type == "cuda" else free
+    free = measure_steps(trainer, Stopwatch(None))
+    parts = measure_steps(trainer, Stopwatch(trainer.device)) if trainer.device.type == "cuda" else free
     validation = seconds_of(lambda: trainer.validator(trainer)) if trainer.validates() else 0.0
     every = trainer.args.val_every if trainer.args.val else trainer.epochs
     return Profile(
@@ -161,13 +162,12 @@ def profile(trainer: BaseTrainer) -> Profile:
         validation=validation,
         saving=seconds_of(trainer.save_model),
         validations=1 / every,
-        workers=getattr(trainer.train_loader, "workers", 0),
+        workers=default_workers(trainer.args.workers, trainer.device),
     )
 
 
-def measure_steps(trainer: BaseTrainer, apart: bool) -> Stopwatch:
-    """Train some steps under a stopwatch, beginning an epoch anew where it is too short."""
-    watch = Stopwatch(trainer.device, apart)
+def measure_steps(trainer: BaseTrainer, watch: Stopwatch) -> Stopwatch:
+    """Train some steps under a stopwatch, beginning an epoch anew where it is too short; return the watch."""
     began = time.monotonic()
     with timed_parts(trainer, watch), console().status("  training some steps ..."):
         while len(watch.rows) < WARM + STEPS and time.monotonic() - began < LIMIT:

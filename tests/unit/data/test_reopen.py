@@ -14,9 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eyas.augment import AugmentSettings
 from eyas.data import files, reopen
+from eyas.data.dataset import TrainDataset
+from eyas.data.errors import SampleError
 from eyas.data.formats import yolo
 from eyas.data.index import ImageIndex, build_index
+from eyas.data.loader import build_train_loader
 from eyas.data.store import ImageStore
 
 IMAGES = 24
@@ -196,23 +200,49 @@ def test_a_change_that_is_found_at_once_makes_the_index_anew(tree: Path) -> None
     assert again.unseen is None and again.report.boxes == before.report.boxes + 1
 
 
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_what_was_left_out_and_is_mended_in_place_is_found(tree: Path, kind: str) -> None:
+    file = tree / kind / f"7.{'png' if kind == 'images' else 'txt'}"
+    sound = file.read_bytes()
+    file.write_bytes(b"neither picture nor row\n")
+    age(tree)
+    assert len(opened(tree)) == IMAGES - 1
+    assert opened(tree).unseen is not None
+    file.write_bytes(sound)  # the folder does not change
+    again = opened(tree)
+    assert len(again) == again.report.boxes == IMAGES
+
+
 def test_a_change_that_is_found_later_is_raised(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(tree)
     monkeypatch.setattr(reopen, "_PATIENCE", 0)
     hold = threading.Event()
     look_at = reopen.Unseen.look_at
-    monkeypatch.setattr(reopen.Unseen, "look_at", lambda self, i, path: (hold.wait(30), look_at(self, i, path)))
+    monkeypatch.setattr(reopen.Unseen, "look_at", lambda self, i, paths: (hold.wait(30), look_at(self, i, paths)))
     with (tree / "labels" / "deep" / "8.txt").open("a") as handle:
         handle.write("0 0.3 0.3 0.1 0.1\n")
     index = opened(tree)
     assert index.unseen is not None
-    index.refuse_changed()
+    index.refuse_known_changes()
     hold.set()
     deadline = time.monotonic() + 30
     while index.unseen.changed is None and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(ValueError, match=r"8\.txt has changed"):
-        index.refuse_changed()
+        index.refuse_known_changes()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_change_that_is_found_later_ends_the_epoch(tree: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tree)
+    with (tree / "labels" / "7.txt").open("a") as handle:
+        handle.write("0 0.3 0.3 0.1 0.1\n")
+    monkeypatch.setattr(reopen.Unseen, "look_at_all", lambda self, paths: None)
+    index = opened(tree)
+    dataset = TrainDataset(index, ImageStore(index, imgsz=32), imgsz=32, settings=AugmentSettings(mosaic=0.0))
+    loader = build_train_loader(dataset, batch=4, workers=workers, seed=0)
+    with loader, pytest.raises(SampleError, match=r"7\.txt has changed since the data set was indexed"):
+        list(loader)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
