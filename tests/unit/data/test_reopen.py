@@ -179,9 +179,8 @@ def test_a_file_changed_in_place_is_found_before_its_image_is_used(
     content = file.read_bytes()
     with file.open("r+b") as handle:  # the folder does not change
         handle.write(content)
-    with monkeypatch.context() as patch:
-        patch.setattr(reopen.Unseen, "look_at_all", lambda self, paths: None)
-        index = opened(tree)
+    monkeypatch.setattr(reopen.Unseen, "look_at_all", lambda self, paths: None)
+    index = opened(tree)
     assert index.unseen is not None
     store = ImageStore(index, imgsz=16)
     changed = next(i for i in range(IMAGES) if index.path(i).endswith(f"{os.sep}5.png"))
