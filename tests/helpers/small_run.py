@@ -122,6 +122,7 @@ class SmallRun:
         self.written: set[str] = set()
         self.stop = self.time_is_up = False
         self.exception: BaseException | None = None
+        self.compiled = None
         self.batch: Batch = next(iter(RandomBatches(1)))
         self.loss, self.loss_items = torch.zeros(()), dict[str, Tensor]()
         self.rates: list[list[float]] = []

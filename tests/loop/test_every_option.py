@@ -76,6 +76,11 @@ class SavesLast(DetectionTrainer):
         return True
 
 
+class NeverCompiles(DetectionTrainer):
+    def compile_model(self) -> None:
+        pass
+
+
 class KeepsNone(DetectionTrainer):
     def keeps_this_epoch(self) -> bool:
         return False
@@ -382,6 +387,7 @@ CASES: dict[str, Case] = {
     "processes": Case(2, Alone),
     "restarts": Case(1),
     "amp": Case(False, HalfPrecision),
+    "compile": Case(True, NeverCompiles, later=True),
     "channels_last": Case(False, LaidOut),
     "seed": Case(4, Plain),
     "deterministic": Case(False, AlwaysTheSame),
@@ -476,7 +482,8 @@ TOGETHER = {
         "layer_decay": 0.9, "decay_rules": {"head": 0.0}, "sync_bn": True, "metrics": ["f1"], "best_by": ["f1"],
         "stop": {"metric": "f1", "patience": 2}, "val_every": 2, "epochs": 3, "save_period": 1, "seed": 4,
         "class_weights": "balanced", "class_weights_cap": 3.0, "class_weights_normalize": False, "fraction": 0.3,
-        "multi_scale": 0.5, "imgsz": 50, "deterministic": False, "box": 5.0, "cls": 0.4, "dfl": 2.0, **AUGMENTATION,
+        "multi_scale": 0.5, "imgsz": 50, "deterministic": False, "box": 5.0, "cls": 0.4, "dfl": 2.0, "compile": False,
+        **AUGMENTATION,
     },
     "neither": {
         "ema": False, "cls_pw": 0.5, "save": False, "cos_lr": True, "optimizer": "Adam",

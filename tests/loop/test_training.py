@@ -211,7 +211,7 @@ def test_assigning_options_inside_an_override(options: Any) -> None:
 
 def test_plan_obeys_typed_values_and_fits_the_rest(options: Any) -> None:
     trainer = DetectionTrainer(overrides=options(nbs=64, lr0=0.123, epochs=7, warmup_epochs=1.0, close_mosaic=2))
-    plan = make_plan(trainer.args, trainer.recipe, images=64, batch=16, batches=4, on_cpu=True)
+    plan = make_plan(trainer.args, trainer.recipe, images=64, batch=16, batches=4)
     assert (plan.accumulate, plan.lr0, plan.epochs, plan.warmup_batches, plan.close_mosaic) == (4, 0.123, 7, 4, 2)
     assert plan.weight_decay == pytest.approx(0.0005)
     by = {d.name: d.by for d in plan.decisions}

@@ -35,6 +35,14 @@ def smallest_px(imgsz: int, multi_scale: float, stride: int) -> int:
     return _one_of_few(low, imgsz, (low, high), stride)
 
 
+def every_px(imgsz: int, multi_scale: float, stride: int) -> tuple[int, ...]:
+    """The sides in pixels that `batch_size_px` returns, from the shortest."""
+    if multi_scale <= 0:
+        return (imgsz,)
+    low, high = _range(imgsz, multi_scale, stride)
+    return tuple(sorted({_one_of_few(drawn, imgsz, (low, high), stride) for drawn in range(low, high)}))
+
+
 def _range(imgsz: int, multi_scale: float, stride: int) -> tuple[int, int]:
     """The integers that sizes are drawn from: the first one, and the one after the last."""
     return max(stride, int(imgsz * (1 - multi_scale))), int(imgsz * (1 + multi_scale) + stride)

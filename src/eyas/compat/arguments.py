@@ -44,7 +44,6 @@ OFF: Mapping[str, tuple[object, ...]] = {
     "erasing": (0.4, 0, None),  # likewise
     "crop_fraction": (1, None),
     "profile": (False, None),
-    "compile": (False, None),
     "distill_model": (None, "", False),
     "dis": (6, None),
     # precision and inference
@@ -76,8 +75,8 @@ OFF: Mapping[str, tuple[object, ...]] = {
 
 OF_COMMAND: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "train": {"mode": ("train", None), "rect": (False, None)},
-    "val": {"mode": ("val", None), "rect": (True, None)},
-    "predict": {"mode": ("predict", None), "rect": (True, None)},
+    "val": {"mode": ("val", None), "rect": (True, None), "compile": (False, None)},
+    "predict": {"mode": ("predict", None), "rect": (True, None), "compile": (False, None)},
 }
 """The same, of arguments whose meaning depends on the command."""
 
@@ -162,6 +161,8 @@ def spelled(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, 0.0
         elif name == "imgsz" and isinstance(value, list | tuple) and len(set(value)) == 1:
             yield name, value[0]
+        elif name == "compile" and value == "default":
+            yield name, True
         else:
             yield name, value
 

@@ -30,7 +30,7 @@ LACKING: Mapping[str, str] = {
     "embed": "Eyas gives no embeddings: register a forward hook on a layer of model.model",
     "reset_weights": "for random weights open a model by its name, such as YOLO('yolo26n.yaml')",
     "half": "for lower precision in training give amp=; prediction is in full precision",
-    "compile": "torch.compile is not wired in",
+    "compile": "give compile=True to train()",
     "set_classes": "the detectors know the classes they were trained for",
 }
 """What a model of the incumbent can do and one of Eyas cannot -> what to use."""

@@ -35,7 +35,6 @@ UNSUPPORTED = {
     "mode": "the mode is the command (`eyas train`, `eyas val`) or the method called; leave it out",
     "source": "it belongs to prediction: `eyas predict source=...` or YOLO(...).predict(source)",
     "rect": "training batches are square; validation already uses rectangular batches",
-    "compile": "torch.compile is not wired in yet; leave it out",
     "copy_paste": "it needs segmentation masks; use mixup or cutmix",
     "copy_paste_mode": "it needs segmentation masks; use mixup or cutmix",
     "augmentations": "give callables on (image, boxes, labels) in Python: YOLO(...).train(transforms=[...])",

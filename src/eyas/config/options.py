@@ -645,6 +645,15 @@ class TrainOptions(BaseModel):
         resumable=False,
         rehearsed=Rehearsed.PRECISION,
     )
+    compile: SyncBn = _precision(
+        "auto",
+        "Let torch.compile fuse the network's layers: minutes at the start, less in later runs, then faster steps; "
+        "auto does so in long runs on a GPU.",
+        expected="'auto', True or False",
+        resumable=False,
+        rehearsed=Fixed(False),
+        told_by=Teller.LOOP,
+    )
     channels_last: bool | None = _precision(
         None,
         "Memory layout with channels last, which convolutions are faster in.",

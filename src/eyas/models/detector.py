@@ -145,6 +145,14 @@ class Detector(nn.Module):
         """Return keys of the state dict whose tensors have one row for each class."""
         raise NotImplementedError
 
+    def compiled_parts(self) -> tuple[nn.Module, ...]:
+        """Return the modules that `torch.compile` takes as wholes: tensors in, tensors out, of sizes that repeat."""
+        return ()
+
+    def compiled_layers(self) -> tuple[nn.Module, ...]:
+        """Return layers of one kind, compiled once for all of them and for any length of their inputs."""
+        return ()
+
     def start_outputs(self, imgsz: int) -> None:
         """Start fresh outputs for images of ``imgsz`` px, where their size makes a difference to this model."""
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from eyas.models.table import ModelTableError
 from eyas.names import nearest
@@ -198,16 +199,40 @@ LAYERS: Mapping[str, Layer] = MappingProxyType(
 """Layers that any table may use."""
 
 
-@dataclass(frozen=True)
-class Graph:
-    """Layers in order, where each takes its input from, and which outputs must be kept for later rows."""
+class Rows(nn.Sequential):
+    """Layers in order, each fed by the rows that its table names. A slice of them is a plain chain.
 
-    layers: tuple[nn.Module, ...]
-    sources: tuple[tuple[int, ...], ...]
-    save: tuple[int, ...]
+    Attributes:
+        sources: indices of the rows that feed each layer; -1 stands for the images.
+        save: indices of the rows that others than the next one need.
+    """
+
+    sources: tuple[tuple[int, ...], ...] = ()
+    save: tuple[int, ...] = ()
+
+    def forward(self, x: Tensor) -> Any:
+        """Return the maps that feed the last row, of images (B, ch, H, W); a chain returns what its end gives."""
+        return maps_for_last(self, self.sources, self.save, x) if self.sources else super().forward(x)
 
 
-def build_graph(table: Mapping[str, Any], *, ch: int, nc: int, layers: Mapping[str, Layer] = LAYERS) -> Graph:
+def maps_for_last(
+    layers: nn.Sequential, sources: Sequence[tuple[int, ...]], save: Sequence[int], x: Tensor
+) -> list[Tensor]:
+    """Return the maps that feed the last of some layers, of images (B, ch, H, W); see `Rows`."""
+    outputs: dict[int, Tensor] = {}
+    last = len(sources) - 1
+    for i, layer in enumerate(islice(layers, last)):
+        if i > 0 and sources[i] != (i - 1,):
+            picked = [x if j == i - 1 else outputs[j] for j in sources[i]]
+            x = layer(picked if len(picked) > 1 or sources[i][0] == i - 1 else picked[0])
+        else:
+            x = layer(x)
+        if i in save or i == last - 1:
+            outputs[i] = x
+    return [outputs[j] for j in sources[-1]]
+
+
+def build_graph(table: Mapping[str, Any], *, ch: int, nc: int, layers: Mapping[str, Layer] = LAYERS) -> Rows:
     """Build the layers of a checked table.
 
     Args:
@@ -241,7 +266,9 @@ def build_graph(table: Mapping[str, Any], *, ch: int, nc: int, layers: Mapping[s
         sources.append(absolute)
         listed = origin if isinstance(origin, (list, tuple)) else [origin]
         save.update(j for j, written in zip(absolute, listed, strict=True) if written != -1)
-    return Graph(tuple(built), tuple(sources), tuple(sorted(save)))
+    rows = Rows(*built)
+    rows.sources, rows.save = tuple(sources), tuple(sorted(save))
+    return rows
 
 
 def _split_row(row: Row, where: str, layers: Mapping[str, Layer]) -> tuple[int | list[int], int, str, list[Any]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eyas.models.detector import Detector
-from eyas.models.graph import BN_EPS, BN_MOMENTUM, LAYERS, Layer, build_graph
+from eyas.models.graph import BN_EPS, BN_MOMENTUM, LAYERS, Layer, Rows, build_graph, maps_for_last
 from eyas.models.table import ModelTableError, Table, last_layer
 
 PROBE_SIZE = 256  # pixels of the image that is sent through a new model to learn its strides
@@ -67,10 +67,10 @@ class GraphDetector(Detector):
                 f"the last row of a {type(self).__name__}'s table must be {self.head_layer}, not {last or 'missing'}: "
                 "build_detector() finds the class for a table"
             )
-        graph = build_graph(table, ch=table["channels"], nc=self.nc, layers={**LAYERS, **self.layers})
-        self.model = nn.Sequential(*graph.layers)
-        self.sources = graph.sources
-        self.save = list(graph.save)
+        rows = build_graph(table, ch=table["channels"], nc=self.nc, layers={**LAYERS, **self.layers})
+        self.model: nn.Sequential = rows
+        self.sources = rows.sources
+        self.save = list(rows.save)
         for m in self.modules():
             if type(m) is nn.BatchNorm2d:
                 m.eps, m.momentum = BN_EPS, BN_MOMENTUM
@@ -101,20 +101,17 @@ class GraphDetector(Detector):
             parts[f"head.{part}"] = tuple(f"model.{last}.{branch}." for branch in branches)
         return parts
 
+    def compiled_parts(self) -> tuple[nn.Module, ...]:
+        """Return the rows before the head, and the head."""
+        return self.model, self.head
+
     # --- forward ---------------------------------------------------------------------------------------------------
 
     def head_inputs(self, x: Tensor) -> list[Tensor]:
         """Return the maps that feed the head, of images (B, ch, H, W)."""
-        outputs: dict[int, Tensor] = {}
-        for i, layer in enumerate(islice(self.model, len(self.model) - 1)):
-            if i > 0 and self.sources[i] != (i - 1,):
-                picked = [x if j == i - 1 else outputs[j] for j in self.sources[i]]
-                x = layer(picked if len(picked) > 1 or self.sources[i][0] == i - 1 else picked[0])
-            else:
-                x = layer(x)
-            if i in self.save or i == len(self.model) - 2:
-                outputs[i] = x
-        return [outputs[j] for j in self.sources[-1]]
+        if isinstance(self.model, Rows):
+            return self.model(x)
+        return maps_for_last(self.model, self.sources, self.save, x)  # somebody has put a chain of their own there
 
     @torch.no_grad()
     def _probe(self, ch: int) -> tuple[int, ...]:

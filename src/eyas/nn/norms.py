@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from eyas.nn.unwrap import unwrap_model
@@ -46,7 +47,8 @@ class GrowingStatistics:
     EXPONENT = 6
 
     def __init__(self, model: nn.Module) -> None:
-        self.layers = [(layer, layer.momentum) for _, layer in norms(model) if layer.momentum is not None]
+        kept = (layer for _, layer in norms(model) if layer.running_mean is not None)
+        self.layers = [(layer, layer.momentum) for layer in kept if layer.momentum is not None]
         self.grown = False
 
     def follow(self, step: int) -> None:
@@ -61,6 +63,40 @@ class GrowingStatistics:
     def momentum(self, step: int) -> float:
         """Return what a step has to say in the statistics, in (0, 1]."""
         return float(1 - (1 - 1 / (step + 1)) ** self.EXPONENT)
+
+    def settle(self) -> None:
+        """Be told that the layers have seen the batch; they have already moved their statistics."""
+
+    def release(self) -> None:
+        """Give the layers their own momentum back."""
+        for layer, own in self.layers:
+            layer.momentum = own
+
+
+class StatisticsBeside(GrowingStatistics):
+    """The same, computed beside the layers: in compiled ones a momentum is a constant, and each new one would cost
+    minutes. Layers note the batch's own statistics, which are then mixed with those before it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.groups: dict[float, list[Tensor]] = {}
+        for layer, own in self.layers:
+            layer.momentum = 1.0
+            for statistic in (layer.running_mean, layer.running_var):
+                assert statistic is not None
+                self.groups.setdefault(own, []).append(statistic)
+
+    def follow(self, step: int) -> None:
+        """Keep the statistics as they are before this step, counted from 0 over the whole run."""
+        self.young = self.momentum(step)
+        self.before = {own: [statistic.clone() for statistic in group] for own, group in self.groups.items()}
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Mix the statistics of the batch with those before it."""
+        for own, group in self.groups.items():
+            torch._foreach_lerp_(group, self.before[own], 1 - max(own, self.young))
 
 
 def norms_within(model: nn.Module, names: Iterable[str]) -> list[str]:

@@ -216,6 +216,13 @@ def checkpoints(run: Run) -> Told:
     return {"save": "last" in run.written, "save_period": period}
 
 
+def compiler(run: Run) -> Told:
+    """Whether torch.compile has taken the network, or why not."""
+    if run.compiled is None:
+        return {"compile": False}
+    return {"compile": Words(run.compiled.refused) if run.compiled.refused else True}
+
+
 def spent(run: Run) -> Told:
     """How much of the time budget is gone; a run that goes on beyond it tells nothing."""
     late = run.args.time is not None and run.elapsed() > run.args.time * 3600 and not run.stop
@@ -226,4 +233,4 @@ Part = Callable[[Run], Told]
 ALWAYS: tuple[Part, ...] = (
     folder, place, layout, source, data, length, optimizer, curve, workers, average, reports, files, seeds,
 )  # fmt: skip
-TRAINED: tuple[Part, ...] = (batch, momentum, validations, checkpoints, spent)
+TRAINED: tuple[Part, ...] = (batch, momentum, validations, checkpoints, compiler, spent)

@@ -44,6 +44,7 @@ class Plan:
         ema_share: mean age of the averaged weights as a share of the steps so far; None for an exponential average.
         close_mosaic: last epochs without mosaic and mixing.
         classes_kept: share of the classes that the given weights know.
+        compile: whether torch.compile takes the network.
         fitted: options of augmentation and loss that were fitted to data and length, by name.
         from_scratch: whether the run began with random weights.
         decisions: all of it with reasons, for people.
@@ -70,6 +71,7 @@ class Plan:
     from_scratch: bool = True
     classes_kept: float = 1.0
     nbs: int = 64
+    compile: bool = False
     fitted: dict[str, Any] = field(default_factory=dict)
     decisions: tuple[Choice, ...] = ()
 

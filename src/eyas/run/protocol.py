@@ -84,6 +84,12 @@ class Hooks(Protocol):
     def by_key(self) -> Mapping[str, Component]: ...
 
 
+class Compiled(Protocol):
+    """What torch.compile has taken of a network, or why not; said in words at ``eyas.train.compiling``."""
+
+    refused: str
+
+
 class Run(Protocol):
     """A training in one process, from ``on_pretrain_routine_end`` on; before that, what is not built yet is missing.
 
@@ -111,6 +117,7 @@ class Run(Protocol):
         written: stems of the checkpoints that this process has written.
         stop: set it True to end the run after this epoch; time_is_up: whether the ``time`` budget is spent.
         freeze_layer_names: parts of names; normalisation layers with one of them in their name stay in eval mode.
+        compiled: what torch.compile has taken; None where it was not asked for.
         exception: what was raised, for ``on_exception``.
     """
 
@@ -161,6 +168,8 @@ class Run(Protocol):
     def callbacks(self) -> Hooks: ...
     @property
     def best_epoch(self) -> int: ...
+    @property
+    def compiled(self) -> Compiled | None: ...
     def progress(self) -> Progress:
         """Where the run stands."""
 

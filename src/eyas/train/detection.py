@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from eyas import dist
 from eyas.augment.letterbox import STRIDE, padded
-from eyas.augment.multiscale import batch_size_px, smallest_px
+from eyas.augment.multiscale import batch_size_px, every_px, smallest_px
 from eyas.augment.settings import ENDING, AugmentSettings
 from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.depth import White
@@ -237,6 +237,10 @@ class DetectionTrainer(BaseTrainer):
     def smallest_side(self) -> int:
         """Side in pixels of the smallest images of the run."""
         return smallest_px(self.imgsz(), self.fitted("multi_scale"), STRIDE)
+
+    def every_side(self) -> tuple[int, ...]:
+        """Sides in pixels that images of this run have."""
+        return every_px(self.imgsz(), self.fitted("multi_scale"), STRIDE)
 
     def rescale(self, images: torch.Tensor) -> torch.Tensor:
         """Resize (B, 3, H, W) to the size of this step; normalised boxes stay true."""

@@ -25,7 +25,7 @@ from eyas.evaluate.validator import DetectionValidator
 from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.losses.items import named_losses
-from eyas.nn.norms import GrowingStatistics, hold_norms
+from eyas.nn.norms import GrowingStatistics, StatisticsBeside, hold_norms
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import (
     SCHEDULES,
@@ -44,7 +44,7 @@ from eyas.report import pictures
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
 from eyas.tables import html_table
-from eyas.train import checks, components, folder, loading, messages, options, parallel, plan, setup, state
+from eyas.train import checks, compiling, components, folder, loading, messages, options, parallel, plan, setup, state
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
 from eyas.train.venue import venue
@@ -110,6 +110,8 @@ class BaseTrainer:
         self.data: dict[str, Any] = {}
         self.contents: dict[str, str] = {}  # hash of images and labels, by split
         self.ema: ModelEMA | None = None
+        self.statistics: GrowingStatistics | None = None
+        self.compiled: compiling.Compiled | None = None
         self.validator: Any = None
         self.history = History()
         self.meter = LossMeter()
@@ -183,12 +185,13 @@ class BaseTrainer:
                 raise
             finally:
                 self.close_loaders()
+                self.release_statistics()
                 self.run_callbacks("teardown")
 
     def fit(self) -> None:
         """Run the epochs, evaluate the best weights."""
         self.begin()
-        with catch_interrupts() as self.interrupted:
+        with catch_interrupts() as self.interrupted, compiling.only_here(self.plan.compile):
             self.epoch, self.stop = self.first_epoch()
             while not self.stop:
                 self.run_epoch()
@@ -236,6 +239,7 @@ class BaseTrainer:
                 loss, self.loss_items = self.named_losses(self.model(self.batch))
             self.loss = self.adjust("adjust_loss", self.total_loss(loss))
             self.scaler.scale(self.loss).backward()
+        self.settle_statistics()
         if self.step_due():
             self.optimizer_step()
         self.meter.update(self.loss_items)
@@ -272,6 +276,7 @@ class BaseTrainer:
         self.model.train()
         self.run_callbacks("on_train_epoch_start")
         hold_norms(unwrap_model(self.model), self.freeze_layer_names)
+        self.compile_model()
         self.wrap_model()
         self.send_progress()
 
@@ -307,7 +312,8 @@ class BaseTrainer:
         self.setup_criterion()
         self.setup_optimizer()
         self.unbounded = unbounded_buffers(unwrap_model(self.model))
-        self.statistics = GrowingStatistics(self.model)
+        if self.plan.from_scratch or not self.plan.classes_kept:  # others are statistics of the same objects, and kept
+            self.statistics = GrowingStatistics(self.model)
         if self.args.ema:
             self.ema = setup.averaged(self.model, self.plan)
         self.validator = self.get_validator() if self.validates() else None
@@ -351,6 +357,18 @@ class BaseTrainer:
         """Wrap the model for several processes, anew when other parameters train than before."""
         if self.world_size:
             self.model = parallel.wrapped(self.model, self.device)
+
+    def compile_model(self) -> None:
+        """Let torch.compile take the network's parts where the plan says so; anew when other parameters train."""
+        if not self.plan.compile:
+            return
+        network = unwrap_model(self.model)
+        if self.compiled is None:
+            self.compiled = compiling.Compiled(network)
+            if self.statistics is not None and not self.compiled.refused:
+                self.statistics = StatisticsBeside(network)
+        images = self.batch_size // max(self.world_size, 1)
+        self.compiled.follow(images, self.every_side(), torch.autocast(self.device.type, self.amp_dtype, self.amp))
 
     def named_losses(self, returned: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its items by name, of what the model returned; see `eyas.losses.items.named_losses`."""
@@ -449,7 +467,8 @@ class BaseTrainer:
             images=images,
             batch=min(self.batch_size, images),
             batches=len(self.train_loader),
-            on_cpu=self.device.type == "cpu",
+            device=self.device.type,
+            sides=len(self.every_side()),
             from_scratch=self.from_scratch,
             processes=max(self.world_size, 1),
             parameters=sum(p.numel() for p in unwrap_model(self.model).parameters()) / 1e6,
@@ -496,6 +515,10 @@ class BaseTrainer:
         """Return the side in pixels of the smallest images of the run; None if that is not known."""
         return None
 
+    def every_side(self) -> tuple[int, ...]:
+        """Return the sides in pixels that images of the run have."""
+        return (self.args.imgsz,)
+
     def size_of_step(self) -> int | None:
         """Return the side in pixels that this step's images should have; None if that is not known."""
         return None
@@ -533,12 +556,19 @@ class BaseTrainer:
         return min(max(warm, self.share_done() / self.recipe.warmup_share), 1.0)
 
     def set_statistics(self) -> None:
-        """Set how fast normalisation follows this batch, as a function of progress alone.
-
-        Given statistics are kept, unless they were those of other objects.
-        """
-        if self.plan.from_scratch or not self.plan.classes_kept:
+        """Set how fast normalisation follows this batch, as a function of progress alone."""
+        if self.statistics is not None:
             self.statistics.follow(self.progress().batches)
+
+    def settle_statistics(self) -> None:
+        """Let normalisation take this batch in, where its layers do not do that themselves."""
+        if self.statistics is not None:
+            self.statistics.settle()
+
+    def release_statistics(self) -> None:
+        """Give normalisation layers their own momentum back: the network may be trained on by others."""
+        if self.statistics is not None:
+            self.statistics.release()
 
     def lf(self, fraction: float) -> float:
         """Multiplier of all rates after this share of the run, in (0, 1]."""

@@ -1,6 +1,6 @@
 import numpy as np
 
-from eyas.augment.multiscale import MOST_SIZES, batch_size_px, smallest_px
+from eyas.augment.multiscale import MOST_SIZES, batch_size_px, every_px, smallest_px
 
 
 def test_sizes_are_stride_multiples_in_the_range_of_the_spec():
@@ -15,10 +15,15 @@ def test_sizes_are_stride_multiples_in_the_range_of_the_spec():
 def test_a_wide_range_has_few_sizes_around_the_nominal_one():
     for imgsz, share, step in ((640, 0.25, 64), (640, 0.5, 96), (640, 0.9, 192), (1280, 0.5, 192)):
         sizes = {batch_size_px(imgsz, share, 32, 0, 0, number) for number in range(2000)}
+        assert tuple(sorted(sizes)) == every_px(imgsz, share, 32)
         assert imgsz in sizes and 5 <= len(sizes) <= MOST_SIZES
         assert {(size - imgsz) % step for size in sizes} == {0}
         assert min(sizes) == smallest_px(imgsz, share, 32) >= imgsz * (1 - share) - 32
         assert max(sizes) <= imgsz * (1 + share) + 32
+
+
+def test_without_multi_scale_there_is_one_size():
+    assert every_px(640, 0.0, 32) == (640,) == (batch_size_px(640, 0.0, 32, 0, 0, 0),)
 
 
 def test_pure_function_of_seed_epoch_and_step():

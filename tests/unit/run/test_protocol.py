@@ -13,7 +13,7 @@ import pytest
 
 from eyas import DetectionTrainer
 from eyas.callbacks import Callback
-from eyas.run.protocol import Component, Hooks, Loader, Run
+from eyas.run.protocol import Compiled, Component, Hooks, Loader, Run
 from small_run import SmallRun
 
 
@@ -26,7 +26,7 @@ def members(protocol: type) -> dict[str, Any]:
 
 
 SPECIAL = ("__iter__", "__len__")
-PROTOCOLS = (Run, Hooks, Component, Loader)
+PROTOCOLS = (Run, Hooks, Component, Loader, Compiled)
 
 
 def lacks(thing: object, protocol: type, where: str = "") -> list[str]:

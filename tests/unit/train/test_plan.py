@@ -16,6 +16,7 @@ def plan(
     batch: int = 16,
     *,
     on_cpu: bool = True,
+    sides: int = 1,
     from_scratch: bool = True,
     classes_kept: float = 1.0,
     **options: object,
@@ -26,7 +27,8 @@ def plan(
         images=images,
         batch=batch,
         batches=-(-images // batch),
-        on_cpu=on_cpu,
+        device="cpu" if on_cpu else "cuda",
+        sides=sides,
         from_scratch=from_scratch,
         classes_kept=classes_kept,
     )
@@ -59,7 +61,7 @@ def test_the_rate_grows_with_the_root_of_the_images_of_a_step_up_to_a_limit(batc
 
 @pytest.mark.parametrize(("parameters", "rate"), [(0.1, 2e-3), (0.75, 2e-3), (6.0, 1e-3), (48.0, 5e-4)])
 def test_the_rate_of_a_random_rtdetr_falls_with_the_cube_root_of_its_size(parameters: float, rate: float) -> None:
-    given = {"images": 64, "batch": 16, "batches": 4, "on_cpu": True, "parameters": parameters}
+    given = {"images": 64, "batch": 16, "batches": 4, "parameters": parameters}
     assert make_plan(TrainOptions(), RTDETR, **given).lr0 == pytest.approx(rate)
     for kept in (0.0, 1.0):
         known = make_plan(TrainOptions(), RTDETR, from_scratch=False, classes_kept=kept, **given)
@@ -117,3 +119,13 @@ def test_momentum_for_an_optimizer_without_one_is_refused() -> None:
 def test_epochs_within_a_budget(hours: float, elapsed: float, done: int, epochs: int) -> None:
     """At the pace so far, counted from the start; an epoch that is done stays so."""
     assert epochs_within(hours, elapsed, done) == epochs
+
+
+def test_long_runs_on_a_gpu_are_compiled() -> None:
+    """16,000 images in batches of 16 are 1,000 batches an epoch."""
+    assert not plan(16_000, epochs=100).compile
+    assert not plan(16_000, epochs=9, on_cpu=False).compile
+    long = plan(16_000, epochs=10, on_cpu=False)
+    assert long.compile and any(name == "compile" and "10000 batches" in why for name, _, why in long.rows())
+    assert not plan(16_000, epochs=10, on_cpu=False, sides=2).compile
+    assert plan(compile=True).compile and not plan(16_000, epochs=100, on_cpu=False, compile=False).compile

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eyas.boxes import cxcywh_to_xyxy
 from eyas.losses import SetCriterion
@@ -59,6 +59,10 @@ class SetDetector(Detector):
     def predict(self, x: Tensor, batch: Mapping[str, Any] | None = None) -> Any:
         """Return predictions for images (B, ch, H, W), see `forward`; ``batch`` has objects for denoising queries."""
         raise NotImplementedError
+
+    def compiled_layers(self) -> tuple[nn.Module, ...]:
+        """Return the layers of the decoder: one code for all, for any number of denoising queries."""
+        return tuple(self.head.decoder.layers)
 
     def predict_batch(self, batch: Mapping[str, Any]) -> Any:
         """Return predictions for a batch, whose objects make the denoising queries while training."""

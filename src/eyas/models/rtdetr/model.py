@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eyas.models.graph import Built, Layer, LayerContext
 from eyas.models.graph_detector import GraphDetector
@@ -77,6 +77,10 @@ class RTDETRDetectionModel(SetDetector, GraphDetector):
     def start_head(self, strides: list[float]) -> None:
         """Set the stride of all levels together: the decoder knows its own first values."""
         self.stride = torch.tensor([STRIDE], device="cpu")
+
+    def compiled_parts(self) -> tuple[nn.Module, ...]:
+        """Return the rows before the decoder, which is compiled by layers."""
+        return (self.model,)
 
     def predict(self, x: Tensor, batch: Mapping[str, Any] | None = None) -> Any:
         """Return predictions for images (B, ch, H, W), see `forward`; ``batch`` has objects for denoising queries."""

@@ -130,6 +130,10 @@ class RTDETRNet(SetDetector):
         blocks = (tuple(f"backbone.{prefix}" for prefix in block) for block in self.backbone.blocks)
         return (*blocks, ("encoder.", "decoder."))
 
+    def compiled_parts(self) -> tuple[nn.Module, ...]:
+        """Return backbone and encoder; the decoder is compiled by layers."""
+        return self.backbone, self.encoder
+
     # --- forward ---------------------------------------------------------------------------------------------------
 
     def predict(self, x: Tensor, batch: Mapping[str, Any] | None = None) -> Any:

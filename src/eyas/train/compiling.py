@@ -1,0 +1,172 @@
+"""`torch.compile` of a network's parts: tried before the first step, bounded in number, and given up with a reason.
+
+Legend: ``B`` images of this process.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyas import dist
+from eyas.log import LOGGER, warn
+from eyas.models import Detector
+
+# Largest difference of predictions, relative to their norm, between compiled and written code: in bfloat16 another
+# order of summation differs by about 0.01, code that means something else by about 1.
+TOLERANCE = 0.1
+# Kernels are not chosen by timing them: a resumed run must choose the same.
+SETTINGS: Mapping[str, Any] = {"backend": "inductor", "options": {"deterministic": True}}
+
+# What torch raises where it cannot compile, and what code raises that it should not have made.
+FAILURES = (
+    RuntimeError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, TypeError, ValueError,
+)  # fmt: skip
+
+
+class Compiled:
+    """The parts of a network that `torch.compile` has taken, or why it has not.
+
+    Whatever was not tried beforehand runs as it is written: another size of images, evaluation, a user's callback. So
+    compiling never begins in the middle of an epoch, and a step of one state of the run is always the same code.
+
+    Args:
+        network: its `compiled_parts` are taken for the sizes tried, its `compiled_layers` for any number of queries.
+
+    Attributes:
+        refused: why nothing is compiled; empty while something is.
+        tried: what of the network may change between epochs, as it was when it was tried.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.refused = refusal(network)
+        self.tried: tuple[str, ...] | None = None
+        if isinstance(network, Detector) and not self.refused:
+            for part in network.compiled_parts():
+                part.compile(dynamic=False, **SETTINGS)
+            for layer in network.compiled_layers():
+                layer.compile(dynamic=True, **SETTINGS)
+
+    def follow(self, images: int, sides: Sequence[int], autocast: AbstractContextManager[None]) -> None:
+        """Compile for B square images of some sides in pixels, unless that was done for what is frozen now.
+
+        Every process must call it. Where a part cannot be compiled, or computes something else then, all of them go on
+        with the network as it is written, and the log says why.
+        """
+        state = switches(self.network)
+        if self.refused or state == self.tried:
+            return
+        began, self.tried = time.monotonic(), state
+        text = "compiling for %d images of %s px: this takes minutes, and less where it was done before"
+        LOGGER.info(text, images, ", ".join(map(str, sides)))
+        for side in sides:
+            self.refused = self.refused or trial(self.network, images, side, autocast)
+        if dist.any_rank(bool(self.refused)):
+            self.refused = self.refused or "another process could not compile it"
+            warn(f"The network runs as it is written: {self.refused}")
+        else:
+            LOGGER.info("compiled in %.0f s", time.monotonic() - began)
+        torch.compiler.set_stance("force_eager" if self.refused else "eager_on_recompile")
+
+
+@contextmanager
+def only_here(compiles: bool) -> Iterator[None]:
+    """Leave torch's compiler as it was found; it is not touched where nothing is compiled."""
+    try:
+        yield
+    finally:
+        if compiles:
+            torch.compiler.set_stance("default")
+
+
+def refusal(network: nn.Module) -> str:
+    """Return why a network cannot be compiled; empty if nothing is known against it."""
+    name = type(network).__name__
+    if not isinstance(network, Detector) or not network.compiled_parts():
+        return f"{name} does not say what of it can be compiled (compiled_parts)."
+    if any(isinstance(module, nn.SyncBatchNorm) for module in network.modules()):
+        return "synchronised normalisation exchanges numbers between processes in every layer; sync_bn=false allows it."
+    return ""
+
+
+def switches(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the parameters that train and of the modules in training mode: code depends on it."""
+    trained = (name for name, parameter in network.named_parameters() if parameter.requires_grad)
+    return (*trained, *(f"{name}()" for name, module in network.named_modules() if module.training))
+
+
+def trial(network: nn.Module, images: int, side: int, autocast: AbstractContextManager[None]) -> str:
+    """Compile for made-up images, forward and backward; return what is wrong, empty if nothing is.
+
+    Weights, statistics and random numbers are afterwards as they were before; gradients are None.
+    """
+    assert isinstance(network, Detector)
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    device = next(network.parameters()).device
+    outputs: list[list[Tensor]] = []
+    try:
+        for stance in ("default", "force_eager"):
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.compiler.set_stance(stance):
+                torch.manual_seed(0)
+                with autocast, warnings.catch_warnings():
+                    # torch looks at the gradients of what flows from part to part, and warns of itself.
+                    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+                    outputs.append(teach(network, made_up(network, images, side)))
+            for name, buffer in network.named_buffers():
+                buffer.copy_(buffers[name])
+    except torch.OutOfMemoryError:
+        raise
+    except FAILURES as error:
+        return f"torch.compile failed ({beginning(error)})."
+    return disagreement(*outputs)
+
+
+def teach(network: Detector, batch: Mapping[str, Any]) -> list[Tensor]:
+    """Return what the network predicts for a batch, after a backward pass."""
+    predictions = floats(network.predict_batch(batch))
+    torch.stack([part.float().square().mean() for part in predictions]).sum().backward()
+    network.zero_grad()
+    return predictions
+
+
+def made_up(network: Detector, images: int, side: int) -> Mapping[str, Tensor | int]:
+    """Return a batch of noise with two objects in every image, in the memory layout of the weights."""
+    filters = next(parameter for parameter in network.parameters() if parameter.ndim == 4)
+    last = filters.is_contiguous(memory_format=torch.channels_last) and not filters.is_contiguous()
+    noise = torch.rand(images, network.yaml["channels"], side, side, device=filters.device)
+    return {
+        "img": noise.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format),
+        "cls": torch.zeros(2 * images, 1, device=filters.device),
+        "bboxes": torch.full((2 * images, 4), 0.5, device=filters.device),
+        "batch_idx": torch.arange(images, device=filters.device).repeat(2).float(),
+        "max_objects": 2,
+    }
+
+
+def floats(outputs: object) -> list[Tensor]:
+    """Return the floating tensors that can be learned from, of nested predictions, in their order."""
+    if isinstance(outputs, Tensor):
+        return [outputs] if outputs.requires_grad else []
+    if isinstance(outputs, Mapping):
+        outputs = tuple(outputs.values())
+    return [tensor for part in outputs for tensor in floats(part)] if isinstance(outputs, tuple | list) else []
+
+
+def disagreement(compiled: Sequence[Tensor], written: Sequence[Tensor]) -> str:
+    """Say by how much predictions differ; empty if they are the same but for rounding."""
+    pairs = zip(compiled, written, strict=True)
+    apart = [((c.float() - w.float()).norm() / w.float().norm().clamp(min=1e-12)).detach() for c, w in pairs]
+    worst = float(torch.stack(apart).max())
+    return "" if worst <= TOLERANCE else f"compiled, its predictions differ by {worst:.2g} of their size."
+
+
+def beginning(error: BaseException) -> str:
+    """Return how a message begins that may be pages long."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,178 @@
+"""Compiled steps are the steps as they are written: same losses, statistics and weights, with whatever is combined.
+
+A backend that generates no code stands in for inductor, whose compilers take minutes: it traces forward, and runs what
+was traced. Which code a graph becomes is torch's to test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from eyas.callbacks import Callback
+from eyas.families import family_of
+from eyas.losses import DenseCriterion
+from eyas.models import DetectionModel, model_table
+from eyas.nn.sync_bn import SyncBatchNorm
+from eyas.train import DetectionTrainer, compiling
+
+
+class Graphs:
+    """A backend that runs what was traced, and counts how often."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.made = self.ran = 0
+        self.factor = factor
+
+    def __call__(self, graph: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        self.made += 1
+
+        def run(*args: Any) -> Any:
+            self.ran += 1
+            outputs = graph.forward(*args)
+            if self.factor == 1:
+                return outputs
+            return tuple(x * self.factor if isinstance(x, Tensor) and x.requires_grad else x for x in outputs)
+
+        return run
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
+    backend = Graphs()
+    monkeypatch.setattr(compiling, "SETTINGS", {"backend": backend})
+    torch.compiler.reset()
+    return backend
+
+
+class Steps(Callback):
+    """Keeps the loss of every step, and how many graphs had run by then."""
+
+    def __init__(self, graphs: Graphs) -> None:
+        self.graphs = graphs
+        self.losses: list[float] = []
+        self.ran: list[int] = []
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        self.losses.append(float(trainer.loss.detach()))
+        self.ran.append(self.graphs.ran)
+
+
+def both_ways(made: Callable[..., Any], graphs: Graphs, **changes: Any) -> tuple[Any, Any, Steps]:
+    """Train as written and compiled; losses and all that is averaged are the same but for rounding."""
+    trained, steps = [], []
+    for compiles in (False, True):
+        watch = Steps(graphs)
+        trainer = made(compile=compiles, name=f"compile_{compiles}", val=False, **changes)(watch)
+        trainer.train()
+        trained.append(trainer)
+        steps.append(watch)
+    assert len(steps[1].losses) == len(steps[0].losses) > 0
+    torch.testing.assert_close(torch.tensor(steps[1].losses), torch.tensor(steps[0].losses), rtol=1e-3, atol=1e-3)
+    written, compiled = (trainer.ema.ema.state_dict() for trainer in trained)
+    for key, value in written.items():
+        torch.testing.assert_close(compiled[key], value, rtol=1e-3, atol=1e-3, msg=key)
+    return trained[0], trained[1], steps[1]
+
+
+def maker(options: Any, model: str, cls: Any = None) -> Callable[..., Any]:
+    trainer = cls or family_of(model_table(model)).trainer
+    return lambda **changes: lambda watch: trainer(overrides=options(model=model, **changes), _callbacks=[watch])
+
+
+def test_with_frozen_layers_accumulation_and_batches_of_other_sizes(options: Any, tiny_model: Any, graphs: Any) -> None:
+    """14 images leave 2 for the last of 4 batches of 4; every second batch steps; epoch 2 trains the backbone too."""
+    made = maker(options, str(tiny_model))
+    short = {"epochs": 2, "batch": 4, "fraction": 0.22, "nbs": 8, "optimizer": "SGD", "lr0": 1e-3}
+    _, compiled, steps = both_ways(made, graphs, freeze="backbone", freeze_epochs=1, **short)
+    assert compiled.compiled.refused == ""
+    ran = [after - before for before, after in pairwise(steps.ran)]
+    assert ran[:3] == [2, 2, 0]  # rows and head; the short batch of an epoch runs as it is written
+    assert ran[4:] == [2, 2, 0]  # between the epochs, the network with all its parameters was compiled
+
+
+def test_a_set_detector_with_denoising_in_bfloat16(options: Any, graphs: Any) -> None:
+    made = maker(options, "rtdetr-tiny")
+    short = {"epochs": 1, "fraction": 0.5, "multi_scale": 0.0, "optimizer": "SGD", "lr0": 1e-3}
+    _, compiled, steps = both_ways(made, graphs, amp="bf16", **short)
+    assert compiled.compiled.refused == ""
+    assert steps.ran[-1] - steps.ran[0] == 4 * (len(steps.ran) - 1)  # rows, and three layers of the decoder
+
+
+def test_it_goes_on_where_it_stopped(options: Any, tiny_model: Any, graphs: Any) -> None:
+    class Stops(Callback):
+        def on_fit_epoch_end(self, trainer: Any) -> None:
+            if trainer.epoch == 0:
+                raise InterruptedError
+
+    made = maker(options, str(tiny_model))
+    whole = made(compile=True, epochs=2, fraction=0.25, name="whole")(Steps(graphs))
+    whole.train()
+    with pytest.raises(InterruptedError):
+        made(compile=True, epochs=2, fraction=0.25, name="halves")(Stops()).train()
+    torch.compiler.reset()
+    halves = DetectionTrainer(overrides={"resume": str(whole.save_dir.with_name("halves") / "weights" / "last.pt")})
+    halves.train()
+    assert halves.args.compile is True
+    mine, other = whole.ema.ema.state_dict(), halves.ema.ema.state_dict()
+    assert all(torch.equal(mine[key], other[key]) for key in mine)
+    assert {layer.momentum for layer in whole.model.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.03}
+
+
+def test_a_loss_and_a_step_of_ones_own_take_part(options: Any, tiny_model: Any, graphs: Any) -> None:
+    class Softer(DenseCriterion):
+        def box_loss(self, pred: Tensor, target: Tensor) -> Tensor:
+            return super().box_loss(pred, target) ** 2
+
+    class Own(DetectionModel):
+        def init_criterion(self) -> Any:
+            return Softer(nc=self.nc, strides=self.stride.tolist(), topk=10)
+
+    class OwnTrainer(DetectionTrainer):
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            return Own(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
+
+        def optimizer_step(self) -> None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), 0.1)
+            super().optimizer_step()
+
+    made = maker(options, str(tiny_model), OwnTrainer)
+    _, _, steps = both_ways(made, graphs, epochs=1, fraction=0.5, optimizer="SGD", lr0=1e-3)
+    assert steps.ran[1] - steps.ran[0] == 2
+
+
+@pytest.mark.parametrize("fault", ["cannot compile", "means something else"])
+def test_what_goes_wrong_is_said_and_the_run_goes_on(
+    options: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    def fails(graph: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+        raise NotImplementedError("no compiler was found\nand much more")
+
+    torch.compiler.reset()
+    backend: Any = fails if fault == "cannot compile" else Graphs(factor=1.5)
+    monkeypatch.setattr(compiling, "SETTINGS", {"backend": backend})
+    _, compiled, _ = both_ways(maker(options, str(tiny_model)), Graphs(), epochs=1, fraction=0.25)
+    said = "no compiler was found" if fault == "cannot compile" else "its predictions differ by"
+    assert said in compiled.compiled.refused
+    assert f"The network runs as it is written: {compiled.compiled.refused}" in caplog.text
+    assert compiled.effects.rows  # the option had a reason not to take effect, and nobody was refused
+
+
+def test_networks_that_cannot_be_compiled_say_why() -> None:
+    assert "compiled_parts" in compiling.refusal(nn.Linear(2, 2))
+    network = DetectionModel("yolo26n", nc=2, verbose=False)
+    assert compiling.refusal(network) == ""
+    network.model[0].bn = SyncBatchNorm(16)
+    assert "sync_bn=false" in compiling.refusal(network)
+
+
+def test_it_leaves_the_compiler_as_it_was(options: Any, tiny_model: Any, graphs: Graphs) -> None:
+    maker(options, str(tiny_model))(compile=True, epochs=1, fraction=0.25, val=False)(Steps(graphs)).train()
+    before = graphs.made
+    torch.compile(lambda x: x + 1, backend=graphs)(torch.ones(2))
+    assert graphs.made == before + 1
