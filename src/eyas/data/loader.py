@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from eyas import dist
 from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.errors import SampleError
 from eyas.data.index import ImageIndex
@@ -31,6 +33,7 @@ from eyas.log import warn
 # system's own libraries, hence spawn.
 START_METHOD = "fork" if sys.platform.startswith("linux") else "spawn"
 SHARED_MEMORY = Path("/dev/shm")
+STEP_BACK = 5  # on 16 cores, 16 workers slowed the process that launches a GPU's kernels from 755 to 590 images/s
 _LINGER = 5.0  # seconds in which a training process that told its own group to stop can save
 
 
@@ -75,7 +78,7 @@ class EpochLoader:
             persistent_workers=self.workers > 0,
             prefetch_factor=prefetch if self.workers else None,
             multiprocessing_context=START_METHOD if self.workers else None,
-            worker_init_fn=_init_worker,
+            worker_init_fn=partial(_init_worker, gives_way=pin_memory),  # pinned for a GPU, which is kept waiting
             pin_memory=pin_memory,
             generator=torch.Generator(),  # its own: the loader never draws from the global one
         )
@@ -250,11 +253,16 @@ def own_index(loader: object) -> ImageIndex | None:
 
 
 def default_workers(workers: int | None, device: torch.device) -> int:
-    """Return worker processes: as typed, else up to 8 for a GPU and 1 per two cores where the CPU also computes."""
+    """Return worker processes: as typed, else what this process's share of the cores is good for.
+
+    Beside a GPU that is all but one, which launches kernels, up to 16: on 16 cores 8 workers make 870 mosaics of 640 px
+    a second and 16 make 2,360. Where the CPU computes, it is one for two cores, up to 4.
+    """
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores) if device.type == "cuda" else max(1, min(4, cores // 2))
+    own = cores // dist.local_world_size()
+    return min(16, max(1, own - 1)) if device.type == "cuda" else max(1, min(4, own // 2))
 
 
 class _Packed:
@@ -326,9 +334,11 @@ def _answer_parent(parent: int) -> None:
     os._exit(0)
 
 
-def _init_worker(_: int) -> None:
-    """One thread each: workers are the parallelism."""
+def _init_worker(_: int, *, gives_way: bool = False) -> None:
+    """One thread each: workers are the parallelism. ``gives_way``: the training process comes first on a full host."""
     _leave_stopping_to_parent()
+    if gives_way and os.name == "posix":
+        os.nice(STEP_BACK)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

@@ -15,10 +15,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from eyas.augment import AugmentSettings
+from eyas.data import loader
 from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.errors import SampleError
 from eyas.data.index import build_index
-from eyas.data.loader import START_METHOD, build_eval_loader, build_train_loader, shield_workers
+from eyas.data.loader import START_METHOD, build_eval_loader, build_train_loader, default_workers, shield_workers
 from eyas.data.sampler import SampleKey
 from eyas.data.store import ImageStore
 
@@ -553,3 +554,35 @@ def test_workers_of_a_users_loader_outlive_a_request_to_stop() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         os.kill(batches._workers[0].pid, number)
     assert [batch.item() for batch in batches] == [11, 12, 13]
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "processes", "workers"),
+    [
+        ("cuda", 16, 1, 15),
+        ("cuda", 64, 1, 16),
+        ("cuda", 16, 8, 1),
+        ("cuda", 1, 1, 1),
+        ("cpu", 2, 1, 1),
+        ("cpu", 16, 2, 4),
+    ],
+)
+def test_workers_leave_a_core_to_each_process_that_feeds_a_gpu(monkeypatch, device, cores, processes, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert default_workers(None, torch.device(device)) == workers
+    assert default_workers(3, torch.device(device)) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no niceness")
+def test_workers_give_way_to_a_process_that_feeds_a_gpu():
+    def niceness(gives_way):
+        reader, writer = os.pipe()
+        if not (child := os.fork()):
+            loader._init_worker(0, gives_way=gives_way)
+            os.write(writer, bytes([os.nice(0)]))
+            os._exit(0)
+        os.waitpid(child, 0)
+        return os.read(reader, 1)[0]
+
+    assert niceness(True) == niceness(False) + loader.STEP_BACK
