@@ -172,8 +172,9 @@ def test_a_whole_group_that_is_told_to_stop_saves_and_says_how_to_resume(
     for line in process.stdout:
         if " 2/500" in line:
             break
-    process.send_signal(signal.SIGTERM)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    os.killpg(process.pid, signal.SIGQUIT)  # shows where all are; nobody ends
+    process.send_signal(signal.SIGUSR1)
+    for number in (signal.SIGXCPU, signal.SIGTERM, signal.SIGINT):
         os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     last = tmp_path / "runs" / "train" / "weights" / "last.pt"

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import eyas
+from eyas.launch.launcher import STACKS
 from sockets import listening
 
 SCRIPT = Path(__file__).with_name("standins.py")
@@ -150,8 +151,8 @@ def test_nothing_listens_beyond_this_host_and_what_a_stranger_sends_is_not_opene
     assert not (tmp_path / "opened").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_and_leaves_nobody(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_request_to_stop_saves_and_leaves_nobody(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "run"
     process = start(folder, "waits")
     wait_for(folder / "ready-0", folder / "ready-1")
@@ -161,6 +162,19 @@ def test_ctrl_c_saves_and_leaves_nobody(tmp_path: Path, number: signal.Signals) 
     report, _ = finish(process, folder)
     assert report == {"kind": "Interrupted", "text": f"saved; continue with: eyas train resume={folder / 'last.pt'}"}
     assert not (folder / "ran-0-1").exists()  # asked to stop, not crashed: no restart
+
+
+def test_asked_where_they_are_all_show_their_stacks_and_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, "waits")
+    wait_for(folder / "ready-0", folder / "ready-1")
+    process.send_signal(signal.SIGQUIT)
+    time.sleep(STACKS + 1)
+    process.send_signal(signal.SIGHUP)
+    report, said = finish(process, folder)
+    assert report["kind"] == "Interrupted"
+    assert "in launch" in said, "the launcher's"
+    assert said.count("in body") == 2 and "Process 1:\n" in said, "those of both processes"
 
 
 def test_a_process_told_to_stop_by_itself_stops_all(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from eyas.data.index import ImageIndex
 from eyas.data.numbered import MapStyle, Numbered, SamplesOf
 from eyas.data.sampler import EpochOrder, EvalBatchSampler, Order, TrainBatchSampler, choose_order
 from eyas.log import warn
+from eyas.signals import PATIENT, show_stacks
 
 # Fork on Linux: workers start in milliseconds (spawn imports torch again, 2-4 s each), share the index without copying
 # it, and take transforms that cannot be pickled, such as lambdas and functions of a notebook. The known danger, a lock
@@ -316,11 +317,13 @@ class _Shielded:
 
 
 def _leave_stopping_to_parent() -> None:
-    """Ignore Ctrl-C and SIGTERM, which often reach a whole group of processes.
+    """Ignore requests to stop, which often reach a whole group of processes; show stacks when asked to.
 
     The training process needs its workers until it has saved, then ends them; they end by themselves when it is gone.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, *PATIENT):
+        signal.signal(number, signal.SIG_IGN)
+    show_stacks()
     if hasattr(signal, "sigwaitinfo"):  # not on macOS: who sent a signal is not known there
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_answer_parent, args=(os.getppid(),), daemon=True).start()

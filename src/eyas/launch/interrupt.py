@@ -1,14 +1,18 @@
-"""Ctrl-C and SIGTERM as a request that the loop answers between two batches, so that nothing is torn."""
+"""Requests to stop, which the loop answers between two batches so that nothing is torn, and SIGQUIT: where are we?"""
 
 from __future__ import annotations
 
+import faulthandler
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+from eyas.signals import PATIENT, STOPPING, URGENT, WHERE, show_stacks, unclaimed
 
 
 class Interrupted(KeyboardInterrupt):
@@ -21,7 +25,7 @@ ONE_REQUEST = 1.0
 
 
 class InterruptFlag:
-    """Set by the first signal; a second one interrupts at once."""
+    """Set by the first signal; a second one of those that people send interrupts at once."""
 
     def __init__(self) -> None:
         self.raised = False
@@ -31,24 +35,44 @@ class InterruptFlag:
         return self.raised
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.raised and time.monotonic() - self.since < ONE_REQUEST:
+        if self.raised and (signum in PATIENT or time.monotonic() - self.since < ONE_REQUEST):
             return
         if self.raised:
             raise KeyboardInterrupt
         self.raised, self.since = True, time.monotonic()
-        os.write(2, b"\nStopping after this step; once more to stop at once.\n")  # safe inside a signal handler
+        with suppress(OSError):  # the terminal may be what has gone
+            os.write(2, b"\nStopping after this step; once more to stop at once.\n")  # safe inside a signal handler
 
 
 @contextmanager
 def catch_interrupts() -> Iterator[InterruptFlag]:
-    """Turn SIGINT and SIGTERM into a flag inside the block; only the main thread may do so, others get a dead flag."""
+    """Turn requests to stop into a flag inside the block; only the main thread may do so, others get a dead flag.
+
+    SIGQUIT prints the stacks of all threads of this process and of its workers, and the block goes on. Signals that
+    somebody answers already, or ignores, stay his; SIGINT and SIGTERM are ours in any case.
+    """
     flag = InterruptFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {number: signal.signal(number, flag.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [number for number in STOPPING if number in URGENT or unclaimed(number)]
+    asked = [number for number in WHERE if unclaimed(number)]
+    before = {number: signal.signal(number, flag.handle) for number in taken}
+    before |= {number: signal.signal(number, ask_workers) for number in asked}
+    if asked:
+        show_stacks(chain=True)
     try:
         yield flag
     finally:
+        for number in asked:
+            faulthandler.unregister(number)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ask_workers(signum: int, frame: FrameType | None) -> None:
+    """Pass a signal on to the worker processes of this one."""
+    for worker in multiprocessing.active_children():
+        if worker.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signum)

@@ -8,6 +8,7 @@ them again if the run may restart. Across machines, and wherever else somebody l
 from __future__ import annotations
 
 import codecs
+import faulthandler
 import gc
 import logging
 import os
@@ -18,7 +19,8 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -30,6 +32,7 @@ from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.handover import Failure
 from eyas.launch.interrupt import ONE_REQUEST, Interrupted
+from eyas.signals import PATIENT, STOPPING, URGENT, WHERE, unclaimed
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -37,8 +40,7 @@ if TYPE_CHECKING:
 
 GRACE = 30  # seconds that processes have to save after Ctrl-C, or to end after another one died
 TAIL = 30  # last lines of output shown of a process that died without a word
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal))
-
+STACKS = 1.0  # seconds after which what processes were doing is shown
 
 Result = TypeVar("Result", covariant=True)
 
@@ -135,7 +137,7 @@ def launch_config(folder: Path, processes: int, restarts: int, shown: bool) -> L
         local_addr="localhost",
         max_restarts=restarts,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=files),
-        signals_to_handle="SIGQUIT",  # the others are ours, see stop_signals
+        signals_to_handle="SIGSYS",  # it wants one; those that anybody sends are ours, see stop_signals
     )
 
 
@@ -187,7 +189,9 @@ def closed_files() -> Iterator[None]:
 
 @contextmanager
 def stop_signals(folder: Path) -> Iterator[None]:
-    """Pass Ctrl-C and SIGTERM on to the processes as Ctrl-C; a second one ends them at once.
+    """Pass requests to stop on to the processes as Ctrl-C; a second one by a person ends them at once.
+
+    SIGQUIT shows what all of them do, and the run goes on.
 
     SIGTERM is not passed on as it is: the launcher would send it to whole process groups, and so end what the user's
     code has started there before those that train can save.
@@ -197,6 +201,8 @@ def stop_signals(folder: Path) -> Iterator[None]:
     received: list[float] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if received and number in PATIENT:
+            return
         received.append(time.monotonic())
         if received[-1] - received[0] >= ONE_REQUEST:
             kill_processes(folder)
@@ -206,10 +212,9 @@ def stop_signals(folder: Path) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    touched = (*STOPPING, *([signal.SIGQUIT] if "SIGQUIT" in dir(signal) else []))
-    before = {number: signal.getsignal(number) for number in touched}
-    for number in STOPPING:
-        signal.signal(number, handle)
+    taken = [number for number in STOPPING if number in URGENT or unclaimed(number)]
+    before = {number: signal.signal(number, handle) for number in taken}
+    before |= {number: signal.signal(number, partial(ask_where, folder)) for number in WHERE if unclaimed(number)}
     try:
         yield
     finally:
@@ -224,6 +229,26 @@ def kill_processes(folder: Path) -> None:
             os.killpg(int(path.read_text()), signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             continue  # it ended by itself
+
+
+def ask_where(folder: Path, number: int, frame: FrameType | None) -> None:
+    """Show what this process and all of the run are doing; what goes into files is shown a little later."""
+    faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+    said = {path: path.stat().st_size for path in (folder / "logs").glob("*/attempt_*/[!0]*/stderr.log")}
+    for path in folder.glob("process-*"):
+        with suppress(ProcessLookupError, PermissionError, ValueError):
+            os.kill(int(path.read_text()), number)
+    timer = threading.Timer(STACKS, show_since, (said,))
+    timer.daemon = True
+    timer.start()
+
+
+def show_since(said: Mapping[Path, int]) -> None:
+    """Show what was written into files beyond their former sizes."""
+    for path, size in said.items():
+        with suppress(OSError), path.open("rb") as file:
+            file.seek(size)
+            print(f"Process {path.parent.name}:\n{file.read().decode(errors='replace')}", file=sys.stderr, flush=True)
 
 
 # -- output ------------------------------------------------------------------------------------------------------------

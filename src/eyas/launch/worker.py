@@ -15,6 +15,7 @@ from pathlib import Path
 
 from eyas import dist
 from eyas.files import write_atomic
+from eyas.signals import show_stacks
 
 GRACE = 30.0  # seconds for saving when the parent is gone, or for a clean end after an error
 
@@ -27,6 +28,7 @@ def main(folder: Path, parent: int) -> int:
     from eyas.launch.interrupt import Interrupted
 
     handover.process_file(folder, dist.rank()).write_text(str(os.getpid()))
+    show_stacks()  # until training begins, which passes the question on to its own workers
     try:
         trainer, arrived = handover.unpack(handover.payload_file(folder).read_bytes())
         if dist.restarts():
