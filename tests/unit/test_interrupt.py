@@ -25,8 +25,9 @@ def test_signals_that_arrive_together_are_one_request(capfd: pytest.CaptureFixtu
         flag.handle(signal.SIGINT, None)
 
 
-@pytest.mark.parametrize("number", STOPPING)
-def test_every_signal_of_schedulers_and_terminals_is_a_request_to_stop(number: signal.Signals) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_every_signal_of_schedulers_and_terminals_is_a_request_to_stop(name: str) -> None:
+    number = getattr(signal, name)
     before = {each: signal.getsignal(each) for each in STOPPING}
     with catch_interrupts() as asked:
         assert not asked
