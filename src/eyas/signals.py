@@ -26,6 +26,11 @@ def unclaimed(number: signal.Signals) -> bool:
     return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
+def silent(number: signal.Signals) -> bool:
+    """Whether nobody answers a signal; a shell lets its background jobs ignore SIGQUIT, and means Ctrl-\\ by that."""
+    return unclaimed(number) or signal.getsignal(number) is signal.SIG_IGN
+
+
 def show_stacks(*, chain: bool = False) -> None:
     """Let SIGQUIT print the stacks of all threads of this process, even while it hangs in a library.
 

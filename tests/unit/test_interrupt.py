@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from eyas.data import loader
 from eyas.launch.interrupt import ONE_REQUEST, InterruptFlag, catch_interrupts
 from eyas.signals import PATIENT, STOPPING
 
@@ -90,9 +91,7 @@ def test_asked_where_it_is_a_run_shows_its_stacks_and_those_of_its_workers_and_g
 
 
 def _waits_with_shown_stacks(ready: Any) -> None:
-    from eyas.data.loader import _leave_stopping_to_parent
-
-    _leave_stopping_to_parent()
+    loader._leave_stopping_to_parent()
     for number in PATIENT:
         os.kill(os.getpid(), number)
     ready.set()

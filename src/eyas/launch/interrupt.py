@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from eyas.signals import PATIENT, STOPPING, URGENT, WHERE, show_stacks, unclaimed
+from eyas.signals import PATIENT, STOPPING, URGENT, WHERE, show_stacks, silent, unclaimed
 
 
 class Interrupted(KeyboardInterrupt):
@@ -56,7 +56,7 @@ def catch_interrupts() -> Iterator[InterruptFlag]:
         yield flag
         return
     taken = [number for number in STOPPING if number in URGENT or unclaimed(number)]
-    asked = [number for number in WHERE if unclaimed(number)]
+    asked = [number for number in WHERE if silent(number)]
     before = {number: signal.signal(number, flag.handle) for number in taken}
     before |= {number: signal.signal(number, ask_workers) for number in asked}
     if asked:

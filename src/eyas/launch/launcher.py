@@ -32,7 +32,7 @@ from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.handover import Failure
 from eyas.launch.interrupt import ONE_REQUEST, Interrupted
-from eyas.signals import PATIENT, STOPPING, URGENT, WHERE, unclaimed
+from eyas.signals import PATIENT, STOPPING, URGENT, WHERE, silent, unclaimed
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -214,7 +214,7 @@ def stop_signals(folder: Path) -> Iterator[None]:
         return
     taken = [number for number in STOPPING if number in URGENT or unclaimed(number)]
     before = {number: signal.signal(number, handle) for number in taken}
-    before |= {number: signal.signal(number, partial(ask_where, folder)) for number in WHERE if unclaimed(number)}
+    before |= {number: signal.signal(number, partial(ask_where, folder)) for number in WHERE if silent(number)}
     try:
         yield
     finally:
