@@ -151,7 +151,11 @@ def test_what_goes_wrong_is_said_and_the_run_goes_on(
     options: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     def fails(graph: fx.GraphModule, inputs: Sequence[Any]) -> Any:
-        raise NotImplementedError("no compiler was found\nand much more")
+        def run(*args: Any) -> Any:
+            graph.forward(*args)  # it moves the statistics, and fails then
+            raise NameError("no compiler was found\nand much more")
+
+        return run
 
     torch.compiler.reset()
     backend: Any = fails if fault == "cannot compile" else Graphs(factor=1.5)
@@ -172,7 +176,10 @@ def test_networks_that_cannot_be_compiled_say_why() -> None:
 
 
 def test_it_leaves_the_compiler_as_it_was(options: Any, tiny_model: Any, graphs: Graphs) -> None:
-    maker(options, str(tiny_model))(compile=True, epochs=1, fraction=0.25, val=False)(Steps(graphs)).train()
+    trainer = maker(options, str(tiny_model))(compile=True, epochs=1, fraction=0.25, val=False)(Steps(graphs))
+    trainer.train()
     before = graphs.made
     torch.compile(lambda x: x + 1, backend=graphs)(torch.ones(2))
     assert graphs.made == before + 1
+    trainer.model.train()(torch.zeros(1, 3, 64, 64))
+    assert graphs.made == before + 1, "the network is as it is written"

@@ -48,22 +48,25 @@ class Compiled:
         self.network = network
         self.refused = refusal(network)
         self.tried: tuple[str, ...] | None = None
+        self.taken: list[nn.Module] = []
         if isinstance(network, Detector) and not self.refused:
             for part in network.compiled_parts():
                 part.compile(dynamic=False, **SETTINGS)
             for layer in network.compiled_layers():
                 layer.compile(dynamic=True, **SETTINGS)
+            self.taken = [*network.compiled_parts(), *network.compiled_layers()]
+
+    def is_stale(self) -> bool:
+        """Whether there is something to compile: nothing was yet, or something was frozen or thawed since."""
+        return not self.refused and self.tried != switches(self.network)
 
     def follow(self, images: int, sides: Sequence[int], autocast: AbstractContextManager[None]) -> None:
-        """Compile for B square images of some sides in pixels, unless that was done for what is frozen now.
+        """Compile for B square images of some sides in pixels, and for what is frozen now.
 
-        Every process must call it. Where a part cannot be compiled, or computes something else then, all of them go on
-        with the network as it is written, and the log says why.
+        Every process must call it, with a network that no wrapper hooks into. Where a part cannot be compiled, or
+        computes something else then, all of them go on with the network as it is written, and the log says why.
         """
-        state = switches(self.network)
-        if self.refused or state == self.tried:
-            return
-        began, self.tried = time.monotonic(), state
+        began, self.tried = time.monotonic(), switches(self.network)
         text = "compiling for %d images of %s px: this takes minutes, and less where it was done before"
         LOGGER.info(text, images, ", ".join(map(str, sides)))
         for side in sides:
@@ -75,15 +78,11 @@ class Compiled:
             LOGGER.info("compiled in %.0f s", time.monotonic() - began)
         torch.compiler.set_stance("force_eager" if self.refused else "eager_on_recompile")
 
-
-@contextmanager
-def only_here(compiles: bool) -> Iterator[None]:
-    """Leave torch's compiler as it was found; it is not touched where nothing is compiled."""
-    try:
-        yield
-    finally:
-        if compiles:
-            torch.compiler.set_stance("default")
+    def release(self) -> None:
+        """Give the network back as it is written, and leave torch's compiler as it was found."""
+        for module in self.taken:
+            module._compiled_call_impl = None  # what compile() sets; torch has no word for taking it back
+        torch.compiler.set_stance("default")
 
 
 def refusal(network: nn.Module) -> str:
@@ -108,19 +107,13 @@ def trial(network: nn.Module, images: int, side: int, autocast: AbstractContextM
     Weights, statistics and random numbers are afterwards as they were before; gradients are None.
     """
     assert isinstance(network, Detector)
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    device = next(network.parameters()).device
     outputs: list[list[Tensor]] = []
     try:
         for stance in ("default", "force_eager"):
-            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.compiler.set_stance(stance):
-                torch.manual_seed(0)
-                with autocast, warnings.catch_warnings():
-                    # torch looks at the gradients of what flows from part to part, and warns of itself.
-                    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-                    outputs.append(teach(network, made_up(network, images, side)))
-            for name, buffer in network.named_buffers():
-                buffer.copy_(buffers[name])
+            with undone(network), torch.compiler.set_stance(stance), autocast:
+                predictions = floats(network.predict_batch(made_up(network, images, side)))
+                torch.stack([part.float().square().mean() for part in predictions]).sum().backward()
+                outputs.append(predictions)
     except torch.OutOfMemoryError:
         raise
     except FAILURES as error:
@@ -128,12 +121,21 @@ def trial(network: nn.Module, images: int, side: int, autocast: AbstractContextM
     return disagreement(*outputs)
 
 
-def teach(network: Detector, batch: Mapping[str, Any]) -> list[Tensor]:
-    """Return what the network predicts for a batch, after a backward pass."""
-    predictions = floats(network.predict_batch(batch))
-    torch.stack([part.float().square().mean() for part in predictions]).sum().backward()
-    network.zero_grad()
-    return predictions
+@contextmanager
+def undone(network: nn.Module) -> Iterator[None]:
+    """Let a network be tried out, with the same random numbers each time; nothing of that is left."""
+    device = next(network.parameters()).device
+    before = [buffer.clone() for buffer in network.buffers()]
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), warnings.catch_warnings():
+            # torch looks at the gradients of what flows from part to part, and warns of itself.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+            torch.manual_seed(0)
+            yield
+    finally:
+        for buffer, kept in zip(network.buffers(), before, strict=True):
+            buffer.copy_(kept)
+        network.zero_grad()
 
 
 def made_up(network: Detector, images: int, side: int) -> Mapping[str, Tensor | int]:

@@ -185,13 +185,13 @@ class BaseTrainer:
                 raise
             finally:
                 self.close_loaders()
-                self.release_statistics()
+                self.release_model()
                 self.run_callbacks("teardown")
 
     def fit(self) -> None:
         """Run the epochs, evaluate the best weights."""
         self.begin()
-        with catch_interrupts() as self.interrupted, compiling.only_here(self.plan.compile):
+        with catch_interrupts() as self.interrupted:
             self.epoch, self.stop = self.first_epoch()
             while not self.stop:
                 self.run_epoch()
@@ -367,8 +367,18 @@ class BaseTrainer:
             self.compiled = compiling.Compiled(network)
             if self.statistics is not None and not self.compiled.refused:
                 self.statistics = StatisticsBeside(network)
-        images = self.batch_size // max(self.world_size, 1)
-        self.compiled.follow(images, self.every_side(), torch.autocast(self.device.type, self.amp_dtype, self.amp))
+        if self.compiled.is_stale():
+            parallel.release(self.model)
+            self.model = network
+            images = self.plan.batch // max(self.world_size, 1)
+            self.compiled.follow(images, self.every_side(), torch.autocast(self.device.type, self.amp_dtype, self.amp))
+
+    def release_model(self) -> None:
+        """Give the network back with its layers' own momentum, and as it is written: others may train it on."""
+        if self.statistics is not None:
+            self.statistics.release()
+        if self.compiled is not None:
+            self.compiled.release()
 
     def named_losses(self, returned: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its items by name, of what the model returned; see `eyas.losses.items.named_losses`."""
@@ -564,11 +574,6 @@ class BaseTrainer:
         """Let normalisation take this batch in, where its layers do not do that themselves."""
         if self.statistics is not None:
             self.statistics.settle()
-
-    def release_statistics(self) -> None:
-        """Give normalisation layers their own momentum back: the network may be trained on by others."""
-        if self.statistics is not None:
-            self.statistics.release()
 
     def lf(self, fraction: float) -> float:
         """Multiplier of all rates after this share of the run, in (0, 1]."""
