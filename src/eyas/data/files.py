@@ -18,6 +18,8 @@ HIDDEN = "hidden file"
 HIDDEN_FOLDER = "hidden folder"
 # First bytes of images: one that was given another suffix is told apart from files that are none.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # the second is Windows' own
+_PIECE = 8192  # bytes; room for more takes longer to get than such a file takes to read
 _NEVER_IMAGES = frozenset((".txt", ".xml", ".json", ".csv"))  # labels, of which there may be as many as images
 
 
@@ -53,6 +55,37 @@ def stat_of(entry: os.DirEntry[str] | str) -> FileStat:
     except OSError:
         return ABSENT
     return FileStat(info.st_size, info.st_mtime_ns)
+
+
+def read_ends(path: str, first: int, last: int) -> tuple[bytes, bytes]:
+    """The first and the last bytes of a file; both are all of it, where there are no more.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file = os.open(path, _READ)  # a third of the time that a file object takes, of which a scan would make millions
+    try:
+        start = os.read(file, first)
+        size = os.lseek(file, 0, os.SEEK_END)
+        if size <= len(start):
+            return start, start[-last:]
+        os.lseek(file, max(size - last, 0), os.SEEK_SET)
+        return start, os.read(file, last)
+    finally:
+        os.close(file)
+
+
+def read_whole(path: str) -> bytes:
+    """All bytes of a small file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file = os.open(path, _READ)
+    try:
+        return b"".join(iter(lambda: os.read(file, _PIECE), b""))
+    finally:
+        os.close(file)
 
 
 def what_is_there(path: str) -> str:

@@ -174,7 +174,7 @@ def test_fast_and_slow_path_agree(lines: list[str]) -> None:
     if not data.strip():
         return
     slow = yl._parse_rows(data, yl.ClassIds(3, None, False), None)
-    fast = yl._parse_clean(data, yl.ClassIds(3, None, False))
+    (fast,) = yl._parse_clean([data], yl.ClassIds(3, None, False))
     if fast is None:
         return
     assert slow.problems == []
@@ -209,5 +209,5 @@ def test_ids_that_are_none_are_told_with_those_that_are() -> None:
 
 def test_clean_files_take_the_fast_path() -> None:
     data = b"".join(b"%d 0.%03d 0.5 0.25 0.125\r\n" % (i % 3, i) for i in range(500))
-    assert yl._parse_clean(data, yl.ClassIds(3, None, False)) is not None
+    assert yl._parse_clean([data], yl.ClassIds(3, None, False)) != [None]
     assert len(rows(data)) == 500

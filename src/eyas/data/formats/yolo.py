@@ -12,13 +12,23 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from eyas.data.files import ABSENT, NO_FILE, FileStat, Listing, list_files, nearest_folder, stat_of, what_is_there
+from eyas.data.files import (
+    ABSENT,
+    NO_FILE,
+    FileStat,
+    Listing,
+    list_files,
+    nearest_folder,
+    read_whole,
+    stat_of,
+    what_is_there,
+)
 from eyas.data.formats.base import UNREADABLE, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.image_header import ImageHeader
 
@@ -50,7 +60,9 @@ LABEL_KINDS = (
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 # Rows of one class and four numbers, or blank. All quantifiers are possessive: the match is linear in the file's size.
-_CLEAN_FILE = re.compile(rb"(?:[ \t]*+(?:\d++(?:\.0*+)?+(?:[ \t]++[-+.0-9eE]++){4}+[ \t]*+)?+\r?+\n)*+")
+_CLEAN_FILE = re.compile(
+    rb"(?:[ \t]*+(?:\d++(?:\.0*+)?+(?:[ \t]++[-+]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][-+]?+\d++)?+){4}+[ \t]*+)?+\r?+\n)*+"
+)
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
@@ -86,6 +98,8 @@ class YoloText(LabelSource):
         rules: what else the description says; without ids there, files that seem to count from 1 are asked about.
     """
 
+    stateless = True
+
     def __init__(
         self,
         places: Sequence[str | Path],
@@ -97,7 +111,9 @@ class YoloText(LabelSource):
         self.places = list(map(Path, places))
         self.num_classes, self.single_cls, self.rules = num_classes, single_cls, rules
         self._listing = Listing([], Counter(), set())
-        self._folders = LabelFolders()
+        self._unusual: dict[str, str] = {}
+        self._folders: set[str] = set()
+        self._without_image = 0
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.places))
@@ -111,38 +127,53 @@ class YoloText(LabelSource):
         return self._listing.images
 
     def label_stats(self, images: Sequence[str]) -> list[FileStat]:
-        self._folders = LabelFolders()
-        return [self._folders.stat(image) for image in images]
+        folders = LabelFolders()
+        stats = [folders.stat(image) for image in images]
+        self._unusual, self._folders = folders.unusual, set(folders)
+        if all(place.is_dir() for place in self.places):  # a list names a part of a folder; the rest is another's
+            self._without_image = folders.without_image(path for path, _ in self._listing.images)
+        self._listing = self._listing._replace(images=[])  # a million take much room, and have been asked about
+        return stats
 
     def unused(self) -> Counter[str]:
         counts: Counter[str] = Counter()
         for (folder, why), count in self._listing.passed_over.items():
             if not (why == _TEXT and folder in self._folders):  # those are labels, or counted as such below
                 counts[why] += count
-        if all(place.is_dir() for place in self.places):  # a list names a part of a folder; the rest is another's
-            counts[NO_IMAGE] = self._folders.without_image([path for path, _ in self._listing.images])
+        counts[NO_IMAGE] = self._without_image
         return +counts
 
     def watched(self) -> list[str] | None:
-        if self._folders.unusual:  # these label files are found by listing their folders alone
+        if self._unusual:  # these label files are found by listing their folders alone
             return None
         return sorted(self._listing.watched | set(map(nearest_folder, self._folders)))
 
     def label_file(self, image: str) -> str:
-        return self._folders.unusual.get(image) or label_path(image)
+        return self._unusual.get(image) or label_path(image)
 
     def labels(self, image: str, stat: FileStat, header: ImageHeader) -> Labels:
+        return self.labels_of([image], [stat], [header])[0]
+
+    def labels_of(
+        self, images: Sequence[str], stats: Sequence[FileStat], headers: Sequence[ImageHeader]
+    ) -> list[Labels]:
+        read = [self._read(image, stat) for image, stat in zip(images, stats, strict=True)]
+        parsed = parse_files(
+            [data for data, _ in read], num_classes=self.num_classes, single_cls=self.single_cls, rules=self.rules
+        )
+        return [labels._replace(problems=why) if why else labels for labels, (_, why) in zip(parsed, read, strict=True)]
+
+    def _read(self, image: str, stat: FileStat) -> tuple[bytes, list[LabelProblem]]:
+        """The content of a label file, or none and why."""
         if stat == ABSENT or stat.size == 0:
-            return no_labels()
+            return b"", []
         place = self.label_file(image)
         if stat == NO_FILE:
-            return no_labels([LabelProblem(0, UNREADABLE, what_is_there(place))])
+            return b"", [LabelProblem(0, UNREADABLE, what_is_there(place))]
         try:
-            with open(place, "rb") as file:
-                data = file.read()
+            return read_whole(place), []
         except OSError as error:
-            return no_labels([LabelProblem(0, UNREADABLE, error.strerror or str(error))])
-        return parse_labels(data, num_classes=self.num_classes, single_cls=self.single_cls, rules=self.rules)
+            return b"", [LabelProblem(0, UNREADABLE, error.strerror or str(error))]
 
     def doubt(self, kept: np.ndarray, unknown: Collection[int]) -> str:
         counts_from_1 = max(unknown, default=-1) == self.num_classes and kept.min(initial=1) >= 1
@@ -210,50 +241,61 @@ class LabelFolders:
 
     def __init__(self) -> None:
         self.unusual: dict[str, str] = {}
-        self._folders: dict[str, dict[str, tuple[str, FileStat]]] = {}  # folder -> {name with .txt: (as written, stat)}
+        self._folders: dict[str, Texts] = {}
 
     def stat(self, image: str) -> FileStat:
         """Stat of the label file of an image, `ABSENT` where there is none."""
         folder, name = os.path.split(label_path(image))
-        written, stat = self._texts(folder).get(name, (name, ABSENT))
-        if written != name:
-            self.unusual[image] = os.path.join(folder, written)
-        return stat
-
-    def __contains__(self, folder: str) -> bool:
-        return folder in self._folders
+        if folder not in self._folders:
+            self._folders[folder] = _list_texts(folder)
+        stats, unusual = self._folders[folder]
+        if name in unusual:
+            self.unusual[image] = os.path.join(folder, unusual[name])
+        return stats.get(name, ABSENT)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._folders)
 
-    def without_image(self, images: Sequence[str]) -> int:
-        """How many label files in the folders of these images belong to none of them."""
-        used = {label_path(image) for image in images}
-        files = (os.path.join(folder, name) for folder in self._folders for name in self._texts(folder))
-        return sum(file not in used for file in files)
-
-    def _texts(self, folder: str) -> dict[str, tuple[str, FileStat]]:
-        if folder not in self._folders:
-            self._folders[folder] = _list_texts(folder)
-        return self._folders[folder]
+    def without_image(self, images: Iterable[str]) -> int:
+        """How many label files in these folders belong to none of some images. All others are forgotten."""
+        for image in images:
+            folder, name = os.path.split(label_path(image))
+            if folder in self._folders:
+                self._folders[folder].stats.pop(name, None)
+        return sum(len(stats) for stats, _ in self._folders.values())
 
 
-def _list_texts(folder: str) -> dict[str, tuple[str, FileStat]]:
-    """{name with the suffix .txt: (name as written, stat)}; one that is written `.txt` goes before others.
+class Texts(NamedTuple):
+    """Label files of a folder.
+
+    Attributes:
+        stats: {name with the suffix .txt: stat}.
+        unusual: {name with the suffix .txt: as written}, where the suffix is not written `.txt`.
+    """
+
+    stats: dict[str, FileStat]
+    unusual: dict[str, str]
+
+
+def _list_texts(folder: str) -> Texts:
+    """List a folder; of two names, one that is written `.txt` goes before others.
 
     Raises:
         ValueError: the folder may not be listed: its images would be background.
     """
+    stats: dict[str, FileStat] = {}
+    written: dict[str, str] = {}
     try:
         with os.scandir(folder) as entries:
             texts = [entry for entry in entries if entry.name.lower().endswith(".txt")]
-            texts.sort(key=lambda entry: entry.name.endswith(".txt"))
-            stats = [stat_of(entry) if entry.is_file() else NO_FILE for entry in texts]
-            return {f"{entry.name[:-4]}.txt": (entry.name, stat) for entry, stat in zip(texts, stats, strict=True)}
+            for entry in sorted(texts, key=lambda entry: entry.name.endswith(".txt")):
+                name = f"{entry.name[:-4]}.txt"
+                stats[name], written[name] = stat_of(entry) if entry.is_file() else NO_FILE, entry.name
     except PermissionError:
         raise ValueError(f"The label files in {folder} cannot be listed: permission denied.") from None
     except OSError:
-        return {}
+        return Texts({}, {})
+    return Texts(stats, {name: own for name, own in written.items() if own != name})
 
 
 def parse_labels(
@@ -274,15 +316,17 @@ def parse_labels(
 
     Coordinates in [-0.01, 1.01] are accepted unchanged. Order of rows is kept; exact duplicates are dropped.
     """
-    if data.startswith(_BOM):
-        data = data[len(_BOM) :]
-    if not data.strip():
-        return no_labels()
-    if data.startswith(_WIDE_BOMS):
-        return no_labels([LabelProblem(0, UNREADABLE, "the file is UTF-16 text; save it as UTF-8")])
+    return parse_files([data], num_classes=num_classes, single_cls=single_cls, rules=rules)[0]
+
+
+def parse_files(files: Sequence[bytes], *, num_classes: int, single_cls: bool, rules: TextRules) -> list[Labels]:
+    """Read the content of each of some label files, in less time than one by one; see `parse_labels`."""
     known = ClassIds(num_classes, None if rules.ids is None else np.array(rules.ids, np.int64), single_cls)
-    clean = _parse_clean(data, known)
-    return clean if clean is not None else _parse_rows(data, known, rules.keypoints)
+    texts = [data.removeprefix(_BOM) for data in files]
+    return [
+        _parse_rows(text, known, rules.keypoints) if labels is None else labels
+        for text, labels in zip(texts, _parse_clean(texts, known), strict=True)
+    ]
 
 
 class ClassIds(NamedTuple):
@@ -305,30 +349,29 @@ class ClassIds(NamedTuple):
         return np.where(self.ids[places] == found, places, -1)
 
 
-def _parse_clean(data: bytes, known: ClassIds) -> Labels | None:
-    """All rows at once, or None when any row needs a closer look."""
-    text = data if data.endswith(b"\n") else data + b"\n"
-    if not _CLEAN_FILE.fullmatch(text):
-        return None
-    try:
-        rows = np.array(text.split(), dtype=np.float64).reshape(-1, 5)
-    except ValueError:  # a token such as "1.2.3" or "1e"
-        return None
-    coords = rows[:, 1:]
-    if coords.min() < LOW or coords.max() > HIGH or coords[:, 2:].min() <= 0:
-        return None
+def _parse_clean(texts: Sequence[bytes], known: ClassIds) -> list[Labels | None]:
+    """All rows of all files at once; None for a file of which a row needs a closer look."""
+    tokens = [text.split() if _CLEAN_FILE.fullmatch(text + b"\n") else None for text in texts]
+    counts = [len(found) // 5 if found else 0 for found in tokens]
+    rows = np.array(list(itertools.chain.from_iterable(filter(None, tokens))), np.float64).reshape(-1, 5)
     rows[:, 0] = known.classes(rows[:, 0])
-    if rows[:, 0].min() < 0:
-        return None
+    rows[(rows[:, 0] < 0) | (rows[:, 1:] < LOW).any(1) | (rows[:, 1:] > HIGH).any(1)] = 0
     out = rows.astype(np.float32)
-    if out[:, 3:].min() <= 0:  # a width below the smallest float32
-        return None
-    if len(out) > 1 and len(set(out.view("V20").ravel().tolist())) < len(out):
-        return None
-    return Labels(out[:, 0].copy(), out[:, 1:].copy(), [])
+    sound = np.all(out[:, 3:] > 0, axis=1).tolist()  # in float32, and not of the rows above
+    keys = out.view("V20").ravel().tolist()
+    cls, boxes = out[:, 0].copy(), out[:, 1:].copy()
+    labels: list[Labels | None] = []
+    end = 0
+    for found, count in zip(tokens, counts, strict=True):
+        start, end = end, end + count
+        clean = found is not None and all(sound[start:end]) and len(set(keys[start:end])) == count
+        labels.append(Labels(cls[start:end], boxes[start:end], []) if clean else None)
+    return labels
 
 
 def _parse_rows(data: bytes, known: ClassIds, keypoints: tuple[int, int] | None) -> Labels:
+    if data.startswith(_WIDE_BOMS):
+        return no_labels([LabelProblem(0, UNREADABLE, "the file is UTF-16 text; save it as UTF-8")])
     kept: dict[bytes, tuple[np.ndarray, int]] = {}  # row bytes -> (row, line)
     problems: list[LabelProblem] = []
     for number, raw in enumerate(data.splitlines(), start=1):
