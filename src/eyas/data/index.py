@@ -17,10 +17,10 @@ import os
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import cached_property
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,8 @@ from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
 from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
-from eyas.data.image_header import MISSING_IMAGE, ImageHeader, read_header
+from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, read_header
+from eyas.data.processes import can_fork, spread, usable_cores
 from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing
 from eyas.log import LOGGER
@@ -44,7 +45,9 @@ CACHE_VERSION = 4  # raise it when the meaning of the arrays or of a rule change
 NO_PICTURE = "no picture in such values"
 NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
-_CHUNK = 256  # images per task of the pool
+_CHUNK = 256  # images per task of a process
+_MANY = 2000  # images from which on several processes are worth their start
+_PROCESSES = 8  # more wait for the disk
 _COMPARED = 64  # images whose bytes tell whether two data sets are the same
 _CONTENT = ("shapes", "orientations", "label_offsets", "cls", "boxes")
 _ARRAYS = ("path_bytes", "path_offsets", "depths", "peaks", "stats", *_CONTENT)
@@ -191,15 +194,29 @@ class ImageIndex:
             setattr(self, name, state["_shared"][name].numpy())
 
 
-class _Chunk(NamedTuple):
-    """Scan of some images: the kept ones' positions, headers and labels, and all problems."""
+class _Seen(NamedTuple):
+    """What an image shows of itself: no header for one that cannot be used, and then the last problem tells why."""
 
-    kept: list[int]
+    header: ImageHeader | None
+    peak: float
+    problems: list[ImageProblem]
+
+
+class _Columns(NamedTuple):
+    """What is known of k kept images with t boxes."""
+
+    places: np.ndarray  # (k,) int64 among all images
     headers: np.ndarray  # (k, 4) int32
     peaks: np.ndarray  # (k,) float64
     counts: np.ndarray  # (k,) int64 boxes per image
-    cls: np.ndarray
-    boxes: np.ndarray
+    cls: np.ndarray  # (t,) float32
+    boxes: np.ndarray  # (t, 4) float32
+
+
+class _Chunk(NamedTuple):
+    """Scan of some images: the kept ones, and all problems."""
+
+    kept: _Columns
     problems: list[Problem]
     left_out: Counter[str]  # images by the reason
     unknown: set[int]  # ids of rows that were dropped for them
@@ -233,7 +250,8 @@ def build_index(
             the others, and the split "test" all.
         rules: what the description says of label files of YOLO text.
         white: what is white in images of more than 8 bits; found from these images unless given.
-        workers: threads; default min(8, CPU cores).
+        workers: processes that read images and labels; 1: this one. Default: this one for less than 2,000 images, else
+            min(8, CPU cores). Where there is no fork (macOS, Windows) it is always this one.
         cache_dir: see `eyas.data.cache.cache_root`.
         split: for messages, and "train" must have labels.
 
@@ -289,22 +307,60 @@ def _tell_choices(index: ImageIndex, settings: Mapping[str, Any], rules: TextRul
         )
 
 
-class _Found(NamedTuple):
-    """What is to be scanned: images with their stat, and the stat of the labels of each."""
+@dataclass(frozen=True)
+class _Found:
+    """What is to be scanned: N images and their labels, in arrays, which forked processes share.
+
+    Attributes:
+        source: tells the labels.
+        settings: of the index.
+        path_bytes, path_offsets, stats: as those of an index, of all images.
+        key: hash of all that must be unchanged for a cached result to hold.
+    """
 
     source: LabelSource
     settings: dict[str, Any]
-    images: list[tuple[str, FileStat]]
-    label_stats: list[FileStat]
+    path_bytes: np.ndarray
+    path_offsets: np.ndarray
+    stats: np.ndarray
+    key: str
 
     @property
-    def key(self) -> str:
-        """Hash of all that must be unchanged for a cached result to hold."""
-        digest = hashlib.sha256(reopen.asked_for(self.source, self.settings).encode())
-        for (path, stat), label in zip(self.images, self.label_stats, strict=True):
-            digest.update(os.fsencode(path))
-            digest.update(b"\0%d %d %d %d\n" % (*stat, *label))
-        return digest.hexdigest()
+    def images(self) -> int:
+        """How many there are."""
+        return len(self.stats)
+
+    def paths(self, task: range) -> list[str]:
+        """Absolute paths of some neighbours."""
+        return _decoded(self.path_bytes, self.path_offsets[task.start : task.stop + 1])
+
+
+def _flat(
+    source: LabelSource,
+    settings: dict[str, Any],
+    images: Sequence[tuple[str, FileStat]],
+    label_stats: Sequence[FileStat],
+) -> _Found:
+    encoded = [os.fsencode(path) for path, _ in images]
+    digest = hashlib.sha256(reopen.asked_for(source, settings).encode())
+    for path, (_, stat), label in zip(encoded, images, label_stats, strict=True):
+        digest.update(b"%b\0%d %d %d %d\n" % (path, *stat, *label))
+    numbers = itertools.chain.from_iterable(stat + label for (_, stat), label in zip(images, label_stats, strict=True))
+    return _Found(
+        source,
+        settings,
+        np.frombuffer(b"".join(encoded), np.uint8),
+        _offsets([len(path) for path in encoded]),
+        np.fromiter(numbers, np.int64, 4 * len(images)).reshape(-1, 4),
+        digest.hexdigest(),
+    )
+
+
+def _decoded(path_bytes: np.ndarray, offsets: np.ndarray) -> list[str]:
+    """The paths between the (n+1,) offsets."""
+    first, *ends = offsets.tolist()
+    data = path_bytes[first : offsets[-1]].tobytes()
+    return [os.fsdecode(data[start - first : end - first]) for start, end in itertools.pairwise([first, *ends])]
 
 
 def _find(
@@ -360,15 +416,30 @@ def _look_and_load(
 ) -> ImageIndex:
     """Look at every file; return the cached index if none has changed, else a new one."""
     began = time.time_ns()
-    found = _Found(source, settings, *_find(source, fraction, settings, file.parent))
+    found = _flat(source, settings, *_find(source, fraction, settings, file.parent))
+    unused = dict(source.unused())
     index = _load_or_scan(found, file, workers)
-    index.report.unused = dict(source.unused())
+    index.report.unused = unused
     if len(index) >= reopen.LARGE:
-        left_out = {path for path, _ in found.images} - {index.path(i) for i in range(len(index))}
+        left_out = _left_out(found, index)
         reopen.save_watch(
             file, source, settings, key=index.cache_key, images=len(index), left_out=left_out, since=began
         )
     return index
+
+
+def _left_out(found: _Found, index: ImageIndex) -> list[str]:
+    """Images that are not in the index, which has the others in the same order."""
+    if len(index) == found.images:
+        return []
+    kept = itertools.chain(_decoded(index.path_bytes, index.path_offsets), [None])
+    following, left_out = next(kept), []
+    for path in found.paths(range(found.images)):
+        if path == following:
+            following = next(kept)
+        else:
+            left_out.append(path)
+    return left_out
 
 
 def _load_or_scan(found: _Found, file: Path, workers: int | None) -> ImageIndex:
@@ -378,7 +449,7 @@ def _load_or_scan(found: _Found, file: Path, workers: int | None) -> ImageIndex:
         with locked(file):  # several processes of a host come here at once: one scans, the others read what it found
             index = _load(file, key, split, names)
             if index is None:
-                index = _scan(found, key, workers)
+                index = _scan(found, workers)
                 if len(index):
                     _save(file, index)
     return index
@@ -403,23 +474,22 @@ def _choose(found: list[tuple[str, FileStat]], fraction: float) -> list[tuple[st
     return [found[i] for i in sorted(order[: max(count, 1)])]
 
 
-def _scan(found: _Found, key: str, workers: int | None) -> ImageIndex:
+def _scan(found: _Found, workers: int | None) -> ImageIndex:
     names: dict[int, str] = found.settings["names"]
-    split, total = found.settings["split"], len(found.images)
+    split, total = found.settings["split"], found.images
     tasks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
-    count = workers if workers else min(8, os.cpu_count() or 1)
-    with large_images(), ThreadPoolExecutor(count) as pool:
-        results = pool.map(lambda task: _scan_chunk(found, task), tasks)
-        chunks = list(_with_progress(results, total, split))
-
-    report = DatasetReport(split=split)
-    for chunk in chunks:
-        report.add(chunk.problems)
-        report.left_out += chunk.left_out
+    report, unknown = DatasetReport(split=split), set[int]()
+    parts: list[_Columns] = []
+    with large_images(), closing(_chunks(found, tasks, _processes(total, workers))) as results:
+        for chunk in _with_progress(results, total, split):
+            report.add(chunk.problems)
+            report.left_out += chunk.left_out
+            unknown |= chunk.unknown
+            parts.append(chunk.kept)
     report.add(found.source.problems())
-    arrays = _assemble(chunks, found)
+    arrays = _assemble(found, _joined(parts))
     cls = arrays["cls"]
-    if doubt := found.source.doubt(cls, set().union(*(chunk.unknown for chunk in chunks))):
+    if doubt := found.source.doubt(cls, unknown):
         raise ValueError(f"{found.source}: {doubt}")
     if len(cls) and not 0 <= cls.min() <= cls.max() < len(names):
         raise ValueError(
@@ -429,10 +499,49 @@ def _scan(found: _Found, key: str, workers: int | None) -> ImageIndex:
     report.images, report.background, report.boxes = len(counts), int((counts == 0).sum()), len(cls)
     instances = np.bincount(cls.astype(np.int64), minlength=len(names))
     report.instances = {name: int(instances[i]) for i, name in names.items()}
-    return ImageIndex(arrays, names=names, report=report, cache_key=key)
+    return ImageIndex(arrays, names=names, report=report, cache_key=found.key)
 
 
-def _scan_chunk(found: _Found, task: Iterable[int]) -> _Chunk:
+def _processes(images: int, workers: int | None) -> int:
+    if not can_fork():
+        return 1
+    return workers or (min(_PROCESSES, usable_cores()) if images >= _MANY else 1)
+
+
+def _chunks(found: _Found, tasks: Sequence[range], processes: int) -> Generator[_Chunk, None, None]:
+    """Scan all tasks, in order: labels in the same processes as images if their source says so, else in this one."""
+
+    def scan(task: range) -> _Chunk:
+        return _read_labels(found, task, _look_at(found, task))
+
+    if processes == 1:
+        for task in tasks:
+            yield scan(task)
+    elif found.source.stateless:
+        yield from spread(scan, tasks, processes)
+    else:
+        for task, seen in zip(tasks, spread(partial(_look_at, found), tasks, processes), strict=True):
+            yield _read_labels(found, task, seen)
+
+
+def _look_at(found: _Found, task: range) -> list[_Seen]:
+    sizes = found.stats[task.start : task.stop, 0].tolist()
+    return [_see(path, size) for path, size in zip(found.paths(task), sizes, strict=True)]
+
+
+def _see(image: str, size: int) -> _Seen:
+    if size == ABSENT.size:
+        hint = "; written with backslashes, as on Windows" if "\\" in image else ""
+        return _Seen(None, 0, [ImageProblem(MISSING_IMAGE, f"listed but not there{hint}")])
+    header, trouble = read_header(image)
+    problems = [trouble] if trouble else []
+    peak = _peak(image, header) if header else 0.0
+    if isinstance(peak, str):
+        return _Seen(None, 0, [*problems, ImageProblem(NO_PICTURE, peak)])
+    return _Seen(header, peak, problems)
+
+
+def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
     source = found.source
     kept: list[int] = []
     headers: list[ImageHeader] = []
@@ -441,26 +550,17 @@ def _scan_chunk(found: _Found, task: Iterable[int]) -> _Chunk:
     problems: list[Problem] = []
     unknown: set[int] = set()
     left_out: Counter[str] = Counter()
-    for i in task:
-        image, image_stat = found.images[i]
-        if image_stat == ABSENT:
-            hint = "; written with backslashes, as on Windows" if "\\" in image else ""
-            problems.append(Problem(image, 0, MISSING_IMAGE, f"listed but not there{hint}"))
-            left_out[MISSING_IMAGE] += 1
-            continue
-        header, trouble = read_header(image)
-        if trouble:
-            problems.append(Problem(image, 0, *trouble))
+    paths, stats = found.paths(task), found.stats[task.start : task.stop, 2:].tolist()
+    usable = [
+        (path, FileStat(*stat), header) for path, stat, (header, *_) in zip(paths, stats, seen, strict=True) if header
+    ]
+    read = iter(source.labels_of(*zip(*usable, strict=True)) if usable else ())
+    for i, image, (header, peak, troubles) in zip(task, paths, seen, strict=True):
+        problems += [Problem(image, 0, *trouble) for trouble in troubles]
         if header is None:
-            assert trouble is not None
-            left_out[trouble.kind] += 1
+            left_out[troubles[-1].kind] += 1
             continue
-        peak = _peak(image, header)
-        if isinstance(peak, str):
-            problems.append(Problem(image, 0, NO_PICTURE, peak))
-            left_out[NO_PICTURE] += 1
-            continue
-        labels = source.labels(image, found.label_stats[i], header)
+        labels = next(read)
         problems += [Problem(source.label_file(image), *problem[:3]) for problem in labels.problems]
         unknown |= {problem.unknown for problem in labels.problems if problem.unknown is not None}
         if labels.problems and not len(labels.cls):
@@ -470,17 +570,15 @@ def _scan_chunk(found: _Found, task: Iterable[int]) -> _Chunk:
         headers.append(header)
         peaks.append(peak)
         rows.append(_choose_classes(labels, found.settings))
-    return _Chunk(
-        kept,
+    columns = _Columns(
+        np.array(kept, np.int64),
         np.array(headers, np.int32).reshape(-1, len(ImageHeader._fields)),
         np.array(peaks, np.float64),
         np.array([len(labels.cls) for labels in rows], np.int64),
         np.concatenate([np.zeros(0, np.float32), *(labels.cls for labels in rows)], dtype=np.float32),
         np.concatenate([np.zeros((0, 4), np.float32), *(labels.boxes for labels in rows)], dtype=np.float32),
-        problems,
-        left_out,
-        unknown,
     )
+    return _Chunk(columns, problems, left_out, unknown)
 
 
 def _peak(image: str, header: ImageHeader) -> float | str:
@@ -500,22 +598,28 @@ def _choose_classes(labels: Labels, settings: Mapping[str, Any]) -> Labels:
     return labels._replace(cls=np.zeros_like(labels.cls)) if settings["single_cls"] else labels
 
 
-def _assemble(chunks: list[_Chunk], found: _Found) -> dict[str, np.ndarray]:
-    kept = [i for chunk in chunks for i in chunk.kept]
-    encoded = [os.fsencode(found.images[i][0]) for i in kept]
-    stats = [(*found.images[i][1], *found.label_stats[i]) for i in kept]
-    headers = np.concatenate([chunk.headers for chunk in chunks])
+def _joined(parts: list[_Columns]) -> _Columns:
+    """All parts in one, column by column; the parts are used up, so that not everything is there twice."""
+    columns = [list(column) for column in zip(*parts, strict=True)]
+    parts.clear()
+    return _Columns(*(np.concatenate(columns.pop(0)) for _ in _Columns._fields))
+
+
+def _assemble(found: _Found, kept: _Columns) -> dict[str, np.ndarray]:
+    lengths = np.diff(found.path_offsets)
+    is_kept = np.zeros(found.images, bool)
+    is_kept[kept.places] = True
     return {
-        "path_bytes": np.frombuffer(b"".join(encoded), np.uint8),
-        "path_offsets": _offsets([len(path) for path in encoded]),
-        "shapes": np.ascontiguousarray(headers[:, :2]),
-        "orientations": headers[:, 2].astype(np.uint8),
-        "depths": headers[:, 3].astype(np.uint8),
-        "peaks": np.concatenate([chunk.peaks for chunk in chunks]),
-        "stats": np.array(stats, np.int64).reshape(-1, 4),
-        "label_offsets": _offsets(np.concatenate([chunk.counts for chunk in chunks])),
-        "cls": np.concatenate([chunk.cls for chunk in chunks]),
-        "boxes": np.concatenate([chunk.boxes for chunk in chunks]),
+        "path_bytes": found.path_bytes[np.repeat(is_kept, lengths)],
+        "path_offsets": _offsets(lengths[is_kept]),
+        "shapes": np.ascontiguousarray(kept.headers[:, :2]),
+        "orientations": kept.headers[:, 2].astype(np.uint8),
+        "depths": kept.headers[:, 3].astype(np.uint8),
+        "peaks": kept.peaks,
+        "stats": found.stats[is_kept],
+        "label_offsets": _offsets(kept.counts),
+        "cls": kept.cls,
+        "boxes": kept.boxes,
     }
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,16 +21,11 @@ from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.errors import SampleError
 from eyas.data.index import ImageIndex
 from eyas.data.numbered import MapStyle, Numbered, SamplesOf
+from eyas.data.processes import START_METHOD, forking, usable_cores
 from eyas.data.sampler import EpochOrder, EvalBatchSampler, Order, TrainBatchSampler, choose_order
 from eyas.log import warn
 from eyas.signals import PATIENT, show_stacks
 
-# Fork on Linux: workers start in milliseconds (spawn imports torch again, 2-4 s each), share the index without copying
-# it, and take transforms that cannot be pickled, such as lambdas and functions of a notebook. The known danger, a lock
-# held by another thread at the moment of the fork, is kept small: workers start when the loader is built, before
-# training uses thread pools, and call only NumPy and OpenCV on one thread. Elsewhere fork is missing or unsafe with the
-# system's own libraries, hence spawn.
-START_METHOD = "fork" if sys.platform.startswith("linux") else "spawn"
 SHARED_MEMORY = Path("/dev/shm")
 STEP_BACK = 5  # on 16 cores, 16 workers slowed the process that launches a GPU's kernels from 755 to 590 images/s
 _LINGER = 5.0  # seconds in which a training process that told its own group to stop can save
@@ -153,9 +146,7 @@ class EpochLoader:
     def _start_workers(self) -> None:
         """Fork now, with an empty epoch, not at the first batch: by then thread pools may run."""
         self.sampler.paused = True
-        with warnings.catch_warnings():
-            # Python 3.12 warns of any fork beside other threads; see START_METHOD for why it is right here.
-            warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        with forking():
             iter(self._loader)  # type: ignore[arg-type]
         self.sampler.paused = False
 
@@ -261,8 +252,7 @@ def default_workers(workers: int | None, device: torch.device) -> int:
     """
     if workers is not None:
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    own = cores // dist.local_world_size()
+    own = usable_cores() // dist.local_world_size()
     return min(16, max(1, own - 1)) if device.type == "cuda" else max(1, min(4, own // 2))
 
 

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,6 +24,8 @@ from eyas.data.files import list_images
 from eyas.data.formats import yolo as yl
 from eyas.data.formats.yolo import TextRules, label_path
 from eyas.data.index import MISSING_IMAGE, NO_USABLE_ROW, ImageIndex, build_index
+from eyas.data.processes import START_METHOD, spread
+from eyas.data.report import Problem
 from eyas.data.store import ImageStore
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
@@ -98,6 +102,101 @@ def test_cache_gives_the_same_index(data: Path, workers: int, monkeypatch: pytes
     assert len(list((data.parent / "cache" / "index").iterdir())) == 1
     monkeypatch.setattr("eyas.data.index._scan", lambda *_: pytest.fail("scanned again"))
     same(fresh, build(data))
+
+
+@pytest.fixture
+def messy(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images and labels with every kind of trouble, in chunks of three images."""
+    monkeypatch.setattr("eyas.data.index._CHUNK", 3)
+    images, labels = data / "images/train", data / "labels/train"
+    whole = (images / "0.jpg").read_bytes()
+    contents = {"cut": whole[: len(whole) // 2], "noend": whole[:-2], "empty": b"", "text": b"no image", "fine": whole}
+    for name, content in contents.items():
+        (images / f"{name}.jpg").write_bytes(content)
+        (labels / f"{name}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    cv2.imwrite(str(images / "deep.png"), np.full((30, 40), 40_000, np.uint16))
+    cv2.imwrite(str(images / "dark.png"), np.zeros((30, 40), np.uint16))
+    (images / "gone.jpg").symlink_to(data / "nowhere")
+    (labels / "2.txt").write_text("9 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\nx\n")
+    (labels / "3.txt").write_text("0 0.5 0.5 7 0.1\n")
+    (labels / "4.txt").unlink()
+    (labels / "4.txt").mkdir()
+    (labels / "5.txt").rename(labels / "5.TXT")
+    return data
+
+
+@pytest.mark.skipif(START_METHOD != "fork", reason="starts workers by fork")
+@pytest.mark.parametrize("options", [{}, {"single_cls": True}, {"classes": [1, 0]}, {"split": "val"}])
+def test_several_processes_make_the_same_index(messy: Path, options: dict) -> None:
+    one, several = (build(messy, workers=w, cache_dir=messy.parent / str(w), **options) for w in (1, 3))
+    same(one, several)
+    assert len(one.report.counts) >= 8 and 4 < len(one) < 12
+    np.testing.assert_array_equal(one.stats, several.stats)
+    np.testing.assert_array_equal(one.peaks, several.peaks)
+    np.testing.assert_array_equal(one.depths, several.depths)
+    assert (one.cache_key, one.chosen, one.white) == (several.cache_key, several.chosen, several.white)
+
+
+@pytest.mark.skipif(START_METHOD != "fork", reason="starts workers by fork")
+def test_several_processes_are_for_many_images(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def watched(work, tasks, processes):
+        started.append(processes)
+        return spread(work, tasks, processes)
+
+    monkeypatch.setattr("eyas.data.index.spread", watched)
+    monkeypatch.setattr("eyas.data.index.usable_cores", lambda: 2)
+    few = build(data)
+    monkeypatch.setattr("eyas.data.index._MANY", 6)
+    many = build(data, cache_dir=data.parent / "another")
+    assert started == [2]
+    same(few, many)
+
+
+class Remembering(yl.YoloText):
+    """Keeps in mind what it was asked, as a format of the user's may."""
+
+    stateless = False
+
+    def __init__(self, place: Path) -> None:
+        super().__init__([place], num_classes=3)
+        self.asked: list[str] = []
+
+    def labels_of(self, images, stats, headers):
+        self.asked += images
+        return super().labels_of(images, stats, headers)
+
+    def problems(self):
+        return [Problem("all", 0, "images asked for", ", ".join(self.asked))]
+
+
+@pytest.mark.skipif(START_METHOD != "fork", reason="starts workers by fork")
+def test_a_source_that_keeps_something_is_asked_in_this_process(messy: Path) -> None:
+    one, several = Remembering(messy / "images/train"), Remembering(messy / "images/train")
+    same(
+        build_index(one, names=NAMES, cache_dir=messy.parent / "1", workers=1),
+        build_index(several, names=NAMES, cache_dir=messy.parent / "3", workers=3),
+    )
+    assert one.asked == several.asked == sorted(one.asked) and len(one.asked) > 8
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from eyas.data.index import build_index
+with Path("runs.txt").open("a") as file:
+    file.write("once ")
+print(len(build_index([sys.argv[1]], names={0: "a", 1: "b", 2: "c"}, cache_dir="cache", workers=2)))
+"""
+
+
+def test_a_script_without_a_guard_runs_once(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    command = [sys.executable, "script.py", str(data / "images/train")]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "6\n", "")
+    assert (tmp_path / "runs.txt").read_text() == "once "
 
 
 def test_each_setting_keeps_a_cache_of_its_own(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
