@@ -23,7 +23,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from sides import Side
+from sides import Side, SideError
 from spread import Rows, Spread, plain, ratios, spreads
 
 import eyas
@@ -233,4 +233,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except SideError as error:
+        raise SystemExit(f"{error}") from None

@@ -80,7 +80,7 @@ class Step:
     """One training step of a trainer that stands in its first epoch, whole and in four phases.
 
     The batch lies on the device; what the trainer does with it there (division, ``multi_scale``) is a part of the
-    whole step and of no phase.
+    whole step and of no phase. The phases call little of a trainer, so that older revisions can be measured.
 
     Attributes:
         steps: how many are timed as one.
@@ -102,7 +102,6 @@ class Step:
         trainer = self.trainer
         trainer.step = (trainer.step + 1) % len(trainer.train_loader)
         trainer.set_rates()
-        trainer.set_statistics()
         self.batch = trainer.preprocess_batch(self.raw)
 
     def autocast(self) -> torch.autocast:
@@ -118,7 +117,6 @@ class Step:
 
     def backward(self) -> None:
         self.trainer.scaler.scale(self.value).backward()
-        self.trainer.settle_statistics()
 
     def optimizer(self) -> None:
         self.trainer.optimizer_step()

@@ -46,7 +46,7 @@ class Side:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
+            env=os.environ | {"PYTHONPATH": path, "KINETO_LOG_LEVEL": "99"},  # torch's profiler talks a lot
             text=True,
             start_new_session=True,  # so that its loading processes can be ended with it
         )
