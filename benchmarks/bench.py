@@ -167,12 +167,14 @@ def in_turns(asks: Sequence[Ask], turns: int, warm: int, limit: float) -> list[l
         asks: measure once.
         turns: that count.
         warm: turns before those.
-        limit: seconds after which no turn begins.
+        limit: seconds after the first of those that count, after which no turn begins.
     """
     taken: list[list[Rows]] = [[] for _ in asks]
     began = time.monotonic()
     for turn in range(warm + turns):
-        if turn > warm and time.monotonic() - began > limit:
+        if turn <= warm:
+            began = time.monotonic()
+        elif time.monotonic() - began > limit:
             break
         for ask, own in zip(asks, taken, strict=True):
             rows = ask()

@@ -97,15 +97,15 @@ def small_figures(folder: Path) -> list[Figure]:
 
 
 def few_layers(folder: Path) -> Path:
-    """Write the table of a YOLO26 of five convolutions and its head, and return its path."""
+    """Write the table of a YOLO26 of three convolutions and a head of one level, and return its path."""
     table = {
         "nc": 80,
         "end2end": True,
         "reg_max": 1,
         "scales": {"n": [0.5, 0.125, 64]},
         "scale": "n",
-        "backbone": [[-1, 1, "Conv", [width, 3, 2]] for width in (64, 128, 256, 512, 512)],
-        "head": [[[2, 3, 4], 1, "Detect", ["nc"]]],
+        "backbone": [[-1, 1, "Conv", [width, 3, 2]] for width in (64, 128, 256)],
+        "head": [[[2], 1, "Detect", ["nc"]]],
     }
     path = folder / "few.yaml"
     path.write_text(yaml.safe_dump(table), encoding="utf-8")
