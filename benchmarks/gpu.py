@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,7 @@ def small_figures(folder: Path) -> list[Figure]:
             options |= {"model": str(few_layers(folder))}
         if "multi_scale" in options:
             options |= {"imgsz": "96"}
-        turns = min(figure.turns, 2)
-        small.append(Figure(figure.name, figure.seconds, figure.parts, options, turns, figure.compiled))
+        small.append(replace(figure, seconds=min(figure.seconds, 80), options=options, turns=min(figure.turns, 2)))
     return small
 
 
