@@ -324,7 +324,7 @@ def test_trap_8_rates_by_layer_keep_the_rate_that_auto_chose(recipes: tuple[Any,
 
 
 def test_trap_8_a_long_run_has_another_optimizer() -> None:
-    sizes = {"images": 80_000, "batch": 8, "batches": 10_000, "on_cpu": False}
+    sizes = {"images": 80_000, "batch": 8, "batches": 10_000, "device": "cuda"}
     plan = make_plan(TrainOptions.from_dict({"epochs": 100}, {"epochs": "call"}), YOLO26, **sizes)
     assert (plan.optimizer, plan.lr0) == (YOLO26.long.name, YOLO26.long.lr0) != (YOLO26.short.name, YOLO26.short.lr0)
 
