@@ -3,4 +3,4 @@
 #     benchmarks/gpu.sh [--small] [out=FILE] [OPTION=VALUE ...]
 # PYTHON names another interpreter than `python`.
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
-PYTHONPATH="$here/../src${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" "$here/gpu.py" "$@"
+PYTHONPATH="$here/../src${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -u "$here/gpu.py" "$@"

@@ -9,7 +9,6 @@ import gc
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -180,12 +179,12 @@ class Bench:
         options: of the training, as typed; ``model`` and ``batch`` are among them.
         batches: of a pass over the data path; an epoch of the loop has three times as many.
         epochs: of the loop.
+        folder: for the folders of runs.
     """
 
-    def __init__(self, options: dict[str, str], batches: int, epochs: int) -> None:
+    def __init__(self, options: dict[str, str], batches: int, epochs: int, folder: Path) -> None:
         self.stack = ExitStack()
-        self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        quiet = {"plots": "false", "verbose": "false", "project": str(self.folder / "runs")}
+        quiet = {"plots": "false", "verbose": "false", "project": str(folder)}
         self.typed = quiet | options
         self.batches, self.epochs = batches, epochs
         self.passes = count()
@@ -246,10 +245,10 @@ class Bench:
             row[f"{phase}, calls"] = tracing.operators(tracing.traced(getattr(step, phase), device))
         row["phases, calls"] = sum(row.values())
         if device.type == "cuda":
-            ran = tracing.kernels(tracing.traced(step.in_a_row, device))
+            ran = tracing.kernels(tracing.traced(step.whole, device))
             # Tracing slows the host down and not the kernels, so the step that they are a share of is not traced.
-            busy = tracing.covered(ran) / 1e6 / IN_A_ROW
-            row |= {"step, kernels": len(ran) / IN_A_ROW, "kernels run, % of a step": 100 * busy / step.time_whole()}
+            busy = tracing.covered(ran) / 1e6
+            row |= {"step, kernels": len(ran), "kernels run, % of a step": 100 * busy / step.time_whole()}
         return [row]
 
     @cached_property
@@ -332,7 +331,7 @@ class Bench:
         return [{"to the first trained batch, s": float(ends[0]) - began}]
 
     def close(self) -> None:
-        """End processes and remove files."""
+        """End the processes that load."""
         self.stack.close()
 
 
@@ -349,9 +348,14 @@ PARTS: dict[str, Callable[[Bench], list[Row]]] = {
 
 
 class Benches:
-    """Answers requests; what was made for the options of the last one is kept until there are others."""
+    """Answers requests; what was made for the options of the last one is kept until there are others.
 
-    def __init__(self) -> None:
+    Args:
+        folder: for the folders of runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.key: str | None = None
         self.bench: Bench | None = None
 
@@ -361,7 +365,7 @@ class Benches:
         key = json.dumps(request, sort_keys=True)
         if self.bench is None or key != self.key:
             self.close()
-            self.key, self.bench = key, Bench(**request)
+            self.key, self.bench = key, Bench(**request, folder=self.folder)
         return part(self.bench)
 
     def close(self) -> None:

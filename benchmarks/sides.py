@@ -14,10 +14,13 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TextIO
+
+START = 120.0  # seconds in which a process must have imported torch and found its GPU
 
 Answer = Callable[[dict[str, Any]], list[dict[str, float]]]
 
@@ -31,7 +34,7 @@ class Side:
 
     Args:
         source: folder that holds the package `eyas` to measure.
-        command: the program; another one in tests.
+        command: the program, to which a folder for its files is added; another one in tests.
 
     Attributes:
         machine: what the process runs on, as it said itself.
@@ -42,8 +45,9 @@ class Side:
 
     def __init__(self, source: Path, command: tuple[str, ...] = (sys.executable, __file__)) -> None:
         path = os.pathsep.join([str(source), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.folder = tempfile.TemporaryDirectory()  # it may be ended before it can remove what it wrote
         self.process = subprocess.Popen(
-            command,
+            [*command, self.folder.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": path, "KINETO_LOG_LEVEL": "99"},  # torch's profiler talks a lot
@@ -51,7 +55,7 @@ class Side:
             start_new_session=True,  # so that its loading processes can be ended with it
         )
         try:
-            self.machine = self._read(None)
+            self.machine = self._read(START)
             if not Path(self.machine["eyas"]).is_relative_to(source.resolve()):
                 raise SideError(f"{self.machine['eyas']} is measured in place of what lies in {source}")
         except BaseException:
@@ -95,6 +99,7 @@ class Side:
             assert pipe is not None
             with suppress(BrokenPipeError):  # a request that nobody has read
                 pipe.close()
+        self.folder.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +139,7 @@ def main() -> None:
     from parts import Benches
 
     print(json.dumps(machine()), file=out, flush=True)
-    with Benches() as benches:
+    with Benches(Path(sys.argv[1])) as benches:
         serve(sys.stdin, out, benches.answer)
 
 
