@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -18,7 +18,7 @@ from eyas import dist
 from eyas.callbacks import Callback, CallbackList
 from eyas.callbacks.base import EVENTS, check_event
 from eyas.checkpoint import CheckpointError, load_checkpoint
-from eyas.config import TrainOptions, resolve
+from eyas.config import TrainOptions, resolve, with_defaults
 from eyas.data.dataset import Transform
 from eyas.data.depth import White
 from eyas.device import random_state_kept, select_device
@@ -40,7 +40,7 @@ from eyas.tables import html_table
 from eyas.train import BaseTrainer, TrainResult
 from eyas.train.options import find_checkpoint
 from eyas.train.profile import Profile, profile
-from eyas.train.setup import given_weights, model_source
+from eyas.train.setup import Source, given_weights, model_source
 from eyas.train.state import averaged
 from eyas.train.venue import venue
 
@@ -68,7 +68,7 @@ class YOLO:
         ckpt: the checkpoint it was loaded from, ``{}`` for random weights.
     """
 
-    _opened: Opened | None = None
+    _opened: Source | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> YOLO:
         """Return an object of the class for the model's family; subclasses open whatever family they are given."""
@@ -109,10 +109,10 @@ class YOLO:
     def load_network(self, model: str, verbose: bool) -> Detector:
         """Build the network of a name, YAML or checkpoint."""
         source, self._opened = self._opened or opened(model), None
-        if source.checkpoint is None:
+        if source.weights is None:
             return (self.model_class or detector_class(source.table))(source.table, verbose=verbose)
-        self.ckpt, self.ckpt_path = source.checkpoint, model
-        return network_from(source.checkpoint, verbose=verbose, model_class=self.model_class)
+        self.ckpt, self.ckpt_path = source.weights, model
+        return network_from(source.weights, verbose=verbose, model_class=self.model_class)
 
     @property
     def model(self) -> Detector:
@@ -237,7 +237,7 @@ class YOLO:
         Returns:
             Metrics: ``.box.map50``, ``.box.map``, ``.box.ap``, ``.results_dict``, ``.summary()`` ...
         """
-        return self.run_val(self.val_options({"model": self.name, **options}))
+        return self.run_val(self.val_options(resolve(call={"model": self.name, **options}, command="val")))
 
     def run_val(self, options: TrainOptions) -> DetMetrics:
         """Measure the model under resolved options."""
@@ -313,13 +313,11 @@ class YOLO:
         described = self.live.describe_model() if self.live else self.ckpt
         return White.from_dict(described["white"]) if "white" in described else None
 
-    def val_options(self, call: Mapping[str, Any]) -> TrainOptions:
-        """Resolve the options of a ``val``; what is remembered of the training's data is for that data alone."""
-        found = resolve(recipe=self.remembered("val"), call=call, command="val")
-        if not found.is_typed("data"):
-            return found
-        kept = {name: value for name, value in self.remembered("val").items() if name not in REMEMBERED_DATA}
-        return resolve(recipe=kept, call=call, command="val")
+    def val_options(self, asked: TrainOptions) -> TrainOptions:
+        """Return the options of a ``val``; what is remembered of the training's data is for that data alone."""
+        others = REMEMBERED_DATA if asked.is_typed("data") else ()
+        kept = {name: value for name, value in self.remembered("val").items() if name not in others}
+        return with_defaults(asked, kept)
 
     def remembered(self, command: str) -> dict[str, Any]:
         """Defaults of the checkpoint's training, or the one that runs: input size, and for ``val`` data and batch."""
@@ -355,7 +353,7 @@ class YOLO:
         chosen = find_target(target)
         given = {"model": self.name, "imgsz": imgsz, "data": data, "device": "cpu", "workers": 0}
         call = {name: value for name, value in given.items() if value is not None}
-        options = venue().val_options(self.val_options(call))
+        options = venue().val_options(self.val_options(resolve(call=call, command="val")))
         path = Path(self.ckpt_path or Path(self.name).name).with_suffix(chosen.suffix)
         if self.ckpt_path and path == Path(self.ckpt_path):
             raise ValueError(f"a file of suffix {chosen.suffix!r} would take the place of {path}; choose another.")
@@ -449,21 +447,14 @@ def facade_of(cls: type[Detector]) -> type[YOLO]:
     return FACADES.get(family_of(cls).name, YOLO)
 
 
-class Opened(NamedTuple):
-    """What a name, YAML or checkpoint stands for."""
-
-    table: dict[str, Any]
-    checkpoint: dict[str, Any] | None
-
-
-def opened(model: str | Path) -> Opened:
+def opened(model: str | Path) -> Source:
     """Return the table of a model's name, YAML or checkpoint, and what the checkpoint holds.
 
     Raises:
         UnknownModelError, ModelTableError, CheckpointError: there is no such model, or its file cannot be read.
     """
-    cfg, checkpoint = model_source(TrainOptions(model=str(model)), None)
-    return Opened(model_table(cfg), checkpoint)
+    source = model_source(TrainOptions(model=str(model)), None)
+    return source._replace(table=model_table(source.table))
 
 
 def network_from(
@@ -493,21 +484,27 @@ def network_from(
 
 
 # -- behind the command line -------------------------------------------------------------------------------------------
-def run_train(cli: Mapping[str, Any]) -> TrainResult:
-    """``eyas train key=value ...``: options come from the command line and are remembered as such."""
-    return trainer_from(cli).train()
+# Each takes the options that the command line was resolved to, whose sources say so.
+def run_train(asked: TrainOptions) -> TrainResult:
+    """``eyas train key=value ...``."""
+    return trainer_from(asked).train()
 
 
-def trainer_from(cli: Mapping[str, Any]) -> BaseTrainer:
-    """Return the trainer of the family that the command line names, or resumes."""
-    asked = resolve(cli=cli, command="train")
+def trainer_from(asked: TrainOptions) -> BaseTrainer:
+    """Return the trainer of the family whose model is named, or resumed."""
     setup_logging(asked.verbose)
-    cfg = load_checkpoint(find_checkpoint(asked))["yaml"] if asked.resume else model_source(asked, None)[0]
-    family = family_of(model_table(cfg))
-    return family.trainer(overrides=resolve(recipe=family.recipe.options, cli=cli, command="train"))
+    source = resumed_source(asked) if asked.resume else model_source(asked, None)
+    return family_of(model_table(source.table)).trainer.from_source(source, overrides=asked)
 
 
-def run_plan(cli: Mapping[str, Any]) -> Plan:
+def resumed_source(asked: TrainOptions) -> Source:
+    """Return what the model of the run to continue is made from."""
+    path = find_checkpoint(asked)
+    checkpoint = load_checkpoint(path)
+    return Source(checkpoint["yaml"], checkpoint, str(path))
+
+
+def run_plan(asked: TrainOptions) -> Plan:
     """``eyas plan key=value ...``: build all that a training would be, print it, train nothing, leave no folder.
 
     Several processes are planned for, not started.
@@ -515,7 +512,7 @@ def run_plan(cli: Mapping[str, Any]) -> Plan:
     Raises:
         ValueError: whatever ``eyas train`` would be stopped by before its first step.
     """
-    trainer = trainer_from(cli)
+    trainer = trainer_from(asked)
     with passing_folder(trainer), trainer.prepared():
         print_overview(trainer)
     return trainer.plan
@@ -538,7 +535,7 @@ def passing_folder(trainer: BaseTrainer) -> Iterator[None]:
         yield
 
 
-def run_profile(cli: Mapping[str, Any]) -> Profile:
+def run_profile(asked: TrainOptions) -> Profile:
     """``eyas profile key=value ...``: train some steps, validate and save once, print how long each part takes.
 
     Nothing is kept.
@@ -546,7 +543,7 @@ def run_profile(cli: Mapping[str, Any]) -> Profile:
     Raises:
         ValueError: whatever ``eyas train`` would be stopped by before its first step; several processes.
     """
-    trainer = trainer_from(cli)
+    trainer = trainer_from(asked)
     if trainer.world_size:
         raise ValueError("profile measures one process: leave out processes=, and name one device.")
     with passing_folder(trainer), trainer.prepared():
@@ -555,18 +552,16 @@ def run_profile(cli: Mapping[str, Any]) -> Profile:
     return found
 
 
-def run_val(cli: Mapping[str, Any]) -> DetMetrics:
+def run_val(asked: TrainOptions) -> DetMetrics:
     """``eyas val key=value ...``."""
-    yolo = YOLO(resolve(cli=cli, command="val").model or "yolo26n")
-    return yolo.run_val(resolve(recipe=yolo.remembered("val"), cli=cli, command="val"))
+    yolo = YOLO(asked.model or "yolo26n")
+    return yolo.run_val(yolo.val_options(asked))
 
 
-def run_predict(cli: Mapping[str, Any]) -> list[Results]:
+def run_predict(asked: TrainOptions, source: str) -> list[Results]:
     """``eyas predict source=... key=value ...``: writes annotated pictures into the run folder."""
-    cli = dict(cli)
-    source = cli.pop("source")
-    yolo = YOLO(resolve(cli=cli, command="predict").model or "yolo26n")
-    options = resolve(recipe=yolo.remembered("predict"), cli=cli, command="predict")
+    yolo = YOLO(asked.model or "yolo26n")
+    options = with_defaults(asked, yolo.remembered("predict"))
     setup_logging(options.verbose)
     stream = iter(yolo.predictor(options)(source, stream=True))
     found = []

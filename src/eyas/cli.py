@@ -15,10 +15,13 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eyas import __version__
 from eyas.tables import NARROWEST, format_table
+
+if TYPE_CHECKING:
+    from eyas.config import TrainOptions
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -109,8 +112,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    options = _checked_options(arguments, "train")
-    _require(options, "train", "model", "data", unless="resume")
+    options = _training(arguments, "train")
     from eyas import api
 
     api.run_train(options)
@@ -118,8 +120,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _plan(arguments: list[str]) -> int:
-    options = _checked_options(arguments, "train")
-    _require(options, "plan", "model", "data", unless="resume")
+    options = _training(arguments, "plan")
     from eyas import api
 
     api.run_plan(options)
@@ -127,8 +128,7 @@ def _plan(arguments: list[str]) -> int:
 
 
 def _profile(arguments: list[str]) -> int:
-    options = _checked_options(arguments, "train")
-    _require(options, "profile", "model", "data", unless="resume")
+    options = _training(arguments, "profile")
     from eyas import api
 
     api.run_profile(options)
@@ -137,8 +137,9 @@ def _profile(arguments: list[str]) -> int:
 
 def _rehearse(arguments: list[str]) -> int:
     script, typed, rest = _split_rehearsal(arguments)
-    options = _checked_options(typed, "train", also=("trainer",))
+    options = parse_pairs(typed)
     trainer = options.pop("trainer", None)
+    _resolved(options, "train")
     from eyas.rehearsal.conduct import rehearse
 
     outcomes = rehearse(script, options, rest, trainer)
@@ -146,8 +147,8 @@ def _rehearse(arguments: list[str]) -> int:
 
 
 def _val(arguments: list[str]) -> int:
-    options = _checked_options(arguments, "val")
-    _require(options, "val", "model")
+    options = _resolved(parse_pairs(arguments), "val")
+    _require("val", model=options.model)
     from eyas import api
 
     api.run_val(options)
@@ -155,11 +156,13 @@ def _val(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    options = _checked_options(arguments, "predict", also=("source",))
-    _require(options, "predict", "model", "source")
+    pairs = parse_pairs(arguments)
+    source = pairs.pop("source", "")
+    options = _resolved(pairs, "predict")
+    _require("predict", model=options.model, source=source)
     from eyas import api
 
-    api.run_predict(options)
+    api.run_predict(options, source)
     return OK
 
 
@@ -223,14 +226,19 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
 # ------------------------------------------------------------------------------------------------- helpers
 
 
-def _checked_options(arguments: list[str], command: str, also: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The options as typed, after checking that they are valid; `also` names arguments that are no options."""
+def _training(arguments: list[str], command: str) -> TrainOptions:
+    """The options of a training that begins, or goes on."""
+    options = _resolved(parse_pairs(arguments), "train")
+    if not options.resume:
+        _require(command, model=options.model, data=options.data)
+    return options
+
+
+def _resolved(pairs: dict[str, str], command: str) -> TrainOptions:
+    """The options that were typed, and those of the file that ``cfg`` names."""
     from eyas.config import resolve
 
-    pairs: dict[str, Any] = dict(parse_pairs(arguments))
-    extra = {name: pairs.pop(name) for name in also if name in pairs}
-    resolve(cli=pairs, command=command)
-    return pairs | extra
+    return resolve(cli=pairs, command=command)
 
 
 def _split_rehearsal(arguments: list[str]) -> tuple[str, list[str], list[str]]:
@@ -242,13 +250,10 @@ def _split_rehearsal(arguments: list[str]) -> tuple[str, list[str], list[str]]:
     return files[0], [argument for argument in arguments[:end] if argument != files[0]], arguments[end + 1 :]
 
 
-def _require(options: dict[str, Any], command: str, *names: str, unless: str = "") -> None:
-    if "cfg" in options or (unless and unless in options):
-        return
-    missing = [name for name in names if name not in options]
+def _require(command: str, **given: object) -> None:
+    missing = " ".join(f"{name}=..." for name, value in given.items() if not value)
     if missing:
-        given = " ".join(f"{name}=..." for name in missing)
-        raise UsageError(f"{command} needs {given}; see `eyas {command} --help`")
+        raise UsageError(f"{command} needs {missing}; see `eyas {command} --help`")
 
 
 def _maybe_option(argument: str) -> str:

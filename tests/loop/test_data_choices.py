@@ -13,6 +13,7 @@ from PIL import Image
 
 from eyas import YOLO
 from eyas.callbacks import Callback
+from eyas.config import resolve
 from eyas.prove.effects import NoEffectError
 from eyas.train import DetectionTrainer
 
@@ -50,6 +51,8 @@ def test_choices_hold_in_training_validation_and_prediction(twelve_bits: Path, o
     other = {"train": str(twelve_bits.parent / "images/train"), "val": str(twelve_bits.parent / "images/train")}
     with pytest.raises(ValueError, match="ids start at 1"):  # what was said of one data set does not hold for another
         model.val(data={**other, "names": ["a", "b"]}, project=str(result.save_dir), workers=0, plots=False)
+    for typed, ids_start in (({}, 1), ({"data": "other.yaml"}, None)):  # from the shell, too
+        assert model.val_options(resolve(cli=typed, command="val")).ids_start == ids_start
 
 
 def test_a_run_without_anything_to_measure(twelve_bits: Path, options: Any, tiny_model: Path) -> None:

@@ -39,16 +39,18 @@ def essence(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def test_the_command_line_trains_validates_and_predicts(set_options: Options, digits_tiny: Path) -> None:
-    result = run_train(set_options())
+    result = run_train(resolve(cli=set_options()))
     assert result.epochs == 2 and result.best.exists()
     losses = [key for key in result.history[0] if key.startswith("train/")]
     assert losses == ["train/giou_loss", "train/cls_loss", "train/l1_loss"]
     assert all(math.isfinite(value) for row in result.history for value in row.values())
     folder = str(result.save_dir.parent)
-    metrics = run_val({"model": str(result.best), "workers": 0, "device": "cpu", "plots": False, "project": folder})
+    typed = {"model": str(result.best), "workers": 0, "device": "cpu", "plots": False, "project": folder}
+    metrics = run_val(resolve(cli=typed, command="val"))
     assert metrics.box.map50 == pytest.approx(result.metrics["metrics/mAP50(B)"], abs=1e-9)
     image = next((digits_tiny.parent / "images").rglob("*.[pj][np]g"))
-    (found,) = run_predict({"source": str(image), "model": str(result.best), "conf": 0.001, "save": False})
+    typed = {"model": str(result.best), "conf": 0.001, "save": False}
+    (found,) = run_predict(resolve(cli=typed, command="predict"), str(image))
     height, width = found.orig_shape
     boxes = found.boxes.xyxy
     assert len(boxes) and bool((boxes >= 0).all())

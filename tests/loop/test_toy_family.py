@@ -26,6 +26,7 @@ import json, sys, toy_family
 from eyas import YOLO
 from eyas.api import run_train
 from eyas.callbacks import Callback
+from eyas.config import resolve
 
 class Stop(Callback):
     def on_train_batch_end(self, trainer):
@@ -44,7 +45,7 @@ assert len(toy.predict(image, conf=0.0, device="cpu")[0].boxes) > 0
 try:
     YOLO("toy-8").train(save_dir=f"{folder}/broken", callbacks=[Stop()], **options)
 except KeyboardInterrupt:
-    run_train({"resume": f"{folder}/broken/weights/last.pt"})
+    run_train(resolve(cli={"resume": f"{folder}/broken/weights/last.pt"}))
 print(json.dumps([result.metrics["metrics/mAP50(B)"], metrics.box.map50, toy.trainer.plan.lr0, toy.trainer.args.box]))
 """
 

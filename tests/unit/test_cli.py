@@ -134,11 +134,35 @@ def test_debug_may_be_a_variable(run, monkeypatch, value, shown):
 def test_an_option_file_may_name_model_and_data(run, monkeypatch, tmp_path, command):
     from eyas import api
 
-    (tmp_path / "run.yaml").write_text("model: yolo26n\n")
+    (tmp_path / "run.yaml").write_text("model: yolo26n\ndata: digits\n")
+    (tmp_path / "empty.yaml").write_text("imgsz: 64\n")
+    source = ["source=a.jpg"] if command == "predict" else []
+    seen = []
+    monkeypatch.setattr(api, f"run_{command}", lambda options, *rest: seen.append((options, *rest)))
+    assert run(command, "cfg=run.yaml", *source)[0] == 0
+    ((options, *rest),) = seen
+    assert (options.model, options.data, options.source("data")) == ("yolo26n", "digits", "file")
+    assert rest == [name.partition("=")[2] for name in source]
+    for arguments in ([], ["cfg=empty.yaml"]):
+        code, _, err = run(command, *arguments, *source)
+        assert code == 2 and f"{command} needs model=..." in err
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "profile"])
+def test_a_run_that_goes_on_has_model_and_data(run, monkeypatch, command):
+    from eyas import api
+
     seen = []
     monkeypatch.setattr(api, f"run_{command}", seen.append)
-    assert run(command, "cfg=run.yaml")[0] == 0 and seen == [{"cfg": "run.yaml"}]
-    assert run(command)[0] == 2 and len(seen) == 1
+    assert run(command, "resume=last.pt")[0] == 0 and seen[0].resume == "last.pt"
+    assert run(command, "resume=false")[0] == 2
+
+
+def test_predict_needs_a_source_whatever_a_file_says(run, tmp_path):
+    (tmp_path / "run.yaml").write_text("model: yolo26n\n")
+    code, _, err = run("predict", "cfg=run.yaml")
+    assert code == 2 and "predict needs source=..." in err
 
 
 def test_lists_of_options_have_one_whole_sentence_each(run):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eyas.config.errors import OptionError, OptionValueError, UnknownOptionError, UnsupportedOptionError
 from eyas.config.options import GROUPS, OptionInfo, TrainOptions, describe, option_names
-from eyas.config.resolve import parse_value, read_option_file, resolve
+from eyas.config.resolve import parse_value, read_option_file, resolve, with_defaults
 
 __all__ = [
     "GROUPS",
@@ -19,4 +19,5 @@ __all__ = [
     "parse_value",
     "read_option_file",
     "resolve",
+    "with_defaults",
 ]

@@ -10,7 +10,7 @@ from eyas.config.errors import OptionValueError, UnknownOptionError, bad_value
 from eyas.config.options import TrainOptions, check_command, describe, facts, option_names, pair_schedule, unknown
 from eyas.config.yaml_text import parse_scalar, parse_value, read_mapping
 
-__all__ = ["check_effective", "parse_cli", "parse_value", "read_option_file", "resolve"]
+__all__ = ["check_effective", "parse_cli", "parse_value", "read_option_file", "resolve", "with_defaults"]
 
 
 def resolve(
@@ -51,6 +51,21 @@ def resolve(
     options = TrainOptions.from_layers(values, sources, origin)
     check_effective(options)
     return options
+
+
+def with_defaults(options: TrainOptions, values: Mapping[str, Any]) -> TrainOptions:
+    """Options that say what a recipe says where nobody gave a value, as if they had been resolved with it.
+
+    Raises:
+        OptionValueError: a value does not fit, or makes an option void that was given.
+    """
+    missing = {name: value for name, value in pair_schedule(values).items() if options.source(name) == "default"}
+    if not missing:
+        return options
+    sources = {**options.sources(), **dict.fromkeys(missing, "recipe")}
+    filled = TrainOptions.from_dict({**options.to_dict(), **missing}, sources)
+    check_effective(filled)
+    return filled
 
 
 def read_option_file(path: Path | str | None) -> tuple[dict[str, Any], dict[str, str]]:

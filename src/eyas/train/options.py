@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from eyas.checkpoint import CheckpointError, load_checkpoint
-from eyas.config import TrainOptions, resolve
+from eyas.config import TrainOptions, resolve, with_defaults
 from eyas.config.folders import project_folder
 from eyas.config.options import facts
 from eyas.config.resolve import check_effective
 from eyas.recipes import Recipe
+from eyas.train.setup import Source
 
 
 def merge_options(
@@ -24,9 +25,9 @@ def merge_options(
         nothing = cfg is None or (isinstance(cfg, TrainOptions) and not any(cfg.is_typed(name) for name, _ in cfg))
         if not nothing:
             raise ValueError("give the options either as cfg or as a ready TrainOptions in overrides, not both.")
-        return with_recipe(overrides, recipe)
+        return with_defaults(overrides, recipe.options)
     if isinstance(cfg, TrainOptions):
-        options = with_recipe(TrainOptions.from_dict(cfg.to_dict(), cfg.sources()), recipe)
+        options = with_defaults(TrainOptions.from_dict(cfg.to_dict(), cfg.sources()), recipe.options)
         for key, value in (overrides or {}).items():
             setattr(options, key, value)
         check_effective(options)
@@ -36,24 +37,19 @@ def merge_options(
     return resolve(recipe=recipe.options, file=file, call=call)
 
 
-def with_recipe(options: TrainOptions, recipe: Recipe) -> TrainOptions:
-    """Return the options with the recipe's values where none was given; the same object if all were."""
-    missing = {name: value for name, value in recipe.options.items() if options.source(name) == "default"}
-    if not missing:
-        return options
-    sources = {**options.sources(), **dict.fromkeys(missing, "recipe")}
-    return TrainOptions.from_dict({**options.to_dict(), **missing}, sources)
-
-
-def resume_options(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any]]:
+def resume_options(options: TrainOptions, source: Source | None = None) -> tuple[TrainOptions, dict[str, Any]]:
     """Return the options of the run to continue, with what may change taken over, and its checkpoint.
+
+    Args:
+        options: what was asked for.
+        source: the checkpoint, if it was read before.
 
     Raises:
         CheckpointError: nothing to resume, or the run is finished.
         ValueError: an option was typed that would make it another training.
     """
     path = find_checkpoint(options)
-    checkpoint = load_checkpoint(path)
+    checkpoint = source.weights if source is not None and source.model == str(path) else load_checkpoint(path)
     if "state" not in checkpoint:
         raise CheckpointError(f"{path} holds weights only; resume from the last.pt of the run.")
     stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])

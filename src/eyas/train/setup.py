@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,28 +18,41 @@ from eyas.optim.optimizers import optimizer_class
 from eyas.run.plan import Plan
 
 
-def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> tuple[Any, Any]:
-    """Return ``(cfg, weights)`` for ``get_model``.
+class Source(NamedTuple):
+    """What a model is made from.
 
-    A name or YAML gives ``(path or name, None)``; a checkpoint gives its layer table and itself.
+    Attributes:
+        table: its layers.
+        weights: a checkpoint's content, the name or file of published weights, or None for random ones.
+        model: the option that says so; of a run that goes on, the path of its checkpoint.
+        pretrained: the other one.
+    """
+
+    table: Any
+    weights: Any
+    model: str | None = None
+    pretrained: bool | str = True
+
+    def is_of(self, options: TrainOptions) -> bool:
+        """Whether it is what these options ask for."""
+        return (self.model, self.pretrained) == (options.model, options.pretrained)
+
+
+def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> Source:
+    """Return what ``get_model`` is given: the table of a name, YAML or checkpoint, and the weights to start from.
 
     Raises:
         ValueError: no model was named, or no such model; names the nearest one.
     """
     if resumed is not None:
-        return resumed["yaml"], resumed
+        return Source(resumed["yaml"], resumed, options.model)
     if options.model is None:
         raise ValueError("no model was given; for example model=yolo26n, a YAML of layers, or a .pt file.")
-    cfg: Any = options.model
-    weights = None
-    if str(cfg).endswith(".pt"):
-        weights = own_checkpoint(cfg)
-        cfg = weights["yaml"]
-    else:
-        model_table(cfg)  # a typing mistake is answered before any data is read
+    weights: Any = own_checkpoint(options.model) if options.model.endswith(".pt") else None
+    table = model_table(options.model) if weights is None else weights["yaml"]
     if isinstance(options.pretrained, str):
         weights = given_weights(options.pretrained)
-    return cfg, weights if options.pretrained else None
+    return Source(table, weights if options.pretrained else None, options.model, options.pretrained)
 
 
 def given_weights(source: str | Path) -> Any:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import yaml
@@ -47,6 +47,7 @@ from eyas.tables import html_table
 from eyas.train import checks, compiling, components, folder, loading, messages, options, parallel, plan, setup, state
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
+from eyas.train.setup import Source
 from eyas.train.venue import venue
 from eyas.types import Batch, Progress
 
@@ -74,6 +75,7 @@ class BaseTrainer:
 
     recipe: Recipe = YOLO26
     transforms: tuple[Any, ...] = ()
+    _source: Source | None = None
     model: nn.Module
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
@@ -91,7 +93,7 @@ class BaseTrainer:
         self.args = venue().train_options(options.merge_options(cfg, overrides, self.recipe), type(self))
         self.resume_from: dict[str, Any] | None = None
         if self.args.resume:
-            self.args, self.resume_from = options.resume_options(self.args)
+            self.args, self.resume_from = options.resume_options(self.args, self._source)
             options.check_trainer(state.trainer_name(type(self)), self.resume_from)
         if self.args.optimizer.lower() != "auto":
             optimizer_class(self.args.optimizer)  # a name that is none is refused before data is read
@@ -135,6 +137,14 @@ class BaseTrainer:
         self.created = time.time()
         self.requests = Requests(several=self.world_size > 0)
         self.exception: BaseException | None = None
+
+    @classmethod
+    def from_source(cls, source: Source, **arguments: Any) -> Self:
+        """Return a trainer, made of the other arguments, that does not read again what its model is made from."""
+        trainer = cls.__new__(cls)
+        trainer._source = source
+        cls.__init__(trainer, **arguments)
+        return trainer
 
     def __repr__(self) -> str:
         """For example ``DetectionTrainer(yolo26n on digits, epoch 3 of 12, runs/detect/train)``."""
@@ -299,7 +309,7 @@ class BaseTrainer:
         self.amp = self.amp_dtype is not None
         source = self.model_source()
         self.data = self.find_data()
-        self.setup_model(*source)
+        self.setup_model(source.table, source.weights)
         self.model = setup.place_model(self.model, self.device, self.args.channels_last)
         self.set_model_attributes()
         self.model = parallel.portable_norms(self.model, self.device)
@@ -389,9 +399,14 @@ class BaseTrainer:
         """Return the scalar to differentiate: times the processes, because their gradients are averaged."""
         return loss.sum() * self.world_size if self.world_size else loss.sum()
 
-    def model_source(self) -> tuple[Any, Any]:
+    def model_source(self) -> Source:
         """Return what the model is made from: its table and weights; a wrong name is found before data is read."""
-        return (None, None) if isinstance(self.model, nn.Module) else setup.model_source(self.args, self.resume_from)
+        known, self._source = self._source, None
+        if isinstance(self.model, nn.Module):
+            return Source(None, None)
+        if known is not None and self.resume_from is None and known.is_of(self.args):
+            return known
+        return setup.model_source(self.args, self.resume_from)
 
     def setup_model(self, cfg: Any, weights: Any) -> None:
         """Turn ``self.model`` from a name, path or checkpoint into a module; a module stays what it is."""
