@@ -768,7 +768,7 @@ class BaseTrainer:
         raise NotImplementedError(f"{type(self).__name__} must define get_dataset()")
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
-        """Return the model for ``cfg`` (name, path or dict), with ``weights`` loaded if given."""
+        """Return the model for ``cfg`` (a table of layers; also a name or path), with ``weights`` loaded if given."""
         raise NotImplementedError(f"{type(self).__name__} must define get_model()")
 
     def set_model_attributes(self) -> None:
