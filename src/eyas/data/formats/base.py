@@ -28,12 +28,29 @@ class LabelProblem(NamedTuple):
     unknown: int | None = None
 
 
+class Ignored(NamedTuple):
+    """Areas of one image in which finding an object is no mistake.
+
+    Attributes:
+        cls: (m,) float32 class id of which nothing was annotated there, `ANY_CLASS` for all classes.
+        boxes: (m, 4) float32 cxcywh normalised by the image size.
+    """
+
+    cls: np.ndarray
+    boxes: np.ndarray
+
+
+ANY_CLASS = -1.0
+NOTHING_IGNORED = Ignored(np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
+
+
 class Labels(NamedTuple):
     """Objects of one image: cls (n,) float32 class ids, boxes (n,4) float32 cxcywh normalised by the image size."""
 
     cls: np.ndarray
     boxes: np.ndarray
     problems: list[LabelProblem]
+    ignored: Ignored = NOTHING_IGNORED
 
 
 def no_labels(problems: Sequence[LabelProblem] = ()) -> Labels:
