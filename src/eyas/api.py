@@ -46,7 +46,7 @@ from eyas.train.venue import venue
 
 # What a trained model remembers as defaults for val() and predict().
 REMEMBERED = ("imgsz", "single_cls")
-REMEMBERED_DATA = ("data", "ids_start", "val_fraction")
+REMEMBERED_DATA = ("data", "ids_start", "val_fraction", "ignore")
 WHERE = ("project", "name", "save_dir", "exist_ok")  # what says where a run's files lie
 
 

@@ -23,6 +23,10 @@ class Batch(TypedDict):
     cls: Tensor  # (T, 1) float32 class ids
     bboxes: Tensor  # (T, 4) float32
     batch_idx: Tensor  # (T,) float32
+    ignored: NotRequired[Tensor]  # (M, 4) float32 areas in which finding an object of some classes is no mistake
+    ignored_idx: NotRequired[Tensor]  # (M,) int64 image of each area
+    ignored_kind: NotRequired[Tensor]  # (M,) int64 row of `ignored_classes`
+    ignored_classes: NotRequired[Tensor]  # (S, C) bool: sets of classes, the same in all batches of a data set
     max_objects: NotRequired[int]  # most objects in one image, known on the host so that no loss asks the device
     index: NotRequired[Tensor]  # (B,) int64 positions in the dataset
     im_file: NotRequired[list[str]]

@@ -55,6 +55,29 @@ def place_labels(params: SampleParams, labels: Callable[[int], Labels]) -> Place
     return Placed(cls, boxes.astype(np.float32), cut)
 
 
+def place_areas(
+    params: SampleParams, areas: Callable[[int], Labels], cut: tuple[int, int, int, int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Carry areas to ignore of all sources into the output; of each, all that can be seen stays, however little.
+
+    Args:
+        params: the sample.
+        areas: dataset index -> kinds (m,) and boxes (m, 4) normalised cxcywh of that image.
+        cut: as `place_labels` returned it.
+
+    Returns:
+        kind: (m,) int64.
+        boxes: (m, 4) float32 xyxy in output pixels, inside [0, S]; of a turned area the upright box that holds it.
+    """
+    kind, boxes, source = _source_boxes(params, areas)
+    boxes, in_front = warp_boxes(clip_to(boxes, params.visible[source]), params.matrices[source])
+    pasted = params.picture[source] == CUT
+    boxes[pasted] = clip_to(boxes[pasted], cut or (0, 0, 0, 0))
+    boxes = clip_to(boxes, (0, 0, params.size, params.size))
+    seen = in_front & (box_areas(boxes) > 0)
+    return kind[seen], boxes[seen].astype(np.float32)
+
+
 def choose_cut(candidates: np.ndarray, boxes: np.ndarray) -> tuple[int, int, int, int] | None:
     """The first of (c, 4) rectangles with an area that touches none of (n, 4) boxes, or None."""
     for x1, y1, x2, y2 in candidates.tolist():

@@ -5,6 +5,7 @@ from eyas.callbacks.best import BestBy
 from eyas.callbacks.class_weights import ClassWeights
 from eyas.callbacks.clip import ClipGradNorm, ClipGradValue, clip_grad_norm, clip_grad_value
 from eyas.callbacks.freeze import Freeze, set_frozen
+from eyas.callbacks.ignore import IgnoreAreas
 from eyas.callbacks.metrics import MetricReport
 from eyas.callbacks.rates import LayerRates, layer_rates
 from eyas.callbacks.schedule import Schedule, TorchSchedule
@@ -24,6 +25,7 @@ __all__ = [
     "Decision",
     "EarlyStop",
     "Freeze",
+    "IgnoreAreas",
     "LayerRates",
     "MetricReport",
     "Schedule",

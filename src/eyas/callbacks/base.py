@@ -4,8 +4,9 @@
 
     train()
     ├─ on_pretrain_routine_start
-    ├─ setup:  get_dataset · get_model · set_model_attributes · auto_batch · get_dataloader (build_dataset)
-    │          ADJUST_MODEL · plan · build_optimizer · ADJUST_PARAM_GROUPS · EMA · get_validator · resume_training
+    ├─ setup:  get_dataset · ADJUST_DATA · get_model · set_model_attributes · auto_batch
+    │          get_dataloader (build_dataset) · ADJUST_MODEL · plan · build_optimizer
+    │          ADJUST_PARAM_GROUPS · EMA · get_validator · resume_training
     ├─ on_pretrain_routine_end
     ├─ on_train_start · plot_training_labels
     ├─ for each epoch
@@ -65,6 +66,7 @@ EVENTS = (
 
 UNASKED = frozenset({"default", "recipe"})  # origins of components that nobody asked for
 ADJUSTERS = (
+    "adjust_data",
     "adjust_model",
     "adjust_param_groups",
     "adjust_batch",
@@ -90,6 +92,7 @@ class Decision(StrEnum):
     CLIP_NORM = "clipping by norm"
     CLIP_VALUE = "clipping by value"
     FREEZING = "freezing"
+    IGNORE = "what is ignored"
     RATES = "layer rates"
     SCHEDULE = "the learning-rate schedule"
     STOP = "early stopping"
@@ -115,6 +118,10 @@ class Callback:
     on: str = "all"
 
     # -- adjusters: return the value, or another of the same kind ------------------------------------------------------
+    def adjust_data(self, trainer: Run, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the checked description of the data (``eyas.data.check_dataset``); nothing has been read by it yet."""
+        return data
+
     def adjust_model(self, trainer: Run, model: nn.Module) -> nn.Module:
         """Return the model to train; it sits on its device and is not wrapped yet."""
         return model

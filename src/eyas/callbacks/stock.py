@@ -9,11 +9,12 @@ from eyas.callbacks.best import BestBy
 from eyas.callbacks.class_weights import ClassWeights
 from eyas.callbacks.clip import ClipGradNorm, ClipGradValue
 from eyas.callbacks.freeze import Freeze
+from eyas.callbacks.ignore import IgnoreAreas
 from eyas.callbacks.metrics import MetricReport
 from eyas.callbacks.rates import LayerRates
 from eyas.callbacks.schedule import TorchSchedule
 from eyas.callbacks.stop import EarlyStop
 from eyas.callbacks.sync_bn import SyncBatchNorm
 
-FIRST: tuple[type[StockCallback], ...] = (SyncBatchNorm, Freeze, LayerRates, ClassWeights, MetricReport)
+FIRST: tuple[type[StockCallback], ...] = (IgnoreAreas, SyncBatchNorm, Freeze, LayerRates, ClassWeights, MetricReport)
 LAST: tuple[type[StockCallback], ...] = (ClipGradNorm, ClipGradValue, TorchSchedule, BestBy, EarlyStop)

@@ -31,6 +31,7 @@ from eyas.config.values import (
     Device,
     Factors,
     Float,
+    Ignored,
     Int,
     Mapped,
     Names,
@@ -317,6 +318,17 @@ class TrainOptions(BaseModel):
         expected="a class index or a list of them",
         auto="all classes",
         needs="build_dataset",
+    )
+    ignore: Ignored | None = _data(
+        None,
+        "Areas in which finding an object is no mistake, in training and validation: True uses those that the data "
+        "have (crowds, difficult objects, `annotated` in the data YAML), False takes them as background, a list of "
+        "classes adds their objects.",
+        on=_EVAL,
+        expected="True, False or a list of classes",
+        auto="what the data says",
+        told_by=Teller.COMPONENT,
+        needs="get_dataset",
     )
     cache: Cache = _data(
         False,

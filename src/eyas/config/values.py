@@ -152,6 +152,11 @@ def _to_names(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _to_ignored(value: object) -> object:
+    """Whether, or which classes by name or id."""
+    return value if isinstance(value, bool) else _to_names(value if isinstance(value, str) else _to_items(value))
+
+
 def _to_items(value: object) -> object:
     """One item or a list of them."""
     if value is None or isinstance(value, list):
@@ -222,6 +227,7 @@ Text = Annotated[str, BeforeValidator(_to_plain_scalar)]
 OptionFile = Annotated[str, BeforeValidator(_to_plain_scalar), AfterValidator(_refuse_option_file)]
 Data = Annotated[str | dict[Any, Any], BeforeValidator(_to_data), AfterValidator(_check_data)]
 Classes = Annotated[list[int], BeforeValidator(_to_list)]
+Ignored = Annotated[bool | list[str | int], BeforeValidator(_to_ignored)]
 Cache = Annotated[Literal[False, "ram", "disk"], BeforeValidator(_to_cache)]
 Optimizer = Annotated[str, BeforeValidator(_to_optimizer), AfterValidator(_check_optimizer)]
 Device = Annotated[str, BeforeValidator(_to_device), AfterValidator(_check_device)]

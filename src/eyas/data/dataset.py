@@ -18,7 +18,7 @@ import torch
 
 from eyas.augment.apply_cv import render
 from eyas.augment.geometry import box_areas, clip_to
-from eyas.augment.labels import place_labels
+from eyas.augment.labels import place_areas, place_labels
 from eyas.augment.letterbox import letterbox_into
 from eyas.augment.params import SampleParams, sample_params
 from eyas.augment.random import Purpose, generator
@@ -35,8 +35,10 @@ Transform = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.
 
 SHARING = 32  # images that share a rectangle in evaluation, neighbours in the order of aspect ratios
 
+NO_AREAS = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
+
 Row = tuple[np.ndarray, np.ndarray]
-"""cls (n,) and boxes (n, 4) normalised cxcywh of one finished image."""
+"""cls (n,) and boxes (n, 4) normalised cxcywh of one finished image; or kinds of areas to ignore, and their boxes."""
 
 
 class TrainDataset(Numbered):
@@ -51,7 +53,8 @@ class TrainDataset(Numbered):
         transforms: callables (image, boxes, labels) -> (image, boxes, labels), see `Transform`; they run after all
             other augmentation. The image keeps its size; returned boxes are clipped to it and empty ones dropped.
             Python's, NumPy's and PyTorch's CPU random numbers are seeded for each sample while they run, so that
-            results do not depend on the number of workers.
+            results do not depend on the number of workers. Areas to ignore come along as boxes, with numbers from that
+            of the data's classes on.
     """
 
     def __init__(
@@ -140,20 +143,21 @@ class TrainDataset(Numbered):
         """
         buffer, images = _new_images(len(keys), (self.imgsz, self.imgsz))
         cache = dict(self._held)
-        rows = [self._sample(key, cache, images[i]) for i, key in enumerate(keys)]
+        rows, areas = zip(*[self._sample(key, cache, images[i]) for i, key in enumerate(keys)], strict=True)
         window = keys[-1].partners
         self._held = {index: cache[index] for index in window if index in cache}
         own = [key.index for key in keys]
         originals = self.index.shapes[own].tolist()
-        batch = _collate(self.index, own, buffer, rows)
+        batch = _collate(self.index, own, buffer, rows, areas)
         batch["ori_shape"] = [(h, w) for h, w in originals]
         batch["resized_shape"] = [(self.imgsz, self.imgsz)] * len(keys)
         batch["ratio_pad"] = [((self.imgsz / h, self.imgsz / w), (0.0, 0.0)) for h, w in originals]
         return batch
 
-    def _sample(self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray) -> Row:
+    def _sample(self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray) -> tuple[Row, Row]:
         params = self.params(key)
         placed = place_labels(params, self.index.labels)
+        kind, ignored = place_areas(params, self.index.areas, placed.cut) if len(self.index.ignored) else NO_AREAS
 
         def load(index: int) -> np.ndarray:
             if index not in cache:
@@ -163,8 +167,14 @@ class TrainDataset(Numbered):
         render(params, placed.cut, load, out)
         cls, boxes = placed.cls, placed.boxes
         if self.transforms:
-            cls, boxes = self._apply_transforms(key, out, cls, boxes)
-        return cls, _normalise(boxes, self.imgsz, self.imgsz)
+            # Areas go with the objects, as classes beyond those of the data, so that what moves boxes moves them too.
+            nc, together = len(self.index.names), np.concatenate((boxes, ignored))
+            cls, boxes = self._apply_transforms(key, out, np.concatenate((cls, nc + kind)), together)
+            is_area = cls >= nc
+            kind, ignored = (cls[is_area] - nc).astype(np.int64), boxes[is_area]
+            cls, boxes = cls[~is_area], boxes[~is_area]
+        size = self.imgsz, self.imgsz
+        return (cls, _normalise(boxes, *size)), (kind, _normalise(ignored, *size))
 
     def _apply_transforms(self, key: SampleKey, out: np.ndarray, cls: np.ndarray, boxes: np.ndarray) -> Row:
         image, labels = out, cls.astype(np.int64)
@@ -237,15 +247,16 @@ class EvalDataset(Numbered):
         buffer, images = _new_images(len(keys), (height, width))
         own = [key.index for key in keys]
         originals = [(h, w) for h, w in self.index.shapes[own].tolist()]
-        rows, ratio_pads = [], []
+        rows: list[Row] = []
+        areas: list[Row] = []
+        ratio_pads = []
         for i, (index, (h, w)) in enumerate(zip(own, originals, strict=True)):
             fit = letterbox_into(self.load_image(index)[0], images[i])
-            cls, boxes = self.index.labels(index)
             scale = np.array((fit.width, fit.height, fit.width, fit.height), np.float64)
-            boxes = (boxes * scale + (fit.left, fit.top, 0, 0)) / (width, height, width, height)
-            rows.append((cls, boxes))
+            for found, (what, boxes) in ((rows, self.index.labels(index)), (areas, self.index.areas(index))):
+                found.append((what, (boxes * scale + (fit.left, fit.top, 0, 0)) / (width, height, width, height)))
             ratio_pads.append(((fit.height / h, fit.width / w), (float(fit.left), float(fit.top))))
-        batch = _collate(self.index, own, buffer, rows)
+        batch = _collate(self.index, own, buffer, rows, areas)
         batch["ori_shape"] = originals
         batch["resized_shape"] = [(height, width)] * len(keys)
         batch["ratio_pad"] = ratio_pads
@@ -322,8 +333,10 @@ def _normalise(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.concatenate(((low + high) / 2, high - low), axis=1) / (width, height, width, height)
 
 
-def _collate(index: ImageIndex, own: list[int], images: torch.Tensor, rows: list[Row]) -> dict[str, Any]:
-    """The parts of a batch that training and evaluation share.
+def _collate(
+    index: ImageIndex, own: list[int], images: torch.Tensor, rows: Sequence[Row], areas: Sequence[Row]
+) -> dict[str, Any]:
+    """The parts of a batch that training and evaluation share; areas to ignore only of data that have some.
 
     `max_objects` is known on the host, so that a loss needs no device sync to size its tensors.
     """
@@ -338,6 +351,18 @@ def _collate(index: ImageIndex, own: list[int], images: torch.Tensor, rows: list
         "index": torch.from_numpy(np.asarray(own, dtype=np.int64)),
         "max_objects": max(counts),
         "im_file": [index.path(i) for i in own],
+    } | (_collate_areas(index, areas) if len(index.ignored) else {})
+
+
+def _collate_areas(index: ImageIndex, areas: Sequence[Row]) -> dict[str, Any]:
+    """The parts of a batch that tell what to ignore."""
+    counts = [len(kind) for kind, _ in areas]
+    boxes = np.concatenate([boxes for _, boxes in areas]).astype(np.float32).reshape(-1, 4)
+    return {
+        "ignored": torch.from_numpy(boxes),
+        "ignored_idx": torch.from_numpy(np.repeat(np.arange(len(areas), dtype=np.int64), counts)),
+        "ignored_kind": torch.from_numpy(np.concatenate([kind for kind, _ in areas]).astype(np.int64)),
+        "ignored_classes": torch.from_numpy(index.ignored_classes.copy()),
     }
 
 

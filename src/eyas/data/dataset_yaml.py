@@ -16,6 +16,7 @@ import yaml
 from eyas.data.cache import cache_root
 from eyas.data.class_names import Classes, read_classes
 from eyas.data.formats import LabelSource, claim
+from eyas.data.ignore import read_rules
 from eyas.log import LOGGER
 from eyas.names import nearest
 
@@ -51,9 +52,9 @@ def check_dataset(
     Returns:
         path (Path of the root), train, val, test (list of existing Paths: folders, `.txt` lists or images; empty when
         not given; a `LabelSource` where a format of `eyas.data.FORMATS` claims what the split says), names
-        {int: str}, nc, ids (what label files call each class, or None: 0, 1, 2, ...), val_fraction (val is then what
-        train is, and the share of it that validates), value_range (what is white in images of more than 8 bits, or
-        None), channels, keypoints ((points, values) or None), yaml_file (Path or None).
+        {int: str}, nc, ignore (`IgnoreRules`), ids (what label files call each class, or None: 0, 1, 2, ...),
+        val_fraction (val is then what train is, and the share of it that validates), value_range (what is white in
+        images of more than 8 bits, or None), channels, keypoints ((points, values) or None), yaml_file (Path or None).
 
     Raises:
         ValueError: anything missing or contradictory; names the file, the key, what was tried, the nearest real name.
@@ -214,6 +215,7 @@ def _check(
         "names": names,
         "nc": len(names),
         "ids": ids,
+        "ignore": read_rules(content, names, root, where),
         "val_fraction": held_out,
         "value_range": _check_value_range(content, where),
         "channels": channels,
@@ -240,7 +242,7 @@ def _sources(
 
 
 def _missing_split(content: Mapping[str, Any], split: str, where: str) -> str:
-    known = (*SPLITS, "names", "nc", "path", "ids_start", "value_range")
+    known = (*SPLITS, "names", "nc", "path", "ids_start", "value_range", "ignore", "annotated")
     near = nearest(split, [key for key in map(str, content) if key not in known])
     others = (
         " Without such images: `val: 0.1` (or val_fraction=0.1) holds out a tenth of the training images; val=false "

@@ -34,14 +34,16 @@ from eyas.data.decode import decode_deep, large_images
 from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
 from eyas.data.formats import Labels, LabelSource, YoloText
+from eyas.data.formats.base import ANY_CLASS
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
+from eyas.data.ignore import NO_IGNORE_RULES, IgnoreRules, areas, distinct
 from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, read_header
 from eyas.data.processes import can_fork, spread, usable_cores
 from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing
 from eyas.log import LOGGER
 
-CACHE_VERSION = 4  # raise it when the meaning of the arrays or of a rule changes
+CACHE_VERSION = 5  # raise it when the meaning of the arrays or of a rule changes
 NO_PICTURE = "no picture in such values"
 NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
@@ -50,7 +52,8 @@ _MANY = 2000  # images from which on several processes are worth their start
 _PROCESSES = 8  # more wait for the disk
 _COMPARED = 64  # images whose bytes tell whether two data sets are the same
 _CONTENT = ("shapes", "orientations", "label_offsets", "cls", "boxes")
-_ARRAYS = ("path_bytes", "path_offsets", "depths", "peaks", "stats", *_CONTENT)
+_AREAS = ("ignored_offsets", "ignored", "ignored_kind", "ignored_classes")
+_ARRAYS = ("path_bytes", "path_offsets", "depths", "peaks", "stats", *_CONTENT, *_AREAS)
 
 
 class ImageIndex:
@@ -65,6 +68,10 @@ class ImageIndex:
         label_offsets: (N+1,) int64; boxes of image i are rows label_offsets[i] : label_offsets[i+1].
         cls: (T,) float32 class ids.
         boxes: (T, 4) float32 cxcywh, normalised by the image size.
+        ignored_offsets: (N+1,) int64; areas to ignore of image i are rows ignored_offsets[i] : ignored_offsets[i+1].
+        ignored: (M, 4) float32 cxcywh, normalised by the image size.
+        ignored_kind: (M,) int64 row of `ignored_classes`.
+        ignored_classes: (S, nc) bool, the classes that were not annotated in an area of each kind.
         white: what is white in images of more than 8 bits.
         names: {class id: name}.
         report: what was found and what was wrong.
@@ -83,6 +90,10 @@ class ImageIndex:
     label_offsets: np.ndarray
     cls: np.ndarray
     boxes: np.ndarray
+    ignored_offsets: np.ndarray
+    ignored: np.ndarray
+    ignored_kind: np.ndarray
+    ignored_classes: np.ndarray
 
     def __init__(
         self, arrays: Mapping[str, np.ndarray], *, names: Mapping[int, str], report: DatasetReport, cache_key: str = ""
@@ -140,6 +151,11 @@ class ImageIndex:
         rows = slice(self.label_offsets[i], self.label_offsets[i + 1])
         return self.cls[rows], self.boxes[rows]
 
+    def areas(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Kinds (m,) int64 and boxes (m, 4) float32 normalised cxcywh of what is to be ignored in image i: views."""
+        rows = slice(self.ignored_offsets[i], self.ignored_offsets[i + 1])
+        return self.ignored_kind[rows], self.ignored[rows]
+
     def instances(self, nc: int | None = None) -> np.ndarray:
         """Boxes per class, (nc,) int64."""
         return np.bincount(self.cls.astype(np.int64), minlength=len(self.names) if nc is None else nc)
@@ -165,7 +181,8 @@ class ImageIndex:
         root = os.path.commonpath([os.path.dirname(min(paths)), os.path.dirname(max(paths))]) if paths else b""
         digest = hashlib.sha256(json.dumps(self.names).encode())
         digest.update(b"".join([path[len(root) :] + b"\0" for path in paths]))
-        for name in _CONTENT:
+        # Data without areas to ignore are what they were before there were such areas.
+        for name in (*_CONTENT, *(_AREAS if len(self.ignored) else ())):
             digest.update(np.ascontiguousarray(getattr(self, name)).data)
         return digest.hexdigest()
 
@@ -211,6 +228,9 @@ class _Columns(NamedTuple):
     counts: np.ndarray  # (k,) int64 boxes per image
     cls: np.ndarray  # (t,) float32
     boxes: np.ndarray  # (t, 4) float32
+    areas: np.ndarray  # (k,) int64 areas to ignore per image
+    ignored: np.ndarray  # (m, 4) float32
+    ignored_bits: np.ndarray  # (m, ceil(nc / 8)) uint8, a bit for each class that was not annotated
 
 
 class _Chunk(NamedTuple):
@@ -231,6 +251,7 @@ def build_index(
     fraction: float = 1.0,
     val_fraction: float | None = None,
     rules: TextRules = NO_RULES,
+    ignore: IgnoreRules = NO_IGNORE_RULES,
     white: White | None = None,
     workers: int | None = None,
     cache_dir: str | Path | None = None,
@@ -249,6 +270,7 @@ def build_index(
         val_fraction: share of the images that is held out for the split "val", see `eyas.data.held_out`; "train" gets
             the others, and the split "test" all.
         rules: what the description says of label files of YOLO text.
+        ignore: which objects are areas to ignore, and which images lack which classes.
         white: what is white in images of more than 8 bits; found from these images unless given.
         workers: processes that read images and labels; 1: this one. Default: this one for less than 2,000 images, else
             min(8, CPU cores). Where there is no fork (macOS, Windows) it is always this one.
@@ -272,12 +294,14 @@ def build_index(
         "classes": sorted(classes) if classes is not None else None,
         "val_fraction": val_fraction if split in ("train", "val") else None,
         "split": split,
+        "ignore": ignore,
     }
     source = sources if isinstance(sources, LabelSource) else _yolo_text(sources, settings, rules)
     file = _cache_file(source, settings, fraction, cache_dir)
     index = _reopen(file, source, settings) or _look_and_load(file, source, settings, fraction, workers)
     _check_usable(index, split, classes)
     index.chosen = {"fraction": fraction, "single_cls": single_cls, "classes": settings["classes"] or sorted(names)}
+    index.chosen["ignore"] = list(ignore.classes) or ignore.use
     index.chosen |= {"ids_start": rules.ids[0] if rules.ids else 0, "val_fraction": val_fraction}
     index.white = index.white.known_as(white)
     _tell_choices(index, settings, rules)
@@ -285,7 +309,8 @@ def build_index(
 
 
 def _yolo_text(places: Sequence[str | Path], settings: Mapping[str, Any], rules: TextRules) -> YoloText:
-    single, chosen = settings["single_cls"], settings["classes"] is not None
+    single = settings["single_cls"]
+    chosen = settings["classes"] is not None or bool(settings["ignore"].classes)
     # Chosen by the ids in the file, which may exceed the names when all become one class.
     count = _ANY_CLASS if single and chosen else len(settings["names"])
     return YoloText(places, num_classes=count, single_cls=single and not chosen, rules=rules)
@@ -299,6 +324,11 @@ def _tell_choices(index: ImageIndex, settings: Mapping[str, Any], rules: TextRul
     report.notes, report.doubts = describe(index.white, index.depths, index.peaks)
     if rules.ids and rules.ids != tuple(range(len(rules.ids))):
         report.notes.append(f"{listed(rules.ids)} in label files stand for the classes 0 to {len(rules.ids) - 1}")
+    if len(index.ignored):
+        images = int((np.diff(index.ignored_offsets) > 0).sum())
+        report.notes.append(
+            f"{len(index.ignored):,} areas in {images:,} images are ignored: what is found there is no mistake"
+        )
     if share is not None:
         part = "held out from training" if report.split == "val" else "left to train on"
         report.notes.append(
@@ -554,6 +584,7 @@ def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
     usable = [
         (path, FileStat(*stat), header) for path, stat, (header, *_) in zip(paths, stats, seen, strict=True) if header
     ]
+    nc = len(found.settings["names"])
     read = iter(source.labels_of(*zip(*usable, strict=True)) if usable else ())
     for i, image, (header, peak, troubles) in zip(task, paths, seen, strict=True):
         problems += [Problem(image, 0, *trouble) for trouble in troubles]
@@ -563,13 +594,14 @@ def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
         labels = next(read)
         problems += [Problem(source.label_file(image), *problem[:3]) for problem in labels.problems]
         unknown |= {problem.unknown for problem in labels.problems if problem.unknown is not None}
-        if labels.problems and not len(labels.cls):
+        if labels.problems and not len(labels.cls) and not len(labels.ignored.cls):
             left_out[NO_USABLE_ROW] += 1
             continue
         kept.append(i)
         headers.append(header)
         peaks.append(peak)
-        rows.append(_choose_classes(labels, found.settings))
+        rows.append(_choose_classes(found.settings["ignore"].applied(labels, image, nc), found.settings))
+    ignored = [areas(labels, nc) for labels in rows]
     columns = _Columns(
         np.array(kept, np.int64),
         np.array(headers, np.int32).reshape(-1, len(ImageHeader._fields)),
@@ -577,6 +609,9 @@ def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
         np.array([len(labels.cls) for labels in rows], np.int64),
         np.concatenate([np.zeros(0, np.float32), *(labels.cls for labels in rows)], dtype=np.float32),
         np.concatenate([np.zeros((0, 4), np.float32), *(labels.boxes for labels in rows)], dtype=np.float32),
+        np.array([len(boxes) for boxes, _ in ignored], np.int64),
+        np.concatenate([np.zeros((0, 4), np.float32), *(boxes for boxes, _ in ignored)], dtype=np.float32),
+        np.concatenate([np.zeros((0, -(-nc // 8)), np.uint8), *(bits for _, bits in ignored)], dtype=np.uint8),
     )
     return _Chunk(columns, problems, left_out, unknown)
 
@@ -592,10 +627,14 @@ def _peak(image: str, header: ImageHeader) -> float | str:
 
 
 def _choose_classes(labels: Labels, settings: Mapping[str, Any]) -> Labels:
+    ignored = labels.ignored
     if settings["classes"] is not None:
         keep = np.isin(labels.cls, settings["classes"])
         labels = labels._replace(cls=labels.cls[keep], boxes=labels.boxes[keep])
-    return labels._replace(cls=np.zeros_like(labels.cls)) if settings["single_cls"] else labels
+    if settings["single_cls"]:
+        ignored = ignored._replace(cls=np.full_like(ignored.cls, ANY_CLASS))
+        labels = labels._replace(cls=np.zeros_like(labels.cls), ignored=ignored, lacking=(0,) if labels.lacking else ())
+    return labels
 
 
 def _joined(parts: list[_Columns]) -> _Columns:
@@ -609,6 +648,7 @@ def _assemble(found: _Found, kept: _Columns) -> dict[str, np.ndarray]:
     lengths = np.diff(found.path_offsets)
     is_kept = np.zeros(found.images, bool)
     is_kept[kept.places] = True
+    classes, kind = distinct(kept.ignored_bits, len(found.settings["names"]))
     return {
         "path_bytes": found.path_bytes[np.repeat(is_kept, lengths)],
         "path_offsets": _offsets(lengths[is_kept]),
@@ -620,6 +660,10 @@ def _assemble(found: _Found, kept: _Columns) -> dict[str, np.ndarray]:
         "label_offsets": _offsets(kept.counts),
         "cls": kept.cls,
         "boxes": kept.boxes,
+        "ignored_offsets": _offsets(kept.areas),
+        "ignored": kept.ignored,
+        "ignored_kind": kind,
+        "ignored_classes": classes,
     }
 
 

@@ -23,6 +23,7 @@ from eyas.data.dataset import EvalDataset
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.depth import White
 from eyas.data.formats.yolo import TextRules
+from eyas.data.ignore import NO_IGNORE_RULES, with_ignored
 from eyas.data.index import ImageIndex, build_index
 from eyas.data.loader import EpochLoader, build_eval_loader, default_workers
 from eyas.data.numbered import SamplesOf
@@ -54,7 +55,10 @@ def described_data(options: TrainOptions, splits: tuple[str, ...], optional: tup
         ids_start=options.ids_start,
         val_fraction=options.val_fraction,
     )
-    return data | {"names": {0: "item"}, "nc": 1} if options.single_cls else data
+    data = with_ignored(data, options.ignore)
+    if not options.single_cls:
+        return data
+    return data | {"names": {0: "item"}, "nc": 1, "ignore": data["ignore"].for_one_class(data["nc"])}
 
 
 def split_index(
@@ -84,6 +88,7 @@ def split_index(
         fraction=fraction,
         val_fraction=data.get("val_fraction"),
         rules=TextRules(data.get("ids"), data.get("keypoints"), data.get("path")),
+        ignore=data.get("ignore", NO_IGNORE_RULES),
         white=White.everywhere(top) if top else white,
         split=split,
     )

@@ -82,16 +82,36 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Areas:
+    """m areas in which some classes were not annotated.
+
+    Attributes:
+        places: where; `cls` is the row of `classes`.
+        classes: (S, nc) bool, which classes were not annotated; the same for all batches of a split.
+    """
+
+    places: BoxList
+    classes: NDArray[np.bool_]
+
+    def by_class(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Boxes (k, 4), class ids (k,) and images (k,), each area as often as it has classes."""
+        area, cls = np.nonzero(self.classes[self.places.cls])
+        return self.places.boxes[area], cls, self.places.image[area]
+
+
+@dataclass(frozen=True)
 class Split:
     """Everything found in a split, in pixels of the original images.
 
     Attributes:
         predicted, truth: detections and labels.
+        areas: what was not annotated.
         size: (images, 2) width and height of each image.
         files: path of each image.
     """
 
     predicted: BoxList
     truth: BoxList
+    areas: Areas
     size: NDArray[np.float32]
     files: Sequence[str]

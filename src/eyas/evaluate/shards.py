@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numpy.typing import NDArray
 
-from eyas.evaluate.boxlist import BoxList, Frame
+from eyas.evaluate.boxlist import Areas, BoxList, Frame
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Shard:
         files: path of each image.
         stats: one dict of arrays for each batch, as `DetMetrics` collects them; ``*_img`` index `files`.
         losses: loss item -> its value times B for each batch.
-        kept: detections, labels and frame of each batch, where files or COCO need them.
+        kept: detections, labels, areas to ignore and frame of each batch, where files or COCO need them.
         spent: milliseconds of each stage.
     """
 
     files: list[str]
     stats: list[dict[str, NDArray]]
     losses: dict[str, list[float]]
-    kept: list[tuple[BoxList, BoxList, Frame]]
+    kept: list[tuple[BoxList, BoxList, Areas, Frame]]
     spent: dict[str, float]
 
 

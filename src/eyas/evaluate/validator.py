@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eyas import dist
-from eyas.evaluate.boxlist import BoxList, Frame, Split, joined
+from eyas.evaluate.boxlist import Areas, BoxList, Frame, Split, joined, no_boxes
 from eyas.evaluate.inference import Network, StageClock, inference_state, placed
 from eyas.evaluate.shards import Shard, join_shards
 from eyas.evaluate.writers import write_label_files, write_predictions_json
@@ -26,7 +27,7 @@ from eyas.log import LOGGER, console, print_table
 from eyas.losses.items import named_losses
 from eyas.metrics.coco import COCO_KEYS
 from eyas.metrics.detection import DetMetrics
-from eyas.metrics.matching import match_detections
+from eyas.metrics.matching import excused, match_detections
 from eyas.models.postprocess import postprocess
 from eyas.nn.unwrap import unwrap_model
 
@@ -190,7 +191,7 @@ class DetectionValidator:
         self.place = device
         self.metrics = DetMetrics(self.names, save_dir=self.save_dir)
         self._losses: dict[str, list[Tensor]] = {}  # each item times B, for each batch, on the device
-        self._kept: list[tuple[BoxList, BoxList, Frame]] = []  # in original pixels, for files and COCO
+        self._kept: list[tuple[BoxList, BoxList, Areas, Frame]] = []  # in original pixels, for files and COCO
 
     def measure(self, network: Any, raw_batch: Mapping[str, Any], step: int, amp_dtype: torch.dtype | None) -> None:
         """Pass one batch through all steps."""
@@ -248,8 +249,13 @@ class DetectionValidator:
         frame = Frame(batch)
         predicted, truth = frame.to_original(self._predicted(detections)), frame.to_original(self._truth(batch))
         boxes = predicted.boxes, predicted.score, predicted.cls, predicted.image, truth.boxes, truth.cls, truth.image
+        right = match_detections(*boxes) >= 0
+        areas = self._areas(batch)
+        areas = replace(areas, places=frame.to_original(areas.places))
+        places = areas.places.boxes, areas.places.cls, areas.places.image
         self.metrics.update(
-            tp=match_detections(*boxes) >= 0,
+            tp=right,
+            excused=excused(predicted.boxes, predicted.cls, predicted.image, right, *places, areas.classes),
             conf=predicted.score,
             pred_cls=predicted.cls,
             pred_img=predicted.image,
@@ -260,7 +266,7 @@ class DetectionValidator:
             target_box=truth.boxes,
         )
         if self.save_json or self.save_txt or self.coco:
-            self._kept.append((predicted, truth, frame))
+            self._kept.append((predicted, truth, areas, frame))
 
     def pictures(self, step: int) -> bool:
         """Whether pictures of a batch are wanted, and made by this process."""
@@ -364,18 +370,31 @@ class DetectionValidator:
 
     def _truth(self, batch: Mapping[str, Any]) -> BoxList:
         """Labels in pixels of the network's input."""
-        height, width = batch["img"].shape[-2:]
-        scale = np.array([width, height, width, height], np.float32)
-        center_size = batch["bboxes"].cpu().numpy().reshape(-1, 4) * scale
-        center, half = center_size[:, :2], center_size[:, 2:] / 2
         cls = batch["cls"].cpu().numpy().reshape(-1).astype(np.int64)
         truth = BoxList(
-            np.concatenate([center - half, center + half], axis=1),
+            self._corners(batch, "bboxes"),
             np.zeros_like(cls) if self.single_cls else cls,
             batch["batch_idx"].cpu().numpy().astype(np.int64),
             np.ones(len(cls), np.float32),
         )
         return truth if self.classes is None else truth.where(np.isin(cls, self.classes))
+
+    def _areas(self, batch: Mapping[str, Any]) -> Areas:
+        """Areas to ignore in pixels of the network's input, none where the batch tells of none."""
+        if batch.get("ignored") is None:
+            return Areas(no_boxes(), np.zeros((0, len(self.names)), bool))
+        places, classes = self._corners(batch, "ignored"), batch["ignored_classes"].cpu().numpy()
+        kind, image = (batch[f"ignored_{key}"].cpu().numpy().reshape(-1).astype(np.int64) for key in ("kind", "idx"))
+        if self.single_cls:
+            classes = np.any(classes, axis=1, keepdims=True)
+        return Areas(BoxList(places, kind, image, np.ones(len(kind), np.float32)), classes)
+
+    def _corners(self, batch: Mapping[str, Any], key: str) -> NDArray[np.float32]:
+        """Boxes (n, 4) of a batch as corners in pixels of the network's input."""
+        height, width = batch["img"].shape[-2:]
+        center_size = batch[key].cpu().numpy().reshape(-1, 4) * np.array([width, height, width, height], np.float32)
+        center, half = center_size[:, :2], center_size[:, 2:] / 2
+        return np.concatenate([center - half, center + half], axis=1)
 
     def _with_progress(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Show a line on a terminal once the run has taken longer than a second, and remove it at the end."""
@@ -426,17 +445,25 @@ class DetectionValidator:
         from eyas.metrics.coco import coco_dataset, coco_detections, coco_numbers
 
         split = self._split()
-        found, truth = split.predicted, split.truth
-        dataset = coco_dataset(truth.boxes, truth.cls, truth.image, num_images=len(split.files), names=self.names)
+        found, truth, count = split.predicted, split.truth, len(split.files)
+        objects = truth.boxes, truth.cls, truth.image
+        dataset = coco_dataset(*objects, num_images=count, names=self.names, crowds=split.areas.by_class())
         return coco_numbers(dataset, coco_detections(found.boxes, found.score, found.cls, found.image))
 
     def _split(self) -> Split:
         """Everything kept, with image indices of the whole split."""
-        first = np.cumsum([0, *(len(frame.size) for _, _, frame in self._kept)]).tolist()
+        first = np.cumsum([0, *(len(frame.size) for *_, frame in self._kept)]).tolist()
+        shifted = [
+            (found.shifted(i), truth.shifted(i), areas.places.shifted(i))
+            for (found, truth, areas, _), i in zip(self._kept, first, strict=False)
+        ]
+        found, truth, places = (joined([parts[k] for parts in shifted]) for k in range(3))
+        tables = [areas.classes for _, _, areas, _ in self._kept]
         return Split(
-            predicted=joined([found.shifted(i) for (found, _, _), i in zip(self._kept, first, strict=False)]),
-            truth=joined([truth.shifted(i) for (_, truth, _), i in zip(self._kept, first, strict=False)]),
-            size=np.concatenate([frame.size for _, _, frame in self._kept] or [np.zeros((0, 2), np.float32)]),
+            predicted=found,
+            truth=truth,
+            areas=Areas(places, tables[0] if tables else np.zeros((0, len(self.names)), bool)),
+            size=np.concatenate([frame.size for *_, frame in self._kept] or [np.zeros((0, 2), np.float32)]),
             files=self.metrics.image_files,
         )
 

@@ -43,6 +43,7 @@ class Criterion:
         self.nc = nc
         self.gains = {name: float(gain) for name, gain in gains.items()}
         self.class_weights = None if class_weights is None else as_class_weights(class_weights, nc)
+        self.areas_seen = 0  # areas to ignore that reached this loss
 
     @property
     def loss_names(self) -> tuple[str, ...]:

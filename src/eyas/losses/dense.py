@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from eyas import dist
 from eyas.assign import Assignment, TaskAlignedAssigner
 from eyas.boxes import boxes_to_distances, cxcywh_to_xyxy, distances_to_boxes
+from eyas.losses.areas import areas_of, hush, unjudged
 from eyas.losses.criterion import Criterion, one_tensor
 from eyas.losses.elementwise import ciou_loss, dfl_expectation, dfl_loss, l1_loss
 from eyas.losses.points import anchor_points
@@ -29,7 +30,7 @@ class SupervisedAnchors(NamedTuple):
     infinite one its gradient.
     """
 
-    scores: Tensor  # (B, A, C) float32 logits
+    scores: Tensor  # (B, A, C) float32 logits; a constant where nobody can judge them, see `eyas.losses.areas`
     outputs: Tensor  # (B, A, 4 reg_max) float32 distances as the head gives them, of all anchors
     boxes: Tensor  # (B, A, 4) float32 corners
     target_boxes: Tensor  # (B, A, 4) float32 corners
@@ -84,8 +85,8 @@ class DenseCriterion(Criterion):
         self.strides = [float(s) for s in strides]
         self.reg_max = reg_max
         # The small-object rule widens to the second stride: one cell of the middle level.
-        min_side = self.strides[1] if len(self.strides) > 1 else self.strides[0]
-        self.assigner: Any = TaskAlignedAssigner(topk=topk, topk2=topk2, min_side=min_side)
+        self.min_side = self.strides[1] if len(self.strides) > 1 else self.strides[0]
+        self.assigner: Any = TaskAlignedAssigner(topk=topk, topk2=topk2, min_side=self.min_side)
         self.bce: Any = nn.BCEWithLogitsLoss(reduction="none")
 
     @property
@@ -105,7 +106,8 @@ class DenseCriterion(Criterion):
 
         Args:
             preds: raw predictions {"boxes" (B, 4 reg_max, A), "scores" (B, C, A), "feats"} or (decoded, raw).
-            batch: ``batch_idx`` (T,), ``cls`` (T, 1), ``bboxes`` (T, 4) cx cy w h divided by the input size.
+            batch: ``batch_idx`` (T,), ``cls`` (T, 1), ``bboxes`` (T, 4) cx cy w h divided by the input size, and the
+                areas of `eyas.types.Batch` that are to be ignored.
         """
         raw = self.parse_output(preds)
         _, losses = self.get_assigned_targets_and_loss(raw, batch)
@@ -163,6 +165,14 @@ class DenseCriterion(Criterion):
         assigned = self.assign(
             scores.detach(), boxes.detach() * stride, points * stride, labels, targets.to(boxes.device), image
         )
+        areas = areas_of(batch, scores.device)
+        if areas is not None:
+            self.areas_seen += len(areas.boxes)
+            least = _constant((self.min_side, self.min_side), scores) / size[:2]
+            lies_in = unjudged(
+                (boxes.detach() * stride / size)[None], (points * stride / size[:2])[None, None], areas, least
+            )
+            scores = hush(scores, lies_in[0], assigned.foreground)
         foreground = assigned.foreground[..., None]
         unit = distances_to_boxes(torch.ones_like(boxes), points)
         return SupervisedAnchors(

@@ -18,6 +18,7 @@ from torch import Tensor
 from eyas import dist
 from eyas.assign import HungarianMatcher
 from eyas.boxes import cxcywh_to_xyxy, elementwise_giou, elementwise_iou
+from eyas.losses.areas import Areas, areas_of, hush, unjudged
 from eyas.losses.criterion import Criterion, one_tensor
 from eyas.losses.elementwise import varifocal_loss
 from eyas.types import DenoisingMeta, SetPrediction
@@ -39,7 +40,7 @@ class Supervised(NamedTuple):
     """A stack of outputs that are taught alike, and which of their queries must find which objects."""
 
     kinds: tuple[str, ...]  # N times: "main" (the last layer), "aux", "enc", "dn" (the last layer) or "aux_dn"
-    scores: Tensor  # (N, B, Q, C) float32 logits
+    scores: Tensor  # (N, B, Q, C) float32 logits; a constant where nobody can judge them, see `eyas.losses.areas`
     boxes: Tensor  # (N, B, Q, 4) float32 cx cy w h in [0, 1]
     image: Tensor  # (P,) int64
     query: Tensor  # (N, P) int64, -1 where an object found no query
@@ -97,7 +98,8 @@ class SetCriterion(Criterion):
 
         Args:
             preds: a `SetPrediction`, or (detections, `SetPrediction`) as evaluation gives it.
-            batch: ``batch_idx`` (T,), ``cls`` (T, 1), ``bboxes`` (T, 4) cx cy w h divided by the input size.
+            batch: ``batch_idx`` (T,), ``cls`` (T, 1), ``bboxes`` (T, 4) cx cy w h divided by the input size, and the
+                areas of `eyas.types.Batch` that are to be ignored.
         """
         kinds, losses, ranks = self._losses(preds, batch)
         last = losses[kinds.index("main")].detach() * ranks
@@ -126,6 +128,10 @@ class SetCriterion(Criterion):
         with torch.autocast(device_type=pred.dec_scores.device.type, enabled=False):
             objects = unpack_objects(batch, pred.dec_scores.device)
             stacks = self.supervised(pred, objects)
+            areas = areas_of(batch, pred.dec_scores.device)
+            if areas is not None:
+                self.areas_seen += len(areas.boxes)
+                stacks = [quiet_in(areas, stack) for stack in stacks]
             totals, ranks = total_over_ranks(torch.stack([self.count_pairs(stack) for stack in stacks]))
             losses = [
                 self.weigh(self.layer_losses(stack, objects)) / total
@@ -194,6 +200,22 @@ class SetCriterion(Criterion):
         an object may have IoU 0 with its query.
         """
         return varifocal_loss(logits, targets, positive, alpha=self.alpha, gamma=self.gamma)
+
+
+def quiet_in(areas: Areas, stack: Supervised) -> Supervised:
+    """Return the stack with what nobody can judge in some areas left out of every loss."""
+    lies_in = unjudged(cxcywh_to_xyxy(stack.boxes.detach()), stack.boxes.detach()[..., :2], areas)
+    return stack._replace(scores=hush(stack.scores, lies_in, answering(stack)))
+
+
+def answering(stack: Supervised) -> Tensor:
+    """Return (N, B, Q) bool: the queries that answer for an object."""
+    n, b, q, _ = stack.scores.shape
+    found = stack.query >= 0
+    cell = stack.image * q + stack.query.clamp(min=0)
+    return (
+        found.new_zeros((n, b * q), dtype=torch.int64).scatter_reduce_(1, cell, found.long(), "amax").view(n, b, q) > 0
+    )
 
 
 def unpack_objects(batch: Mapping[str, Any], device: torch.device) -> Objects:

@@ -66,7 +66,9 @@ def average_precision(recall: NDArray, precision: NDArray) -> float:
     return float(np.trapezoid(_interpolated(recall, _running_max(precision), RECALL_GRID), RECALL_GRID))
 
 
-def ap_per_class(tp: NDArray, conf: NDArray, pred_cls: NDArray, target_cls: NDArray) -> APResult:
+def ap_per_class(
+    tp: NDArray, conf: NDArray, pred_cls: NDArray, target_cls: NDArray, excused: NDArray | None = None
+) -> APResult:
     """Average precision of every class that has ground truth.
 
     Args:
@@ -74,6 +76,7 @@ def ap_per_class(tp: NDArray, conf: NDArray, pred_cls: NDArray, target_cls: NDAr
         conf: (N,) scores in [0, 1].
         pred_cls: (N,) class ids.
         target_cls: (M,) class ids of all ground truth.
+        excused: (N, T) bool, detections that are neither right nor wrong at each threshold; None for none.
 
     Returns:
         An `APResult`; classes without ground truth are left out, classes without detections are zero.
@@ -82,22 +85,25 @@ def ap_per_class(tp: NDArray, conf: NDArray, pred_cls: NDArray, target_cls: NDAr
     classes, num_targets = np.unique(np.asarray(target_cls).astype(np.int64), return_counts=True)
     order = np.lexsort((-conf, pred_cls))
     tp, conf, pred_cls = tp[order], conf[order], np.asarray(pred_cls)[order]
+    judged = np.ones_like(tp, bool) if excused is None else ~excused[order]
     first, end = np.searchsorted(pred_cls, classes, side="left"), np.searchsorted(pred_cls, classes, side="right")
 
     ap = np.zeros((len(classes), tp.shape[1]))
     p_curve, r_curve, prec_values = (np.zeros((len(classes), len(CONFIDENCE_GRID))) for _ in range(3))
     for k, rows in enumerate(map(slice, first, end)):
-        if rows.start == rows.stop:
-            continue
-        hits = np.cumsum(tp[rows], axis=0, dtype=np.float64)
-        recall = hits / (num_targets[k] + 1e-16)
-        precision = hits / np.arange(1, len(hits) + 1)[:, None]
-        r_curve[k] = np.interp(-CONFIDENCE_GRID, -conf[rows], recall[:, 0], left=0)
-        p_curve[k] = np.interp(-CONFIDENCE_GRID, -conf[rows], precision[:, 0], left=1)
-        envelope = _running_max(precision)
-        on_grid = [_interpolated(recall[:, t], envelope[:, t], RECALL_GRID) for t in range(tp.shape[1])]
-        ap[k] = np.trapezoid(np.stack(on_grid), RECALL_GRID, axis=1)
-        prec_values[k] = _interpolated(recall[:, 0], envelope[:, 0], CONFIDENCE_GRID)
+        for t in range(tp.shape[1]):
+            kept = judged[rows, t]
+            if not kept.any():
+                continue
+            hits = np.cumsum(tp[rows, t][kept], dtype=np.float64)
+            recall = hits / (num_targets[k] + 1e-16)
+            precision = hits / np.arange(1, len(hits) + 1)
+            envelope = _running_max(precision)
+            ap[k, t] = np.trapezoid(_interpolated(recall, envelope, RECALL_GRID), RECALL_GRID)
+            if t == 0:
+                r_curve[k] = np.interp(-CONFIDENCE_GRID, -conf[rows][kept], recall, left=0)
+                p_curve[k] = np.interp(-CONFIDENCE_GRID, -conf[rows][kept], precision, left=1)
+                prec_values[k] = _interpolated(recall, envelope, CONFIDENCE_GRID)
 
     f1_curve = 2 * p_curve * r_curve / (p_curve + r_curve + 1e-16)
     best = int(smooth(f1_curve.mean(axis=0), SMOOTHING_POINTS).argmax()) if len(classes) else 0

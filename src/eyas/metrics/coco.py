@@ -19,7 +19,13 @@ COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", 
 
 
 def coco_dataset(
-    gt_boxes: NDArray, gt_cls: NDArray, gt_image: NDArray, *, num_images: int, names: Mapping[int, str]
+    gt_boxes: NDArray,
+    gt_cls: NDArray,
+    gt_image: NDArray,
+    *,
+    num_images: int,
+    names: Mapping[int, str],
+    crowds: tuple[NDArray, NDArray, NDArray] | None = None,
 ) -> dict[str, Any]:
     """Ground truth in COCO's JSON layout, ids as given (image ids are 0..num_images-1).
 
@@ -29,11 +35,16 @@ def coco_dataset(
         gt_image: (M,) image index.
         num_images: images in the split, also those without boxes.
         names: class names by id.
+        crowds: boxes, class ids and images of areas to ignore, in which a detection of that class is neither right nor
+            wrong; None for none.
     """
-    boxes = ltwh(gt_boxes)
+    rows = [(*row, 0) for row in _rows(gt_image, gt_cls, ltwh(gt_boxes))]
+    if crowds is not None:
+        boxes, cls, image = crowds
+        rows += [(*row, 1) for row in _rows(image, cls, ltwh(boxes))]
     annotations = [
-        {"id": i + 1, "image_id": image, "category_id": cls, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-        for i, (image, cls, box) in enumerate(_rows(gt_image, gt_cls, boxes))
+        {"id": i + 1, "image_id": image, "category_id": cls, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
+        for i, (image, cls, box, crowd) in enumerate(rows)
     ]
     return {
         "info": {},
@@ -71,10 +82,11 @@ def coco_numbers(dataset: dict[str, Any], detections: Sequence[Mapping[str, Any]
         raise ModuleNotFoundError(
             "COCO's numbers need the package faster-coco-eval: pip install faster-coco-eval", name=error.name
         ) from error
-    if not dataset["annotations"]:
+    objects = [annotation for annotation in dataset["annotations"] if not annotation.get("iscrowd")]
+    if not objects:
         return dict.fromkeys(COCO_KEYS, -1.0)
     if not detections:  # the package cannot load an empty list; every number with ground truth is 0
-        bins = np.digitize([a["area"] for a in dataset["annotations"]], [32**2, 96**2])
+        bins = np.digitize([a["area"] for a in objects], [32**2, 96**2])
         sized = {letter: bool((bins == i).any()) for i, letter in enumerate("sml")}
         return {key: 0.0 if sized.get(key[-1], True) else -1.0 for key in COCO_KEYS}
     with contextlib.redirect_stdout(io.StringIO()):  # the package reports its progress with print

@@ -46,9 +46,14 @@ class ConfusionMatrix:
         gt_boxes: NDArray,
         gt_cls: NDArray,
         gt_image: NDArray,
+        excused: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Count the images of one batch; arguments as in `match_detections`."""
+        """Count the images of one batch; arguments as in `match_detections`.
+
+        Detections that are ``excused`` (N,) and not paired count nowhere.
+        """
         keep = np.asarray(det_scores) > self.conf
+        wrong = np.ones(keep.sum(), bool) if excused is None else ~excused[keep]
         above_iou = np.array([np.nextafter(self.iou, 1.0)])  # the pair must exceed it, matching says "at least"
         det_cls = det_cls[keep]
         claimed = match_detections(
@@ -67,7 +72,8 @@ class ConfusionMatrix:
         missed = np.ones(len(true), dtype=bool)
         missed[claimed[hit]] = False
         self._count(predicted[hit], true[claimed[hit]])
-        self._count(predicted[~hit], np.full((~hit).sum(), self.nc))
+        wrong &= ~hit
+        self._count(predicted[wrong], np.full(wrong.sum(), self.nc))
         self._count(np.full(missed.sum(), self.nc), true[missed])
 
     def __repr__(self) -> str:

@@ -24,6 +24,8 @@ METRIC_KEYS = ("metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", 
 FITNESS_WEIGHTS: Mapping[str, float] = {"metrics/mAP50(B)": 0.1, "metrics/mAP50-95(B)": 0.9}
 """What "best" means by default: one number from the metrics, as the training guide documents it."""
 
+_COLUMNS = (("boxes", "box"), ("cls", "cls"), ("image", "img"))  # as matching calls them, and as they are collected
+
 ImageMetrics = dict[str, dict[str, float | int]]
 
 
@@ -140,9 +142,10 @@ class DetMetrics:
     Attributes:
         box: `BoxMetrics`, empty until `process()`.
         speed: milliseconds per image of each stage, set by the validator.
-        stats: flat arrays after `process()`: tp (N, 10) bool, conf (N,), pred_cls (N,), pred_img (N,), pred_box (N, 4),
-            target_cls (M,), target_img (M,), target_box (M, 4); `*_img` index `image_files`, boxes are xyxy in pixels
-            of the original image, nan where `update()` got none.
+        stats: flat arrays after `process()`: tp (N, 10) bool, excused (N, 10) bool (neither
+            right nor wrong), conf (N,), pred_cls (N,), pred_img (N,), pred_box (N, 4), target_cls (M,), target_img
+            (M,), target_box (M, 4); `*_img` index `image_files`, boxes are xyxy in pixels of the original image, nan
+            where `update()` got none.
         nt_per_class, nt_per_image: (nc,) ground-truth boxes of each class, images that show it.
     """
 
@@ -175,6 +178,7 @@ class DetMetrics:
         image_files: Sequence[str],
         pred_box: NDArray | None = None,
         target_box: NDArray | None = None,
+        excused: NDArray | None = None,
     ) -> None:
         """Add one batch of images.
 
@@ -188,12 +192,14 @@ class DetMetrics:
             image_files: paths of all images of the batch, also of those without boxes.
             pred_box: (n, 4) xyxy in pixels of the original image; only metrics by object size need boxes.
             target_box: (m, 4) likewise.
+            excused: (n, 10) bool, detections that are neither right nor wrong at each threshold; None for none.
         """
         offset = len(self.image_files)
         self.image_files.extend(image_files)
         self._collected.append(
             {
                 "tp": np.asarray(tp, bool),
+                "excused": np.zeros_like(tp, bool) if excused is None else np.asarray(excused, bool),
                 "conf": np.asarray(conf, np.float32),
                 "pred_cls": np.asarray(pred_cls, np.int64),
                 "pred_img": np.asarray(pred_img, np.int64) + offset,
@@ -212,7 +218,7 @@ class DetMetrics:
         self.nt_per_class = np.bincount(stats["target_cls"], minlength=self.nc)
         seen = np.unique(stats["target_img"] * max(self.nc, 1) + stats["target_cls"]) % max(self.nc, 1)
         self.nt_per_image = np.bincount(seen, minlength=self.nc)
-        result = ap_per_class(stats["tp"], stats["conf"], stats["pred_cls"], stats["target_cls"])
+        result = ap_per_class(*(stats[key] for key in ("tp", "conf", "pred_cls", "target_cls", "excused")))
         self.box = BoxMetrics(self.nc, result, _ImageCounts(self.image_files, stats, result.best_conf))
         self._confusion = None
         return self.results_dict
@@ -238,9 +244,10 @@ class DetMetrics:
         if self._confusion is None:
             self._confusion = ConfusionMatrix(self.names)
             if self.stats:
-                predicted = (self.stats[f"pred_{key}"] for key in ("cls", "img"))
-                true = (self.stats[f"target_{key}"] for key in ("box", "cls", "img"))
-                self._confusion.update(self.stats["pred_box"], self.stats["conf"], *predicted, *true)
+                found = {f"det_{key}": self.stats[f"pred_{name}"] for key, name in _COLUMNS}
+                true = {f"gt_{key}": self.stats[f"target_{name}"] for key, name in _COLUMNS}
+                excused = self.stats["excused"][:, 0]
+                self._confusion.update(det_scores=self.stats["conf"], excused=excused, **found, **true)
         return self._confusion
 
     @property
@@ -331,7 +338,7 @@ class _ImageCounts:
     """Keeps flat arrays; the dict of dicts is built only when somebody reads it."""
 
     def __init__(self, image_files: Sequence[str], stats: Mapping[str, NDArray], conf: float) -> None:
-        shown = stats["conf"] >= conf
+        shown = (stats["conf"] >= conf) & ~stats["excused"][:, 0]
         count = len(image_files)
         self.image_files = list(image_files)
         self.tp = np.bincount(stats["pred_img"][shown & stats["tp"][:, 0]], minlength=count)
@@ -379,7 +386,7 @@ def _no_stats() -> dict[str, NDArray]:
     none = np.zeros(0, np.int64)
     tp, conf, box = np.zeros((0, len(IOU_THRESHOLDS)), bool), np.zeros(0, np.float32), _boxes(None, 0)
     ids = {"pred_cls": none, "pred_img": none, "target_cls": none, "target_img": none}
-    return {"tp": tp, "conf": conf, **ids, "pred_box": box, "target_box": box}
+    return {"tp": tp, "excused": tp, "conf": conf, **ids, "pred_box": box, "target_box": box}
 
 
 def _boxes(boxes: NDArray | None, count: int) -> NDArray[np.float32]:

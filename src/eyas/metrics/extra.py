@@ -242,7 +242,7 @@ def class_labels(names: Names) -> list[str]:
 def f1_at(metrics: DetMetrics, conf: float) -> NDArray[np.float64]:
     """Return F1 (K,) of every class with ground truth at IoU 0.5, counting detections of at least this confidence."""
     stats = metrics.stats
-    shown = stats["conf"] >= np.float32(conf)
+    shown = (stats["conf"] >= np.float32(conf)) & ~stats["excused"][:, 0]
     found = np.bincount(stats["pred_cls"][shown], minlength=metrics.nc)
     right = np.bincount(stats["pred_cls"][shown & stats["tp"][:, 0]], minlength=metrics.nc)
     classes = metrics.box.ap_class_index
@@ -309,7 +309,8 @@ def match_sizes(
     # Everyone looks at ground truth of that size first, so what is left over can be matched in a second round.
     tp = _match(stats, counted, None) >= 0
     leftover = _match(stats, ~counted, ~tp) >= 0
-    ignored = leftover | (~tp & ~_within(det, low, high)[:, None])
+    # An area that was not annotated may hold an object of any size: whoever lies in it is excused at every size.
+    ignored = leftover | (~tp & (stats["excused"] | ~_within(det, low, high)[:, None]))
     return tp, ignored, counted
 
 
@@ -329,6 +330,7 @@ def _class_curves(metrics: DetMetrics) -> list[tuple[NDArray, NDArray, int]]:
     """For each class with ground truth: tp (n,) at IoU 0.5 and scores (n,), best score first, and its boxes."""
     stats = metrics.stats
     order = np.lexsort((-stats["conf"], stats["pred_cls"]))
+    order = order[~stats["excused"][order, 0]]
     pred_cls, tp, conf = stats["pred_cls"][order], stats["tp"][order, 0], stats["conf"][order]
     classes = metrics.box.ap_class_index
     first, end = np.searchsorted(pred_cls, classes, "left"), np.searchsorted(pred_cls, classes, "right")

@@ -63,6 +63,44 @@ def match_detections(
     return _assign(pairs, _priority(det_scores), num_gt, thresholds, among)
 
 
+def excused(
+    det_boxes: NDArray,
+    det_cls: NDArray,
+    det_image: NDArray,
+    matched: NDArray[np.bool_],
+    area_boxes: NDArray,
+    area_kind: NDArray,
+    area_image: NDArray,
+    classes: NDArray[np.bool_],
+    *,
+    thresholds: NDArray = IOU_THRESHOLDS,
+) -> NDArray[np.bool_]:
+    """Which detections are neither right nor wrong, as COCO decides it for crowds: matched with no object, and lying in
+    an area where their class was not annotated, by at least the threshold's share of themselves.
+
+    Args:
+        det_boxes: (N, 4) xyxy, any unit.
+        det_cls: (N,) class ids.
+        det_image: (N,) image index of each detection.
+        matched: (N, T) bool, detections that have an object at each threshold.
+        area_boxes: (M, 4) xyxy, same unit.
+        area_kind: (M,) row of `classes`.
+        area_image: (M,) image index of each area.
+        classes: (S, C) bool, which classes were not annotated.
+        thresholds: (T,) lowest share of the detection.
+
+    Returns:
+        (N, T) bool.
+    """
+    share = np.zeros(len(det_boxes))
+    if len(share) and len(area_boxes):
+        det, area = _pairs_of_groups(np.asarray(det_image, np.int64), np.asarray(area_image, np.int64))
+        mine = classes[np.asarray(area_kind)[area], np.asarray(det_cls, np.int64)[det]]
+        det, area = det[mine], area[mine]
+        np.maximum.at(share, det, paired_share(np.asarray(det_boxes)[det], np.asarray(area_boxes)[area]))
+    return (share[:, None] >= thresholds) & ~matched
+
+
 def match_iou_matrix(iou: NDArray, *, thresholds: NDArray = IOU_THRESHOLDS) -> NDArray[np.int64]:
     """Match one image and class from its IoU matrix; columns are detections in descending score.
 
@@ -80,16 +118,27 @@ def match_iou_matrix(iou: NDArray, *, thresholds: NDArray = IOU_THRESHOLDS) -> N
 
 def paired_iou(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     """IoU of row i of `a` (P, 4) with row i of `b` (P, 4), xyxy; 0 where both boxes are empty."""
+    intersection, area_a, area_b = _paired_areas(a, b)
+    union = area_a + area_b - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def paired_share(a: NDArray, b: NDArray) -> NDArray[np.float64]:
+    """Share of row i of `a` (P, 4) that lies in row i of `b` (P, 4), xyxy; 0 for an empty box."""
+    intersection, area, _ = _paired_areas(a, b)
+    return np.divide(intersection, area, out=np.zeros_like(area), where=area > 0)
+
+
+def _paired_areas(a: NDArray, b: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Areas (P,) of what row i of `a` and row i of `b` share, of `a` and of `b`."""
     # Columns, not rows: numpy reduces an axis of length 2 or 4 several times more slowly.
     ax1, ay1, ax2, ay2 = np.asarray(a, np.float64).T
     bx1, by1, bx2, by2 = np.asarray(b, np.float64).T
     width = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1), 0.0)
     height = np.maximum(np.minimum(ay2, by2) - np.maximum(ay1, by1), 0.0)
-    intersection = width * height
     area_a = np.maximum(ax2 - ax1, 0.0) * np.maximum(ay2 - ay1, 0.0)
     area_b = np.maximum(bx2 - bx1, 0.0) * np.maximum(by2 - by1, 0.0)
-    union = area_a + area_b - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return width * height, area_a, area_b
 
 
 def _priority(scores: NDArray) -> NDArray[np.int64]:
@@ -103,15 +152,19 @@ def _overlapping_pairs(
     det_boxes: NDArray, det_group: NDArray, gt_boxes: NDArray, gt_group: NDArray, *, lowest_iou: float
 ) -> Pairs:
     """All pairs of the same group (image and class) whose IoU is at least `lowest_iou`."""
+    det, gt = _pairs_of_groups(det_group, gt_group)
+    iou = paired_iou(det_boxes[det], gt_boxes[gt])
+    keep = iou >= lowest_iou
+    return det[keep], gt[keep], iou[keep]
+
+
+def _pairs_of_groups(det_group: NDArray, gt_group: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices (P,) and (P,) of all pairs of the same group."""
     by_group = np.argsort(gt_group, kind="stable")
     sorted_group = gt_group[by_group]
     first = np.searchsorted(sorted_group, det_group, side="left")
     count = np.searchsorted(sorted_group, det_group, side="right") - first
-    det = np.repeat(np.arange(len(det_group)), count)
-    gt = by_group[np.repeat(first, count) + _ramps(count)]
-    iou = paired_iou(det_boxes[det], gt_boxes[gt])
-    keep = iou >= lowest_iou
-    return det[keep], gt[keep], iou[keep]
+    return np.repeat(np.arange(len(det_group)), count), by_group[np.repeat(first, count) + _ramps(count)]
 
 
 def _ramps(count: NDArray) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from eyas.run.protocol import Component, Run
 STEP = ("train_batch", "train_epoch", "run_epoch", "fit")
 DUE: dict[str, tuple[str, ...]] = {
     "on_pretrain_routine_start": ("prepare", "fit"),
+    "adjust_data": ("find_data", "setup", "prepare", "fit"),
     "adjust_model": ("setup", "prepare", "fit"),
     "adjust_param_groups": ("build_optimizer", "setup_optimizer", "setup"),
     "on_pretrain_routine_end": ("prepare", "fit"),
@@ -33,7 +34,14 @@ DUE: dict[str, tuple[str, ...]] = {
 }
 VALIDATION = ("on_val_start", "adjust_metrics", "adjust_fitness", "on_val_end")
 # Those that fire only once: who registers after that is never called.
-ONCE = ("on_pretrain_routine_start", "adjust_model", "adjust_param_groups", "on_pretrain_routine_end", "on_train_start")
+ONCE = (
+    "on_pretrain_routine_start",
+    "adjust_data",
+    "adjust_model",
+    "adjust_param_groups",
+    "on_pretrain_routine_end",
+    "on_train_start",
+)
 ANY_HOOK = ("run_callbacks", "adjust")
 
 

@@ -437,7 +437,7 @@ class BaseTrainer:
     def find_data(self) -> dict[str, Any]:
         """Return the data description; say what to do where that of a run which goes on is gone."""
         try:
-            return self.get_dataset()
+            return self.adjust("adjust_data", self.get_dataset())
         except (ValueError, OSError) as error:
             if self.resume_from is None:
                 raise

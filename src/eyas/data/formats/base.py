@@ -45,12 +45,17 @@ NOTHING_IGNORED = Ignored(np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
 
 
 class Labels(NamedTuple):
-    """Objects of one image: cls (n,) float32 class ids, boxes (n,4) float32 cxcywh normalised by the image size."""
+    """Objects of one image: cls (n,) float32 class ids, boxes (n,4) float32 cxcywh normalised by the image size.
+
+    ``ignored`` are areas in which finding something is no mistake, ``lacking`` the ids of classes that were not
+    annotated in the whole image.
+    """
 
     cls: np.ndarray
     boxes: np.ndarray
     problems: list[LabelProblem]
     ignored: Ignored = NOTHING_IGNORED
+    lacking: tuple[int, ...] = ()
 
 
 def no_labels(problems: Sequence[LabelProblem] = ()) -> Labels:
