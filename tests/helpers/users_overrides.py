@@ -62,3 +62,12 @@ def freeze_at_first(trainer: Any) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not (frozen and name.startswith(backbone)))
     trainer.freeze_layer_names = [".dfl", *backbone] if frozen else [".dfl"]
+
+
+class IgnoresSevens(DetectionTrainer):
+    """Objects of the class "7" are areas to ignore."""
+
+    def get_dataset(self) -> dict[str, Any]:
+        data = super().get_dataset()
+        data["ignore"] = ["7"]
+        return data

@@ -261,6 +261,12 @@ class LosesWeights(DetectionTrainer):
         super().start_epoch_here()
 
 
+class KeepsNothingAside(DetectionTrainer):
+    def build_index(self, img_path: Any, mode: str) -> Any:
+        self.data["ignore"] = False
+        return super().build_index(img_path, mode)
+
+
 class OneSize(DetectionTrainer):
     def rescale(self, images: torch.Tensor) -> torch.Tensor:
         return images
@@ -394,6 +400,7 @@ CASES: dict[str, Case] = {
     "box": Case(5.0, FlatLoss),
     "cls": Case(0.4, FlatLoss),
     "dfl": Case(2.0, FlatLoss),
+    "ignore": Case(["3"], KeepsNothingAside),
     "cls_pw": Case(0.5, LosesWeights, later=True, said="cls_pw"),
     "class_weights": Case("balanced", LosesWeights, later=True, said="class_weights"),
     "class_weights_cap": Case(3.0, LosesWeights, {"class_weights": "balanced"}, later=True, said="class_weights"),
@@ -488,9 +495,9 @@ TOGETHER = {
     "neither": {
         "ema": False, "cls_pw": 0.5, "save": False, "cos_lr": True, "optimizer": "Adam",
         "momentum": 0.8, "patience": 5, "save_txt": True, "save_conf": True, "clip_grad_norm": 0.0,
-        "sampler": "repeat", "sampler_threshold": 0.9, "single_cls": False, "classes": [3, 1], "close_mosaic": 1,
-        "workers": 2, "cache": "disk", "pretrained": "{weights}", "cls_remap": False, "batch": 100, "nms": True,
-        "iou": 0.6, "conf": 0.01, "max_det": 50,
+        "sampler": "repeat", "sampler_threshold": 0.9, "single_cls": False, "classes": [3, 1], "ignore": ["5"],
+        "close_mosaic": 1, "workers": 2, "cache": "disk", "pretrained": "{weights}", "cls_remap": False, "batch": 100,
+        "nms": True, "iou": 0.6, "conf": 0.01, "max_det": 50,
     },
     "against the clock": {"time": 1e-5, "epochs": None, "exist_ok": True, "name": "mine", "save_period": 0},
     "one validation": {"val": False, "ema_share": 0.2, "agnostic_nms": True, "amp": "fp32", "channels_last": False,

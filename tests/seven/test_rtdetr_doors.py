@@ -1,4 +1,4 @@
-"""The seven needs of RT-DETR through three doors: option == component == override, bit for bit."""
+"""The needs of RT-DETR through three doors: option == component == override, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import torch
 from torch import nn
 
 from eyas import RTDETRTrainer
-from eyas.callbacks import BestBy, ClassWeights, ClipGradNorm, Freeze, LayerRates, MetricReport, SyncBatchNorm
+from eyas.callbacks import (
+    BestBy,
+    ClassWeights,
+    ClipGradNorm,
+    Freeze,
+    IgnoreAreas,
+    LayerRates,
+    MetricReport,
+    SyncBatchNorm,
+)
 from eyas.models import RTDETRDetectionModel
 from eyas.optim import unwrap_model
-from users_overrides import AddsF1, ChoosesByClassLoss, ClipsItself, Synchronises, freeze_at_first
+from users_overrides import AddsF1, ChoosesByClassLoss, ClipsItself, IgnoresSevens, Synchronises, freeze_at_first
 
 
 class WithF1(AddsF1, RTDETRTrainer): ...
@@ -21,6 +30,9 @@ class ByClassLoss(ChoosesByClassLoss, RTDETRTrainer): ...
 
 
 class Synchronised(Synchronises, RTDETRTrainer): ...
+
+
+class WithoutSevens(IgnoresSevens, RTDETRTrainer): ...
 
 
 class MyStep(ClipsItself, RTDETRTrainer):
@@ -122,4 +134,11 @@ def test_clipping(tiny_set: Any, plain_set_run: Any) -> None:
     override = tiny_set.train(MyStep)
     tiny_set.assert_same(option, override, without=("grad/",))
     assert not any(key.startswith("grad/") for key in override.result.history[0]), "the stock clipping did not run too"
+    assert tiny_set.differ(option, plain_set_run)
+
+
+def test_areas_to_ignore(tiny_set: Any, plain_set_run: Any) -> None:
+    option = tiny_set.train(ignore=["7"])
+    tiny_set.assert_same(option, tiny_set.train(None, IgnoreAreas(["7"])))
+    tiny_set.assert_same(option, tiny_set.train(WithoutSevens))
     assert tiny_set.differ(option, plain_set_run)

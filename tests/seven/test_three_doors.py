@@ -1,4 +1,4 @@
-"""Each of the seven needs through its three doors: option == component == override, bit for bit.
+"""Each need through its three doors: option == component == override, bit for bit.
 
 Overrides are written as a user would write them, from what the trainer shows, without the component's own functions.
 That synchronised normalisation gives two processes the statistics of one is tested where two processes are.
@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from eyas import DetectionTrainer
-from eyas.callbacks import BestBy, ClassWeights, ClipGradNorm, Freeze, LayerRates, MetricReport, SyncBatchNorm
+from eyas.callbacks import (
+    BestBy,
+    ClassWeights,
+    ClipGradNorm,
+    Freeze,
+    IgnoreAreas,
+    LayerRates,
+    MetricReport,
+    SyncBatchNorm,
+)
 from eyas.losses import EndToEndCriterion
 from eyas.models import DetectionModel
 from eyas.nn.sync_bn import convert, portable
 from eyas.optim import unwrap_model
-from users_overrides import AddsF1, ChoosesByClassLoss, ClipsItself, Synchronises, freeze_at_first
+from users_overrides import AddsF1, ChoosesByClassLoss, ClipsItself, IgnoresSevens, Synchronises, freeze_at_first
 
 
 # -- 1. metrics --------------------------------------------------------------------------------------------------------
@@ -219,3 +230,44 @@ def test_the_comparison_can_fail(tiny: Any, plain_run: Any) -> None:
             other.best["model"]["model.0.bn.bias"][0] += 1e-7
         with pytest.raises(AssertionError):
             tiny.assert_same(plain_run, other)
+
+
+# -- 8. areas to ignore ------------------------------------------------------------------------------------------------
+def test_areas_to_ignore_through_three_doors(tiny: Any, plain_run: Any) -> None:
+    option = tiny.train(ignore=["7"])
+    component = tiny.train(DetectionTrainer, IgnoreAreas(["7"]))
+    tiny.assert_same(option, component)
+    tiny.assert_same(option, tiny.train(IgnoresSevens))
+    assert tiny.differ(option, plain_run)
+    assert option.effects["settings"]["ignore"]["seen"] == ["7"]
+    assert option.trainer.validator.metrics.nt_per_class[7] == 0 < plain_run.trainer.validator.metrics.nt_per_class[7]
+
+
+class KnowsNothing(DetectionTrainer):
+    """Has a loss of the user's own."""
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        class Own(DetectionModel):
+            def init_criterion(self) -> Any:
+                stock = super().init_criterion()
+                return lambda preds, batch: stock(preds, batch)
+
+        return Own(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
+
+
+def test_areas_that_a_loss_of_ones_own_would_not_see_are_told(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match=r"ignore=\['7'\]: the data have .* areas .* the loss function knows nothing"):
+        tiny.prepare(tiny.trainer(KnowsNothing, ignore=["7"]))
+    data = {**yaml.safe_load(Path(tiny.data).read_text()), "path": str(Path(tiny.data).parent), "ignore": ["7"]}
+    tiny.prepare(tiny.trainer(KnowsNothing, data=data))
+    assert "the loss function knows nothing" in caplog.text
+    caplog.clear()
+    tiny.prepare(tiny.trainer(KnowsNothing, data=data, ignore=False))
+    assert "knows nothing" not in caplog.text
+
+
+def test_areas_that_there_are_not_are_refused(tiny: Any) -> None:
+    with pytest.raises(ValueError, match="ignore=True has no effect: the training data have no area"):
+        tiny.prepare(tiny.trainer(ignore=True))
+    with pytest.raises(ValueError, match="ignore: there is no class 'seven'"):
+        tiny.prepare(tiny.trainer(ignore=["seven"]))

@@ -93,6 +93,18 @@ def read_rules(content: Mapping[str, Any], names: Mapping[int, str], root: Path,
     return IgnoreRules(given is not False, ids, _annotated(content.get("annotated"), names, root, where))
 
 
+def rules_of(data: Mapping[str, Any]) -> IgnoreRules:
+    """Return what a checked description says of areas to ignore; an override may have written it as a YAML has it.
+
+    Raises:
+        ValueError: as `read_rules`.
+    """
+    given = data.get("ignore", NO_IGNORE_RULES)
+    if isinstance(given, IgnoreRules):
+        return given
+    return read_rules(data, data["names"], data.get("path", Path()), "data")
+
+
 def with_ignored(data: Mapping[str, Any], ignore: bool | Sequence[str | int] | None) -> dict[str, Any]:
     """Return a description in which areas to ignore are what somebody asks for, over what it says itself.
 
@@ -104,7 +116,7 @@ def with_ignored(data: Mapping[str, Any], ignore: bool | Sequence[str | int] | N
     Raises:
         ValueError: there is no such class.
     """
-    rules: IgnoreRules = data.get("ignore", NO_IGNORE_RULES)
+    rules = rules_of(data)
     if isinstance(ignore, bool):
         rules = rules._replace(use=ignore)
     elif ignore is not None:

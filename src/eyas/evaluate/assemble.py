@@ -23,7 +23,7 @@ from eyas.data.dataset import EvalDataset
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.depth import White
 from eyas.data.formats.yolo import TextRules
-from eyas.data.ignore import NO_IGNORE_RULES, with_ignored
+from eyas.data.ignore import rules_of, with_ignored
 from eyas.data.index import ImageIndex, build_index
 from eyas.data.loader import EpochLoader, build_eval_loader, default_workers
 from eyas.data.numbered import SamplesOf
@@ -88,7 +88,7 @@ def split_index(
         fraction=fraction,
         val_fraction=data.get("val_fraction"),
         rules=TextRules(data.get("ids"), data.get("keypoints"), data.get("path")),
-        ignore=data.get("ignore", NO_IGNORE_RULES),
+        ignore=rules_of(data),
         white=White.everywhere(top) if top else white,
         split=split,
     )

@@ -78,7 +78,7 @@ REFUSED = {  # what a class has -> what to use instead
     "class T(Callback):\n def on_epoch_end(self, trainer): ...": r"nearest is on_fit_epoch_end\(\)\. .*on_exception",
     "class T(Callback):\n def on_click(self, event): ...": "no event has this name. A Callback has on_pretrain",
     "class T(Callback):\n def on_log(self, trainer): ...": "no event has this name. A Callback has on_pretrain",
-    "class T(Callback):\n def adjust_nothing(self): ...": r"no adjuster has this name\. A Callback has adjust_model",
+    "class T(Callback):\n def adjust_nothing(self): ...": r"no adjuster has this name\. A Callback has adjust_data",
     "class T(Callback):\n def onTrainEpochEnd(self, t): ...": r"did you mean on_train_epoch_end\(\)\? If",
     "class T(Callback):\n def before_run(self, t): ...": "no event",
     "class T(Callback):\n def after_train_epoch(self, t): ...": "no event",
