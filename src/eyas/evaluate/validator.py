@@ -415,6 +415,7 @@ class DetectionValidator:
         from eyas.plot.images import save_batch_picture
 
         assert self.save_dir is not None
+        areas = self._areas(batch)
         save_batch_picture(
             self.save_dir / name,
             batch["img"].cpu().numpy(),
@@ -424,6 +425,7 @@ class DetectionValidator:
             score=score,
             names=self.names,
             titles=batch["im_file"],
+            areas=(areas.places.boxes, areas.places.image),
         )
 
     def _write_files(self, folder: Path) -> None:

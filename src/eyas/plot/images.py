@@ -20,6 +20,8 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 SHEET_SIDE = 1600  # pixels: fills a screen, and a 4 x 4 sheet of small images is still legible
 MAX_TILES = 16
 GAP = 4
+HATCH = 10  # pixels from one line to the next
+HATCH_GREY = 190
 
 
 def draw_boxes(
@@ -57,6 +59,17 @@ def draw_boxes(
     return drawn
 
 
+def hatched(image: NDArray[np.uint8], areas: NDArray) -> NDArray[np.uint8]:
+    """Return a copy of an image (h, w, 3) with slanted lines through areas (m, 4) of corners in pixels."""
+    drawn = np.array(image, order="C")
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    lines = (rows + columns) % HATCH < 2
+    for x1, y1, x2, y2 in np.round(areas).astype(int).tolist():
+        inside = (rows >= y1) & (rows < y2) & (columns >= x1) & (columns < x2)
+        drawn[inside & lines] = HATCH_GREY
+    return drawn
+
+
 def save_batch_picture(
     path: Path,
     images: NDArray[np.uint8],
@@ -67,6 +80,7 @@ def save_batch_picture(
     names: Mapping[int, str],
     score: NDArray | None = None,
     titles: Sequence[str] = (),
+    areas: tuple[NDArray, NDArray] | None = None,
 ) -> Path:
     """Write the first 16 images of a batch as one sheet.
 
@@ -79,6 +93,7 @@ def save_batch_picture(
         names: class names by id.
         score: (n,) scores; None for labels.
         titles: file of each image; its name is written into the corner.
+        areas: corners (m, 4) in pixels and images (m,) of what is ignored, which is hatched.
 
     Raises:
         OSError: the file cannot be written.
@@ -93,9 +108,12 @@ def save_batch_picture(
     for i in range(count):
         mine = image == i
         resized = cv2.resize(_to_bgr(images[i]), (tile_w, tile_h), interpolation=_interpolation(scale))
+        to_tile = np.array([tile_w / width, tile_h / height] * 2)
+        if areas is not None:
+            resized = hatched(np.asarray(resized, np.uint8), areas[0][areas[1] == i] * to_tile)
         tile = draw_boxes(
             np.asarray(resized, np.uint8),
-            np.asarray(boxes)[mine] * np.array([tile_w / width, tile_h / height] * 2),
+            np.asarray(boxes)[mine] * to_tile,
             np.asarray(cls)[mine],
             names=names,
             score=None if score is None else np.asarray(score)[mine],
@@ -118,16 +136,22 @@ def save_train_batch(path: Path, batch: Batch | Mapping[str, Any], names: Mappin
     """
     images = batch["img"][:MAX_TILES].detach().cpu().numpy()
     height, width = images.shape[-2:]
-    center_size = batch["bboxes"].detach().cpu().numpy().reshape(-1, 4) * np.array([width, height, width, height])
-    center, half = center_size[:, :2], center_size[:, 2:] / 2
+
+    def corners(normalised: Any) -> NDArray:
+        center_size = normalised.detach().cpu().numpy().reshape(-1, 4) * np.array([width, height, width, height])
+        center, half = center_size[:, :2], center_size[:, 2:] / 2
+        return np.concatenate([center - half, center + half], axis=1)
+
+    ignored = batch.get("ignored")
     return save_batch_picture(
         path,
         images,
-        boxes=np.concatenate([center - half, center + half], axis=1),
+        boxes=corners(batch["bboxes"]),
         cls=batch["cls"].detach().cpu().numpy().reshape(-1).astype(np.int64),
         image=batch["batch_idx"].detach().cpu().numpy().astype(np.int64),
         names=names,
         titles=batch.get("im_file", ()),
+        areas=None if ignored is None else (corners(ignored), batch["ignored_idx"].detach().cpu().numpy()),
     )
 
 

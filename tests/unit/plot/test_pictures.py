@@ -250,3 +250,21 @@ def test_losses_of_training_and_validation_share_a_panel(tmp_path):
     both = drawn_results(tmp_path, "epoch,train/box_loss,val/box_loss\n1,3,2\n2,2,1\n")
     apart = drawn_results(tmp_path, "epoch,train/box_loss,train/cls_loss\n1,3,2\n2,2,1\n")
     assert one.shape == both.shape != apart.shape
+
+
+def test_areas_to_ignore_are_hatched_in_their_image_alone(tmp_path):
+    batch = make_batch(2)
+    areas = {
+        "ignored": torch.tensor([[0.25, 0.5, 0.5, 1.0]]),
+        "ignored_idx": torch.tensor([1]),
+        "ignored_kind": torch.tensor([0]),
+        "ignored_classes": torch.tensor([[True]]),
+    }
+    plain = cv2.imread(str(save_train_batch(tmp_path / "a.png", batch, NAMES))).astype(int)
+    told = cv2.imread(str(save_train_batch(tmp_path / "b.png", batch | areas, NAMES))).astype(int)
+    changed = np.abs(told - plain).max(2) > 0
+    columns = changed.any(0)
+    half = changed.shape[1] // 2  # the second image begins there
+    assert not columns[:half].any()
+    assert 0.1 < changed[:, half : half + half // 2].mean() < 0.3
+    assert not columns[half + half // 2 + 8 :].any()
