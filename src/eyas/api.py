@@ -17,7 +17,7 @@ import torch
 from eyas import dist
 from eyas.callbacks import Callback, CallbackList
 from eyas.callbacks.base import EVENTS, check_event
-from eyas.checkpoint import CheckpointError, load_checkpoint
+from eyas.checkpoint import CheckpointError, load_checkpoint, refusals_of
 from eyas.config import TrainOptions, resolve, with_defaults
 from eyas.data.dataset import Transform
 from eyas.data.depth import White
@@ -33,6 +33,7 @@ from eyas.families import family_of
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
 from eyas.models import Detector, detector_class, load_weights, model_table
+from eyas.models.table import ModelTableError
 from eyas.report.overview import print_overview
 from eyas.run.overrides import overrides
 from eyas.run.plan import Plan
@@ -112,7 +113,8 @@ class YOLO:
         if source.weights is None:
             return (self.model_class or detector_class(source.table))(source.table, verbose=verbose)
         self.ckpt, self.ckpt_path = source.weights, model
-        return network_from(source.weights, verbose=verbose, model_class=self.model_class)
+        with refusals_of(model, ModelTableError):
+            return network_from(source.weights, verbose=verbose, model_class=self.model_class)
 
     @property
     def model(self) -> Detector:
@@ -454,7 +456,8 @@ def opened(model: str | Path) -> Source:
         UnknownModelError, ModelTableError, CheckpointError: there is no such model, or its file cannot be read.
     """
     source = model_source(TrainOptions(model=str(model)), None)
-    return source._replace(table=model_table(source.table))
+    with refusals_of(model, *(() if source.weights is None else (ModelTableError,))):
+        return source._replace(table=model_table(source.table))
 
 
 def network_from(

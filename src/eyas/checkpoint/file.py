@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import io
-import pickle
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eyas.checkpoint.foreign import ForeignFileError, read_weights
+from eyas.checkpoint.archive import Archive
+from eyas.checkpoint.errors import SaveError, refusals_of
+from eyas.checkpoint.fields import check_fields
+from eyas.checkpoint.foreign import holds_network, weights_of
+from eyas.checkpoint.pickled import read_pickle
+from eyas.checkpoint.plain import check_plain, only_tensors, read_plain
+from eyas.checkpoint.tensors import Tensors
 from eyas.files import write_atomic
-
-FORMAT = 1
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read, or is not what was asked for."""
-
-
-class SaveError(OSError):
-    """A checkpoint could not be written; the previous file is untouched."""
 
 
 def serialise(checkpoint: dict[str, Any]) -> memoryview:
@@ -29,23 +23,6 @@ def serialise(checkpoint: dict[str, Any]) -> memoryview:
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     return buffer.getbuffer()
-
-
-def check_plain(value: Any, where: str = "checkpoint") -> None:
-    """Refuse anything that ``torch.load(weights_only=True)`` would not open.
-
-    Raises:
-        CheckpointError: names the place and the type.
-    """
-    if type(value) in (dict, OrderedDict):
-        for key, item in value.items():
-            check_plain(key, where)
-            check_plain(item, f"{where}[{key!r}]")
-    elif type(value) in (list, tuple):
-        for i, item in enumerate(value):
-            check_plain(item, f"{where}[{i}]")
-    elif type(value) not in (str, int, float, bool, type(None)) and not isinstance(value, torch.Tensor):
-        raise CheckpointError(f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values only.")
 
 
 def save_checkpoint(checkpoint: dict[str, Any], *paths: Path) -> None:
@@ -71,37 +48,52 @@ def save_checkpoint(checkpoint: dict[str, Any], *paths: Path) -> None:
 
 
 def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without running any code that it may contain: one of Eyas, or of the incumbent library.
+    """Read a checkpoint, whoever made it: one of Eyas, or of the incumbent library.
+
+    Nothing in it is run, every number in it is held against its checksum, and time and memory are bounded by the
+    size of the file.
 
     Returns:
         The dictionary written by ``save_checkpoint``; of a foreign file, its part that inference needs.
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: not a checkpoint, holding code, of another task, or from a newer format.
+        CheckpointError: not a checkpoint, damaged, holding code, of another task, or from a newer format.
     """
-    path = Path(path)
-    if not path.is_file():
+    path = existing(path)
+    with refusals_of(path), Archive(path) as archive:
+        content = read_pickle(archive.description())
+        if holds_network(content):
+            checkpoint = weights_of(content, archive)
+            checkpoint["model"] = {key: tensor.to(map_location) for key, tensor in checkpoint["model"].items()}
+        else:
+            checkpoint = read_plain(content, Tensors(archive, map_location))
+            check_fields(checkpoint)
+    return checkpoint
+
+
+def read_tensors(path: str | Path) -> dict[str, Any]:
+    """Read the tensors of a file of ``torch.save``, in the dictionaries that they are in; all else is left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: it is no such file, damaged, or holds code.
+    """
+    path = existing(path)
+    with refusals_of(path), Archive(path) as archive:
+        content = read_pickle(archive.description())
+        return read_plain(only_tensors(content), Tensors(archive))
+
+
+def existing(path: str | Path) -> Path:
+    """Return the path of a file that is there.
+
+    Raises:
+        FileNotFoundError: it is not.
+    """
+    if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}.")
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
-        checkpoint = _load_foreign(path, map_location)
-    if not isinstance(checkpoint, dict) or "eyas" not in checkpoint or "model" not in checkpoint:
-        raise CheckpointError(f"{path} is not a checkpoint of Eyas (no 'eyas' and 'model' entries).")
-    if checkpoint["eyas"]["format"] > FORMAT:
-        raise CheckpointError(f"{path} was written by a newer Eyas ({checkpoint['eyas']['version']}); please update.")
-    return checkpoint
-
-
-def _load_foreign(path: Path, map_location: str | torch.device) -> dict[str, Any]:
-    """Read a file that torch will not open as tensors and plain values: as the incumbent's, or say what it is."""
-    try:
-        checkpoint = read_weights(path)
-    except ForeignFileError as error:
-        raise CheckpointError(str(error)) from error
-    checkpoint["model"] = {key: tensor.to(map_location) for key, tensor in checkpoint["model"].items()}
-    return checkpoint
+    return Path(path)
 
 
 def class_name(cls: type) -> str:

@@ -8,19 +8,15 @@ function called is refused: no weights need one, so somebody put it there.
 
 from __future__ import annotations
 
+import io
 import pickletools
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-
-class ForeignFileError(ValueError):
-    """A file cannot be read as weights, or asks for something that weights never need. Nothing in it was run."""
-
-
-class CodeInFileError(ForeignFileError):
-    """A file asks for something to be called."""
+from eyas.checkpoint.errors import CheckpointError, CodeInFileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +26,15 @@ class Name:
     module: str
     name: str
 
-    def __str__(self) -> str:
+    @property
+    def path(self) -> str:
+        """Module and name."""
         return f"{self.module}.{self.name}"
+
+    def __str__(self) -> str:
+        """Module and name, for people: at most a line."""
+        path = self.path
+        return path if path.isprintable() and len(path) <= SHOWN else f"{path[:SHOWN]!a}..."
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +55,7 @@ class Stub:
 
 @dataclass(frozen=True, slots=True)
 class StorageRef:
-    """A block of numbers beside the pickle: the name of its file in the archive, its type and its length."""
+    """A block of numbers beside the pickle: the name of its member in the archive, its type and its length."""
 
     key: str
     kind: str
@@ -61,42 +64,66 @@ class StorageRef:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorRef:
-    """A tensor over a block of numbers; offsets, sizes and strides in elements, not checked yet."""
+    """A tensor over a block of numbers; offsets, sizes and strides in elements, not checked against the block yet.
+
+    ``dtype`` is the name of the type of its elements where that of the block does not say it, else None.
+    """
 
     storage: StorageRef
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    dtype: str | None = None
+    requires_grad: bool = False
+    is_parameter: bool = False
 
 
+INSTRUCTIONS: Final = 2_000_000  # the largest networks, with the state of an optimizer, take some 150,000
 DIMENSIONS: Final = 8  # of a tensor; weights have up to 5
+SIDE: Final = 2**48  # of a tensor: more than any memory has, and far from the end of 64 bits
 SPARE: Final = 1000  # items that any description may have copied, beside one for each of its bytes
+KEY_BITS, KEY_LENGTH = 61, 2**16  # of a key: numbers with fewer bits have different hashes
+SHOWN: Final = 80  # letters of a name
 
 
 # -- the functions that weights need, answered with values of our own --------------------------------------------------
 def _tensor(args: tuple[Any, ...]) -> TensorRef:
+    """(block, offset, size, stride, requires_grad, hooks, flags): what its block says of its elements holds."""
     if len(args) < 4 or not isinstance(args[0], StorageRef):
-        raise ForeignFileError("a tensor in it is not described as torch describes tensors")
+        raise CheckpointError("a tensor in it is not described as torch describes tensors")
     storage, offset, size, stride = args[:4]
     shaped = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= DIMENSIONS
-    if not shaped or not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
-        raise ForeignFileError("a tensor in it has an impossible shape")
-    return TensorRef(storage, offset, size, stride)
+    if not shaped or not all(type(n) is int and 0 <= n < SIDE for n in (offset, *size, *stride)):
+        raise CheckpointError("a tensor in it has an impossible shape")
+    if len(args) > 6 and args[6]:
+        raise CheckpointError("a tensor in it is conjugated or negated when it is read, which no weights are")
+    return TensorRef(storage, offset, size, stride, requires_grad=len(args) > 4 and args[4] is True)
 
 
-def _first(args: tuple[Any, ...]) -> Any:
+def _tensor_of_type(args: tuple[Any, ...]) -> TensorRef:
+    """As `_tensor`, with the type of the elements before the flags."""
+    match args[6:7]:
+        case (Name(module="torch", name=dtype),):
+            return replace(_tensor((*args[:6], *args[7:])), dtype=dtype)
+    raise CheckpointError("a tensor in it is not described as torch describes tensors")
+
+
+def _parameter(args: tuple[Any, ...]) -> Any:
+    """(tensor, requires_grad, hooks)."""
     if not args:
-        raise ForeignFileError("a parameter in it has no tensor")
-    return args[0]
+        raise CheckpointError("a parameter in it has no tensor")
+    if not isinstance(args[0], TensorRef):
+        return args[0]
+    return replace(args[0], is_parameter=True, requires_grad=len(args) > 1 and args[1] is True)
 
 
-def _mapping(args: tuple[Any, ...]) -> dict[Any, Any]:
+def _mapping(args: tuple[Any, ...]) -> OrderedDict[Any, Any]:
     pairs = args[0] if args else []
     if isinstance(pairs, dict):
-        return dict(pairs)
+        return OrderedDict(pairs)
     if not isinstance(pairs, list) or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
-        raise ForeignFileError("a dictionary in it is not made of pairs")
-    return {key: value for key, value in pairs if _is_key(key)}
+        raise CheckpointError("a dictionary in it is not made of pairs")
+    return OrderedDict((_key(key), value) for key, value in pairs)
 
 
 def _sequence(args: tuple[Any, ...]) -> list[Any]:
@@ -109,8 +136,9 @@ def _size(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 ANSWERS: Final[dict[str, Callable[[tuple[Any, ...]], Any]]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _first,
-    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch._utils._rebuild_tensor_v3": _tensor_of_type,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
     "collections.OrderedDict": _mapping,
     "__builtin__.set": _sequence,
     "builtins.set": _sequence,
@@ -130,17 +158,39 @@ IDLE: Final[frozenset[str]] = frozenset(
         "pathlib._local.PosixPath",
         "pathlib._local.WindowsPath",
         "collections.defaultdict",
+        "collections.Counter",
+        "_codecs.encode",
+        "builtins.bytearray",
+        "builtins.complex",
+        "torch.serialization._get_layout",
+        "torch._tensor._rebuild_from_type_v2",
     }
 )
-IDLE_PACKAGES: Final[tuple[str, ...]] = ("torch.nn.modules.", "ultralytics.", "__main__.")
+IDLE_PACKAGES: Final[tuple[str, ...]] = ("torch.nn.modules.", "torch._utils._rebuild_", "ultralytics.", "__main__.")
 
 
-def _is_key(key: object) -> bool:
-    """Whether a dictionary may have this key; others belong to entries that nothing here reads, and are left out.
+@dataclass(frozen=True, slots=True, eq=False)
+class OddKey:
+    """A key of a dictionary that is no plain value, or a large one, and is therefore neither hashed nor compared.
 
-    Hashing a tuple of tuples of tuples ... can exhaust the interpreter's stack, so they are not hashed at all.
+    Hashing a tuple of tuples of tuples ... exhausts the interpreter's stack; comparing long texts, and numbers or
+    tuples that were chosen to have one hash, takes as long as whoever wrote them likes.
     """
-    return key is None or type(key) in (str, int, float, bool, bytes)
+
+    key: Any
+
+
+def is_key(key: object) -> bool:
+    """Whether a dictionary may have this key as it is."""
+    if type(key) is int:
+        return key.bit_length() < KEY_BITS
+    if type(key) in (str, bytes):
+        return len(key) <= KEY_LENGTH  # type: ignore[arg-type]
+    return key is None or type(key) in (float, bool)
+
+
+def _key(key: Any) -> Any:
+    return key if is_key(key) else OddKey(key)
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
@@ -151,6 +201,12 @@ PUSH: Final = (
 )
 FIXED: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 SKIP: Final = ("PROTO", "FRAME")
+OPCODES: Final = {
+    opcode.code.encode("latin-1"): (opcode.name, opcode.arg.reader if opcode.arg else None)
+    for opcode in pickletools.opcodes
+}
+"""Instructions by their byte: the name, and what reads the argument."""
+NO_OPCODE: Final = ("", None)
 _MARK: Final = object()
 
 
@@ -158,7 +214,7 @@ def read_pickle(data: bytes) -> Any:
     """Follow a pickle's instructions and return what it describes, in plain values, `Name`, `Stub` and `TensorRef`.
 
     Raises:
-        ForeignFileError: it is damaged, wants a function called that no weights need, or is no pickle of torch.save.
+        CheckpointError: it is damaged, wants a function called that no weights need, or is no pickle of torch.save.
     """
     return _Machine().run(data)
 
@@ -178,29 +234,33 @@ class _Machine:
                 warnings.simplefilter("error", DeprecationWarning)
                 return self.follow(data)
         except (ValueError, IndexError, DeprecationWarning) as error:
-            if isinstance(error, ForeignFileError):
+            if isinstance(error, CheckpointError):
                 raise
-            raise ForeignFileError(f"its description is damaged: {error}") from None
+            raise CheckpointError(f"its description is damaged: {error}") from None
 
     def follow(self, data: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(data):
-            name = opcode.name
+        stream = io.BytesIO(data)
+        for _ in range(INSTRUCTIONS):
+            name, read = OPCODES.get(stream.read(1), NO_OPCODE)
+            argument = read(stream) if read else None
             if name in PUSH:
                 self.stack.append(FIXED.get(name, argument))
             elif name == "STOP":
                 return self.pop()
             elif name not in SKIP:
                 self.step(name, argument)
-        raise ForeignFileError("its description ends too early")
+        raise CheckpointError(f"its description has more than {INSTRUCTIONS:,} parts, which no weights need")
 
     def step(self, name: str, argument: Any) -> None:
+        if not name:
+            raise CheckpointError("its description is damaged, or ends too early")
         if name not in STEPS:
-            raise ForeignFileError(f"it uses the pickle instruction {name}, which torch.save never writes")
+            raise CheckpointError(f"it uses the pickle instruction {name}, which torch.save never writes")
         STEPS[name](self, argument)
 
     def pop(self) -> Any:
         if not self.stack:
-            raise ForeignFileError("its description is damaged")
+            raise CheckpointError("its description is damaged")
         return self.stack.pop()
 
     def pop_to_mark(self) -> list[Any]:
@@ -209,7 +269,7 @@ class _Machine:
                 found = self.stack[i + 1 :]
                 del self.stack[i:]
                 return found
-        raise ForeignFileError("its description is damaged")
+        raise CheckpointError("its description is damaged")
 
     # containers
     def mark(self, _: Any) -> None:
@@ -254,7 +314,7 @@ class _Machine:
             (target if isinstance(target, list) else target.items).extend(values)
             self.stack.append(target)
         else:
-            raise ForeignFileError("its description is damaged: items for something that has none")
+            raise CheckpointError("its description is damaged: items for something that has none")
 
     def setitem(self, _: Any) -> None:
         value = self.pop()
@@ -267,17 +327,17 @@ class _Machine:
         target = self.pop()
         pairs = list(zip(flat[::2], flat[1::2], strict=True))
         if isinstance(target, dict):
-            target.update((key, value) for key, value in pairs if _is_key(key))
+            target.update((_key(key), value) for key, value in pairs)
         elif isinstance(target, Stub):
             target.items.extend(pairs)
         else:
-            raise ForeignFileError("its description is damaged: entries for something that has none")
+            raise CheckpointError("its description is damaged: entries for something that has none")
         self.stack.append(target)
 
     # memory
     def get(self, index: int) -> None:
         if index not in self.memo:
-            raise ForeignFileError("its description is damaged")
+            raise CheckpointError("its description is damaged")
         self.stack.append(self.memo[index])
 
     def put(self, index: int) -> None:
@@ -293,13 +353,13 @@ class _Machine:
     def stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise ForeignFileError("its description is damaged: a name that is no text")
+            raise CheckpointError("its description is damaged: a name that is no text")
         self.stack.append(Name(module, name))
 
     def newobj(self, _: Any) -> None:
         args, cls = self.pop(), self.pop()
         if not isinstance(cls, Name):
-            raise ForeignFileError("its description is damaged: an object without a class")
+            raise CheckpointError("its description is damaged: an object without a class")
         self.stack.append(Stub(cls, args))
 
     def reduce(self, _: Any) -> None:
@@ -314,23 +374,27 @@ class _Machine:
         if args and isinstance(args[0], (list, tuple, dict)):
             self.budget -= len(args[0])
         if self.budget < 0:
-            raise ForeignFileError("its description copies itself without end")
+            raise CheckpointError("its description copies itself without end")
 
     def build(self, _: Any) -> None:
         state, target = self.pop(), self.pop()
         if isinstance(target, Stub):
             target.state = state
-        elif not isinstance(target, dict):  # a dictionary's own attributes are of no use here
-            raise ForeignFileError("its description is damaged: a state for something that has none")
+        elif isinstance(target, OrderedDict) and isinstance(state, dict) and "_metadata" in state:
+            target._metadata = state["_metadata"]  # type: ignore[attr-defined]  # the versions of a module's layers
+        elif not isinstance(target, dict):  # other attributes of a dictionary are of no use here
+            raise CheckpointError("its description is damaged: a state for something that has none")
         self.stack.append(target)
 
     def binpersid(self, _: Any) -> None:
         """A block of numbers: ("storage", type, key, device, length)."""
         match self.pop():
-            case ("storage", Name(module="torch", name=kind), str(key), str(), int(numel)) if numel >= 0:
+            case ("storage", Name(module="torch" | "torch.storage", name=kind), str(key), str(), int(numel)) if (
+                0 <= numel < SIDE
+            ):
                 self.stack.append(StorageRef(key, kind, numel))
             case _:
-                raise ForeignFileError("it refers to something beside it that is no block of numbers")
+                raise CheckpointError("it refers to something beside it that is no block of numbers")
 
 
 STEPS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
@@ -365,9 +429,9 @@ STEPS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
 
 def _answer(function: Name, args: tuple[Any, ...]) -> Any:
     """Return what stands for a call; the function itself is never looked up."""
-    name = str(function)
-    if name in ANSWERS:
-        return ANSWERS[name](args)
-    if name in IDLE or name.startswith(IDLE_PACKAGES):
+    path = function.path
+    if path in ANSWERS:
+        return ANSWERS[path](args)
+    if path in IDLE or path.startswith(IDLE_PACKAGES):
         return Stub(function, args)
-    raise CodeInFileError(f"it asks to call {name}, which no weights need; do not trust where it came from")
+    raise CodeInFileError(f"it asks to call {function}, which no weights need; do not trust where it came from")

@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from eyas.checkpoint import CLASSES
 from eyas.models.published import Published, model_of
-from eyas.models.table import Table, Tables, read_table
-from eyas.models.weights import as_source, class_rows, copy_state
+from eyas.models.table import ModelTableError, Table, Tables, read_table, shown
+from eyas.models.weights import as_source, check_numbers, class_rows, copy_state
 from eyas.nn import Fusable
 from eyas.nn.conv_norm import is_norm
 
@@ -85,6 +86,8 @@ class Detector(nn.Module):
         table["channels"] = ch
         if nc is not None:
             table["nc"] = int(nc)
+        if type(table["nc"]) is not int or not 1 <= table["nc"] <= CLASSES:
+            raise ModelTableError(f"nc is {shown(table['nc'])}, and must be a whole number from 1 to {CLASSES:,}")
         self.yaml = table
         self.nc: int = table["nc"]
         self.names = class_names(names, self.nc)
@@ -213,12 +216,14 @@ class Detector(nn.Module):
 
         Raises:
             ValueError: ``weights`` holds no tensors, or is the name or path of weights for another layout.
+            CheckpointError: a tensor in it is not of the kind that the model has, or is nan or infinite.
         """
         if isinstance(weights, str | Path):
             raise does_not_fit(weights, self.yaml)
         source = as_source(weights)
         state = self.adapt(source.state)
         target = self.state_dict()
+        check_numbers(state, target)
         rows = class_rows(source.names, self.names) if remap else None
         first = next((k for k, v in target.items() if v.ndim == 4), "")
         copied = copy_state(target, state, class_keys=self.class_keys(), rows=rows, first_conv=first)

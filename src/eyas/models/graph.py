@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from eyas.models.table import ModelTableError
+from eyas.models.bounds import REPEATS, ROWS
+from eyas.models.table import ModelTableError, shown
 from eyas.names import nearest
 from eyas.nn import (
     AIFI,
@@ -32,11 +33,16 @@ from eyas.nn import (
     ResNetLayer,
     Upsample,
 )
+from eyas.nn.conv import same_padding
 
 Row = Sequence[Any]
 # In these scales every C3k2 is built from C3k blocks, whatever its row says.
 C3K_EVERYWHERE = frozenset("mlx")
+LARGEST_SCALE = 100  # of depth and width
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03  # of every batch normalisation in a numbered layer
+POOL, POOLS = 63, 16  # sides of the window of an SPPF, and how often it is passed
+# What layers raise where the arguments of a row, or the maps that it is given, do not fit them.
+UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,24 @@ class Scale:
         letter = table["scale"]
         depth, width, most = scales[letter]
         return cls(float(depth), float(width), most, c3k_everywhere=letter in C3K_EVERYWHERE)
+
+    @classmethod
+    def checked(cls, table: Mapping[str, Any], where: str) -> Scale:
+        """Return the scale that a table chooses.
+
+        Raises:
+            ModelTableError: its numbers are none that layers can be multiplied with.
+        """
+        try:
+            scale = cls.of(table)
+            if 0 < scale.depth <= LARGEST_SCALE and 0 < scale.width <= LARGEST_SCALE and scale.max_channels > 0:
+                return scale
+        except (LookupError, OverflowError, TypeError, ValueError):
+            pass
+        raise ModelTableError(
+            f"{where}: its scale is no [depth, width, most channels] with numbers above 0, the first two at most "
+            f"{LARGEST_SCALE}"
+        )
 
     def channels(self, c: int) -> int:
         """Return the scaled number of channels, a multiple of 8."""
@@ -101,9 +125,13 @@ class Layer(NamedTuple):
     many: bool = False
 
 
-def _conv(ctx: LayerContext, c2: int, *args: Any) -> Built:
+def _conv(
+    ctx: LayerContext, c2: int, k: int = 1, s: int = 1, p: int | None = None, g: int = 1, d: int = 1, *act: Any
+) -> Built:
+    if p is not None and p > same_padding(k, d):
+        raise ValueError(f"a padding of {p} is more than half of its kernel: write null for one that keeps the size")
     c2 = ctx.scale.channels(c2)
-    return _chain(ctx, c2, lambda c1: Conv(c1, c2, *args))
+    return _chain(ctx, c2, lambda c1: Conv(c1, c2, k, s, p, g, d, *act))
 
 
 def _dwconv(ctx: LayerContext, c2: int, *args: Any) -> Built:
@@ -122,6 +150,8 @@ def _c2psa(ctx: LayerContext, c2: int, *args: Any) -> Built:
 
 
 def _sppf(ctx: LayerContext, c2: int, *args: Any) -> Built:
+    if any(n > most for n, most in zip(args, (POOL, POOLS), strict=False)):
+        raise ValueError(f"its window is at most {POOL} wide and passed {POOLS} times, not {args}")
     c2 = ctx.scale.channels(c2)
     if len(args) < 2:  # rows [c2, k] come from families whose first convolution is activated
         return _chain(ctx, c2, lambda c1: SPPF(c1, c2, *args, act=True))
@@ -242,24 +272,29 @@ def build_graph(table: Mapping[str, Any], *, ch: int, nc: int, layers: Mapping[s
         layers: the kinds of rows there are.
 
     Raises:
-        ModelTableError: a row is malformed, names an unknown layer or row, or its arguments do not fit the layer.
+        ModelTableError: a row is malformed, names an unknown layer or row, or its arguments do not fit the layer; there
+            are too many of them, or it would be repeated too often.
     """
+    if len(table["backbone"]) + len(table["head"]) > ROWS:
+        raise ModelTableError(f"a model table has at most {ROWS:,} rows")
     built: list[nn.Module] = []
     widths: list[int] = []
     sources: list[tuple[int, ...]] = []
     save: set[int] = set()
     context = LayerContext(inputs=(), repeats=1, scale=Scale.of(table), nc=nc, table=table)
     for i, row in enumerate([*table["backbone"], *table["head"]]):
-        where = f"row {i} of the model table, {list(row) if isinstance(row, Sequence) else row!r}"
+        where = f"row {i} of the model table, {shown(row)}"
         origin, repeats, name, args = _split_row(row, where, layers)
         absolute = _absolute_sources(origin, i, where)
         if len(absolute) > 1 and not layers[name].many:
             raise ModelTableError(f"{where}: {name} takes one input, not {len(absolute)}")
         inputs = tuple(ch if j < 0 else widths[j] for j in absolute)
         ctx = replace(context, inputs=inputs, repeats=context.scale.repeats(repeats))
+        if ctx.repeats > REPEATS:
+            raise ModelTableError(f"{where}: it would be repeated {ctx.repeats} times, and {REPEATS} are the most")
         try:
             layer, width = layers[name].build(ctx, *args)
-        except (TypeError, ValueError) as error:
+        except UNFIT as error:
             raise ModelTableError(f"{where}: {name} cannot be built: {error}") from error
         built.append(layer)
         widths.append(width)
@@ -277,13 +312,15 @@ def _split_row(row: Row, where: str, layers: Mapping[str, Layer]) -> tuple[int |
         raise ModelTableError(f"{where}: a row has four cells, [from, repeats, layer, args]")
     origin, repeats, name, args = row
     if not _is_int(repeats) or repeats < 1:
-        raise ModelTableError(f"{where}: repeats is {repeats!r}, and must be a whole number of at least 1")
-    if name not in layers:
-        near = nearest(name, layers, cutoff=0.5)
+        raise ModelTableError(f"{where}: repeats is {shown(repeats)}, and must be a whole number of at least 1")
+    if not isinstance(name, str) or name not in layers:
+        near = nearest(str(name)[:40], layers, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ModelTableError(f"{where}: no layer is called {name!r}{hint} Known layers: {', '.join(sorted(layers))}")
+        raise ModelTableError(
+            f"{where}: no layer is called {shown(name)}{hint} Known layers: {', '.join(sorted(layers))}"
+        )
     if not isinstance(args, (list, tuple)):
-        raise ModelTableError(f"{where}: args is {args!r}, and must be a list")
+        raise ModelTableError(f"{where}: args is {shown(args)}, and must be a list")
     return origin, repeats, name, [None if a == "None" else a for a in args]  # YAML reads None as a text
 
 
@@ -293,7 +330,7 @@ def _absolute_sources(origin: int | list[int], i: int, where: str) -> tuple[int,
     absolute = []
     for j in listed:
         if not _is_int(j):
-            raise ModelTableError(f"{where}: from is {j!r}, and must be a whole number or a list of them")
+            raise ModelTableError(f"{where}: from is {shown(j)}, and must be a whole number or a list of them")
         index = i + j if j < 0 else j
         if not -1 <= index < i or (index == -1 and i > 0):
             raise ModelTableError(f"{where}: from names row {j}, and only rows 0 to {i - 1} exist before this one")

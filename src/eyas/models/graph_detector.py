@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from eyas.models.bounds import NUMBERS, Allowance, Passage
 from eyas.models.detector import Detector
-from eyas.models.graph import BN_EPS, BN_MOMENTUM, LAYERS, Layer, Rows, build_graph, maps_for_last
-from eyas.models.table import ModelTableError, Table, last_layer
+from eyas.models.graph import BN_EPS, BN_MOMENTUM, LAYERS, UNFIT, Layer, Rows, Scale, build_graph, maps_for_last
+from eyas.models.table import ModelTableError, Table, last_layer, shown
 
 PROBE_SIZE = 256  # pixels of the image that is sent through a new model to learn its strides
 
@@ -25,12 +26,14 @@ class GraphDetector(Detector):
     Attributes:
         head_layer: what the last row of its tables calls the head.
         layers: kinds of rows that only its tables have, the head among them.
+        most_numbers: weights and buffers that a table may ask for; more is taken for a mistake, or for malice.
         model: the layers in order; the last is the head.
         save: indices of layers whose outputs later layers need.
     """
 
     head_layer: ClassVar[str]
     layers: ClassVar[Mapping[str, Layer]]
+    most_numbers: ClassVar[int] = NUMBERS
 
     @classmethod
     def builds(cls, table: Mapping[str, Any]) -> bool:
@@ -51,10 +54,13 @@ class GraphDetector(Detector):
                 raise ModelTableError(f"{where}: {part} is missing or no list: write rows [from, repeats, layer, args]")
         scales = table.get("scales")
         if scales:
+            if not isinstance(scales, Mapping):
+                raise ModelTableError(f"{where}: scales is {shown(scales)}, and must be a mapping of names")
             chosen = table.setdefault("scale", next(iter(scales)))
-            if chosen not in scales:
+            if chosen not in list(scales):
                 known = ", ".join(map(str, scales))
-                raise ModelTableError(f"{where}: scale {chosen!r} is not among its scales {known}")
+                raise ModelTableError(f"{where}: scale {shown(chosen)} is not among its scales {known}")
+        Scale.checked(table, where)
         table.setdefault("nc", 80)
         table.setdefault("end2end", False)
         return table
@@ -67,7 +73,8 @@ class GraphDetector(Detector):
                 f"the last row of a {type(self).__name__}'s table must be {self.head_layer}, not {last or 'missing'}: "
                 "build_detector() finds the class for a table"
             )
-        rows = build_graph(table, ch=table["channels"], nc=self.nc, layers={**LAYERS, **self.layers})
+        with Allowance(self.most_numbers):
+            rows = build_graph(table, ch=table["channels"], nc=self.nc, layers={**LAYERS, **self.layers})
         self.model: nn.Sequential = rows
         self.sources = rows.sources
         self.save = list(rows.save)
@@ -115,16 +122,28 @@ class GraphDetector(Detector):
 
     @torch.no_grad()
     def _probe(self, ch: int) -> tuple[int, ...]:
-        """Return pixels per cell of every layer before the head, found by sending one blank image through."""
-        training = self.training
+        """Return pixels per cell of every layer before the head, found by sending one blank image through.
+
+        Raises:
+            ModelTableError: the maps of a layer do not fit the next, or would be too large.
+        """
+        training, passage = self.training, Passage()
         heights: list[int] = []
-        trunk = islice(self.model, len(self.model) - 1)
-        hooks = [m.register_forward_hook(lambda _m, _i, y: heights.append(y.shape[-2])) for m in trunk]
+        hooks = []
+        for m in islice(self.model, len(self.model) - 1):
+            hooks.append(m.register_forward_pre_hook(lambda m, args: passage.before(m, args[0])))
+            hooks.append(m.register_forward_hook(lambda _m, _i, y: heights.append(y.shape[-2])))
         self.eval()
-        self.head_inputs(torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE, device=next(self.parameters()).device))
-        self.train(training)
-        for hook in hooks:
-            hook.remove()
+        try:
+            self.head_inputs(torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE, device=next(self.parameters()).device))
+        except UNFIT as error:
+            i = len(heights)
+            row = shown([*self.yaml["backbone"], *self.yaml["head"]][i])
+            raise ModelTableError(f"row {i} of the model table, {row}: it cannot be run: {error}") from error
+        finally:
+            self.train(training)
+            for hook in hooks:
+                hook.remove()
         return tuple(PROBE_SIZE // h for h in heights)
 
 

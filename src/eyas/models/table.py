@@ -17,6 +17,8 @@ Table: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Callable[[], Table]]
 """Name of a model -> function that returns a fresh table."""
 
+SHOWN = 200  # letters of a value in a message
+
 
 class UnknownModelError(ValueError):
     """No model has this name."""
@@ -59,7 +61,8 @@ def read_table(cfg: str | Path | Mapping[str, Any], tables: Tables, kind: str = 
     """
     if isinstance(cfg, Mapping):
         table = copy.deepcopy(dict(cfg))
-        table.setdefault("yaml_file", "")
+        if not isinstance(table.setdefault("yaml_file", ""), str):
+            raise ModelTableError(f"the model table: yaml_file is {shown(table['yaml_file'])}, and must be a text")
         return table, "the model table"
     path = Path(cfg)
     if path.suffix.lower() in {".yaml", ".yml"}:
@@ -76,6 +79,12 @@ def read_table(cfg: str | Path | Mapping[str, Any], tables: Tables, kind: str = 
             )
     name = find_name(str(cfg), tables, kind)
     return tables[name](), name
+
+
+def shown(value: object) -> str:
+    """Return a value of a table for a message: as one would write it, and cut if it is long."""
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
 def last_layer(table: Mapping[str, Any]) -> str:

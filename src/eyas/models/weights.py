@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyas.checkpoint import CheckpointError
+from eyas.checkpoint.finite import not_finite
+
 Names = Mapping[int, str]
 
 
@@ -37,6 +40,26 @@ def as_source(weights: nn.Module | Mapping[str, Any]) -> Source:
             "these weights hold no tensors: pass a model, a state dict, or a checkpoint with 'model' or 'ema' in it"
         )
     return Source({k: v for k, v in state.items() if isinstance(v, Tensor)}, names)
+
+
+def check_numbers(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Refuse weights that a model cannot compute with.
+
+    Raises:
+        CheckpointError: one is not of the kind that its tensor in the model is, or not finite where that is.
+    """
+    both = {key: state[key] for key in target if key in state}
+    for key, value in both.items():
+        if _kind(value) != _kind(target[key]):
+            raise CheckpointError(f"its {key} is {value.dtype}, and that of the model {target[key].dtype}: no weights")
+    broken = [key for key in not_finite(both) if bool(target[key].isfinite().all()) or bool(both[key].isnan().any())]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise CheckpointError(f"its weights are nan or infinite ({broken[0]}{more}): use an earlier checkpoint")
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _is_state(value: Mapping[str, Any]) -> bool:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import math
+import reprlib
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from eyas.tables import html_table
+
+NUMBERS = (int, float)
+TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": NUMBERS,
+    "float | None": (*NUMBERS, type(None)),
+    "str": (str,),
+    "bool": (bool,),
+    "dict[str, Any]": (dict,),
+    "tuple[Choice, ...]": (tuple,),
+}
+"""What the values of a field with this annotation are."""
+DIVISORS = ("batch", "batches", "accumulate", "nbs")  # by which something is divided
 
 
 @dataclass(frozen=True)
@@ -88,8 +103,21 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """Return the plan that ``to_dict`` described."""
-        return cls(**{**values, "decisions": tuple(Choice(**d) for d in values["decisions"])})
+        """Return the plan that ``to_dict`` described.
+
+        Raises:
+            ValueError: these are no values of a plan; names the first that is none.
+        """
+        try:
+            plan = cls(**{**values, "decisions": tuple(Choice(**d) for d in values["decisions"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the plan of this run cannot be read: {error}") from error
+        for known in fields(cls):
+            value = getattr(plan, known.name)
+            least = 1 if known.name in DIVISORS else 0
+            if type(value) not in TYPES[str(known.type)] or (type(value) in NUMBERS and not least <= value < math.inf):
+                raise ValueError(f"the plan of this run has {reprlib.repr(value)} for {known.name}, which no plan has")
+        return plan
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, value and reason of every decision, as text."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eyas.checkpoint import CheckpointError, load_checkpoint
+from eyas.checkpoint import CheckpointError, load_checkpoint, refusals_of
 from eyas.config import TrainOptions, resolve, with_defaults
 from eyas.config.folders import project_folder
 from eyas.config.options import facts
@@ -52,7 +52,8 @@ def resume_options(options: TrainOptions, source: Source | None = None) -> tuple
     checkpoint = source.weights if source is not None and source.model == str(path) else load_checkpoint(path)
     if "state" not in checkpoint:
         raise CheckpointError(f"{path} holds weights only; resume from the last.pt of the run.")
-    stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
+    with refusals_of(path, ValueError):
+        stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
     changed = {name: value for name, value in options if options.is_typed(name) and value != stored.get(name)}
     where = set() if isinstance(options.resume, str) else {"project", "name", "save_dir"}
     free = {name for name in changed if facts(name).resumable or name == "data"}  # which the set-up compares

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from eyas.checkpoint import load_checkpoint
+from eyas.checkpoint import load_checkpoint, refusals_of
 from eyas.config import TrainOptions
 from eyas.models import Detector, model_table
 from eyas.models.catalog import published_weights, ways_without
 from eyas.models.published import find_published, is_name, published_elsewhere
+from eyas.models.table import ModelTableError
 from eyas.optim import ModelEMA, PowerAverage, parameter_groups
 from eyas.optim.optimizers import optimizer_class
 from eyas.run.plan import Plan
@@ -53,6 +55,17 @@ def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> Sourc
     if isinstance(options.pretrained, str):
         weights = given_weights(options.pretrained)
     return Source(table, weights if options.pretrained else None, options.model, options.pretrained)
+
+
+def naming_the_file(options: TrainOptions, weights: Any) -> AbstractContextManager[None]:
+    """Return a context that says which file is refused where a model is made from ``weights`` of `model_source`."""
+    if weights is None:
+        return nullcontext()
+    if isinstance(weights, str | Path):
+        return refusals_of(weights)
+    if isinstance(options.pretrained, str) and not options.resume:
+        return refusals_of(options.pretrained)
+    return refusals_of(str(options.model), ModelTableError)  # the table is in it too
 
 
 def given_weights(source: str | Path) -> Any:

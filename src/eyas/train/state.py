@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import datetime
+import math
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eyas import __version__, dist
 from eyas.callbacks import CallbackList
-from eyas.checkpoint import FORMAT, CheckpointError, broken_parts, class_name
+from eyas.checkpoint import FORMAT, CheckpointError, broken_parts, class_name, refusals_of
+from eyas.checkpoint.finite import moments, not_finite
+from eyas.models.weights import check_numbers
 from eyas.nn.unwrap import unwrap_model
+from eyas.run.plan import Plan
 from eyas.run.protocol import Run
+
+# What code raises that is given values of another kind than it has stored.
+UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
+LONGEST = 300  # letters of such an error that are told
+MOMENTS = frozenset(
+    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg", "acc_delta"}
+)
+"""What optimizers keep for every number of a parameter."""
 
 
 class Resumable(Run, Protocol):
@@ -103,32 +118,112 @@ def trainer_name(cls: type) -> str:
     return class_name(vars(cls).get("same_training_as", cls))
 
 
+def check_stored(checkpoint: dict[str, Any], path: object) -> None:
+    """Refuse a run whose stored plan no run has, or which stopped where none does.
+
+    Raises:
+        CheckpointError: names the file.
+    """
+    with refusals_of(str(path), ValueError):
+        plan, step = Plan.from_dict(checkpoint["state"]["plan"]), checkpoint["state"]["step"]
+        if step and step >= plan.batches:
+            raise CheckpointError(f"it stopped after {step} batches of an epoch that has {plan.batches}")
+
+
 def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
-    """Put a run back exactly where ``training_state`` left it."""
+    """Put a run back exactly where ``training_state`` left it.
+
+    Raises:
+        CheckpointError: what is stored does not fit this run.
+    """
     state = checkpoint["state"]
-    unwrap_model(trainer.model).load_state_dict(state["model"])
+    load_weights(unwrap_model(trainer.model), state["model"])
     if trainer.ema:
-        trainer.ema.ema.load_state_dict(checkpoint["model"])
+        load_weights(trainer.ema.ema, checkpoint["model"])
         trainer.ema.updates = state["updates"]
         trainer.ema.trusted = state.get("average_trusted", True)  # runs of earlier versions did not ask
-    trainer.optimizer.load_state_dict(state["optimizer"])
+    check_optimizer(trainer.optimizer, state["optimizer"])
+    with taken_back("state of the optimizer", ValueError):
+        trainer.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:  # empty unless the run so far used float16
-        trainer.scaler.load_state_dict(state["scaler"])
+        with taken_back("scale of gradients"):
+            trainer.scaler.load_state_dict(state["scaler"])
     check_best_files(trainer.wdir, state["best_files"])
     trainer.best_fitness, trainer.best_files = state["best_fitness"], dict(state["best_files"])
     trainer.freeze_layer_names = list(state["freeze_layer_names"])
     restore_frozen(unwrap_model(trainer.model), state["frozen"])
     trainer.history.rows = list(state["history"])
-    trainer.callbacks.load_state_dict(state["callbacks"])
+    with taken_back("state of the callbacks"):
+        trainer.callbacks.load_state_dict(state["callbacks"])
     trainer.elapsed_before = state["elapsed"]
     trainer.metrics, trainer.fitness = dict(checkpoint["train_metrics"]), checkpoint["fitness"]
     trainer.start_step = state["step"]
     trainer.start_epoch = checkpoint["epoch"] + (1 if state["step"] == 0 else 0)
     if state["meter"] is not None:
         trainer.meter.load_state_dict(state["meter"], trainer.device)
-    torch.set_rng_state(state["rng"])
-    if "cuda_rng" in state and trainer.device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)
+    with taken_back("state of random numbers"):
+        torch.set_rng_state(state["rng"])
+        if "cuda_rng" in state and trainer.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)
+
+
+def load_weights(model: nn.Module, state: dict[str, Any]) -> None:
+    """Give a network exactly the tensors that were stored.
+
+    Raises:
+        CheckpointError: they do not fit it, or are no numbers.
+    """
+    check_numbers({key: value for key, value in state.items() if isinstance(value, Tensor)}, model.state_dict())
+    with taken_back("state of the network"):
+        model.load_state_dict(state)
+
+
+@contextmanager
+def taken_back(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Say what of a stored run does not fit this one, where it is taken back.
+
+    Raises:
+        CheckpointError: where the block raised what code does that is given values of another kind, or ``kinds``.
+    """
+    unfit: tuple[type[Exception], ...] = (*UNFIT, *kinds)
+    try:
+        yield
+    except unfit as error:
+        reason = " ".join(str(error).split())[:LONGEST]
+        raise CheckpointError(f"its {what} does not fit this run ({type(error).__name__}: {reason})") from error
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any]) -> None:
+    """Refuse the state of an optimizer that the first step would fail with.
+
+    Raises:
+        CheckpointError: an option is of another kind than this optimizer's, or a moment of another shape or not finite.
+    """
+    for own, group in zip(optimizer.param_groups, stored["param_groups"], strict=False):
+        for name in own.keys() - {"params"}:
+            if (name == "lr" and name not in group) or (name in group and not same_kind(group[name], own[name])):
+                raise CheckpointError(f"its optimizer has {reprlib.repr(group.get(name))} for {name}")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    order = [index for group in stored["param_groups"] for index in group["params"]]
+    for index, parameter in zip(order, parameters, strict=False):
+        for name, value in stored["state"].get(index, {}).items():
+            shape = value.shape if isinstance(value, Tensor) else ()
+            if name in MOMENTS and shape != parameter.shape:
+                raise CheckpointError(f"the {name} of parameter {index} has the shape {tuple(shape)}")
+    if broken := not_finite(moments(stored)):
+        raise CheckpointError(f"the state of its optimizer is nan or infinite ({broken[0]})")
+
+
+def same_kind(value: Any, other: Any) -> bool:
+    """Whether an option of an optimizer may take the place of another one."""
+    if isinstance(other, (tuple, list)):
+        same = isinstance(value, (tuple, list)) and len(value) == len(other)
+        return same and all(map(same_kind, value, other))
+    if type(other) in (int, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    if other is None or type(other) is bool:
+        return value is None or type(value) is bool
+    return isinstance(value, type(other))
 
 
 def check_best_files(wdir: Path, files: dict[str, int]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from eyas import dist
-from eyas.checkpoint import load_checkpoint, save_checkpoint, unbounded_buffers
+from eyas.checkpoint import load_checkpoint, refusals_of, save_checkpoint, unbounded_buffers
 from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
 from eyas.data.loader import shield_workers
@@ -94,6 +94,7 @@ class BaseTrainer:
         self.resume_from: dict[str, Any] | None = None
         if self.args.resume:
             self.args, self.resume_from = options.resume_options(self.args, self._source)
+            state.check_stored(self.resume_from, self.args.resume)
             options.check_trainer(state.trainer_name(type(self)), self.resume_from)
         if self.args.optimizer.lower() != "auto":
             optimizer_class(self.args.optimizer)  # a name that is none is refused before data is read
@@ -412,7 +413,8 @@ class BaseTrainer:
         """Turn ``self.model`` from a name, path or checkpoint into a module; a module stays what it is."""
         self.from_scratch, self.holds_given = weights is None, True
         if not isinstance(self.model, nn.Module):
-            self.model = self.get_model(cfg=cfg, weights=weights, verbose=self.args.verbose and dist.is_main())
+            with setup.naming_the_file(self.args, weights):
+                self.model = self.get_model(cfg=cfg, weights=weights, verbose=self.args.verbose and dist.is_main())
             checks.refuse_other_table(self.model, cfg, self.args)
             self.holds_given = checks.holds(self.model, weights)
             checks.warn_if_not_portable(self.model)
@@ -932,5 +934,6 @@ class BaseTrainer:
     def resume_training(self, ckpt: dict[str, Any] | None) -> None:
         """Take up the run exactly where the checkpoint left it; None for a run that begins."""
         if ckpt is not None:
-            state.restore_state(self, ckpt)
+            with refusals_of(self.last):
+                state.restore_state(self, ckpt)
             self.saved = state.position(ckpt)

@@ -30,6 +30,7 @@ from eyas.types import SetPrediction
 PRIOR = 0.01  # score of a fresh class output: nearly all queries are background
 HALF_MAX = 65504.0  # largest number of float16
 LEAST = {"queries": 1, "num_denoising": 0}  # smallest useful numbers of a table
+MOST = 10_000  # of either: queries look at each other, so twice as many cost four times as much
 
 
 @dataclass(frozen=True)
@@ -341,12 +342,12 @@ def check_counts(settings: Mapping[str, Any]) -> None:
     """Check the settings among these that count queries.
 
     Raises:
-        ValueError: one is no whole number, or too small.
+        ValueError: one is no whole number, too small or too large.
     """
     for key, least in LEAST.items():
         value = settings.get(key, least)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{key} is {value!r}, and must be a whole number of at least {least}")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+            raise ValueError(f"{key} is {value!r}, and must be a whole number of at least {least}, at most {MOST:,}")
 
 
 def _named(names: tuple[str, ...], *layers: nn.Module) -> nn.Sequential:

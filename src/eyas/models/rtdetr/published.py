@@ -5,14 +5,13 @@ Every file is Apache-2.0, and fetched from its authors' release on request.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import torch
 from torch import Tensor
 
+from eyas.checkpoint import CheckpointError, read_tensors
 from eyas.models.published import Published
 from eyas.models.rtdetr.keys import rename
 
@@ -65,18 +64,11 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no file of tensors, or holds none.
+        CheckpointError: it is no file of tensors, damaged, or holds none.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no weights at {path}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no file of tensors that can be read without running code: {error}") from error
-    state = plain_state(content)
+    state = plain_state(read_tensors(path))
     if state is None:
-        raise ValueError(f"{path} holds no weights: neither 'ema' nor 'model', nor tensors by name.")
+        raise CheckpointError(f"{path} holds no weights: neither 'ema' nor 'model', nor tensors by name.")
     return rename(state)
 
 
