@@ -328,7 +328,10 @@ class YOLO:
         found = {name: stored[name] for name in names if stored.get(name) is not None}
         # In the same batches as in training, because kernels round otherwise in others.
         batch = batch_beside(self.live.batch_size) if self.live else self.ckpt.get("val_batch")
-        return found | ({"batch": batch} if command == "val" and batch else {})
+        found |= {"batch": batch} if command == "val" and batch else {}
+        with refusals_of(self.name, ValueError):  # what is typed may be wrong too, and is no fault of the file
+            resolve(recipe=found, command=command)
+        return found
 
     def export(
         self,
