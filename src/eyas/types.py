@@ -6,10 +6,13 @@ Legend used in every docstring: ``B`` images, ``A`` anchors, ``T`` targets, ``C`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Final, NamedTuple, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+CLASSES: Final = 100_000
+"""The most classes that a data set or a model may have; the largest public ones have some 20,000."""
 
 
 class Batch(TypedDict):

@@ -1,13 +1,12 @@
 """What a checkpoint file holds, how it is written, and the safe reader of files from elsewhere."""
 
 from eyas.checkpoint.errors import CheckpointError, CodeInFileError, SaveError, refusals_of
-from eyas.checkpoint.fields import CLASSES, FORMAT
+from eyas.checkpoint.fields import FORMAT
 from eyas.checkpoint.file import class_name, load_checkpoint, read_tensors, save_checkpoint, serialise
 from eyas.checkpoint.finite import broken_parts, unbounded_buffers
 from eyas.checkpoint.plain import check_plain
 
 __all__ = [
-    "CLASSES",
     "FORMAT",
     "CheckpointError",
     "CodeInFileError",

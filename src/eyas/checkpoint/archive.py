@@ -186,7 +186,7 @@ def lines(directory: bytes) -> Iterator[Member]:
             raise CheckpointError("it is encrypted, which torch.save never does")
         if method:
             raise CheckpointError("its members are compressed, which torch.save never does: pack it out and in again")
-        packed, size, header = wide_numbers(directory[extra : extra + extras], size, packed, header)
+        size, packed, header = wide_numbers(directory[extra : extra + extras], size, packed, header)
         if packed != size:
             raise CheckpointError(f"the size of a member contradicts itself; {AGAIN}")
         yield Member(header, directory[name:extra], size, crc)
@@ -195,14 +195,14 @@ def lines(directory: bytes) -> Iterator[Member]:
 
 
 def wide_numbers(extra: bytes, size: int, packed: int, header: int) -> tuple[int, int, int]:
-    """Return packed size, size and header of a line, those beyond 32 bits from its extra fields."""
+    """Return the numbers of a line, those beyond 32 bits from its extra fields."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
         field, extra = extra[4 : 4 + length], extra[4 + length :]
         if kind == 1 and len(field) % 8 == 0:
             wide = list(struct.unpack(f"<{len(field) // 8}Q", field))
             size, packed, header = (wide.pop(0) if n == ALL_32 and wide else n for n in (size, packed, header))
-    return packed, size, header
+    return size, packed, header
 
 
 def refuse_overlap(members: list[Member], end: int) -> None:

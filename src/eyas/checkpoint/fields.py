@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 from torch import Tensor, uint8
 
 from eyas.checkpoint.errors import CheckpointError
+from eyas.types import CLASSES
 
 FORMAT: Final = 1
-CLASSES: Final = 100_000  # the largest public data sets name some 20,000
 MADE_UP: Final = "no Eyas writes that: use another checkpoint"
 NEEDED: Final = ("model", "yaml", "nc", "names")
 NEEDED_TO_RESUME: Final = ("train_args", "train_sources", "train_metrics", "fitness", "epoch")

@@ -8,7 +8,6 @@ own checkpoints hold. Everything in the file that is neither a tensor nor a plai
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,15 @@ from torch import Tensor
 
 from eyas.checkpoint.archive import Archive
 from eyas.checkpoint.errors import CheckpointError, refusals_of
-from eyas.checkpoint.fields import CLASSES
-from eyas.checkpoint.pickled import Name, OddKey, Stub, TensorRef, read_pickle
+from eyas.checkpoint.pickled import Stub, TensorRef, read_pickle
+from eyas.checkpoint.plain import DEPTH, plain_values
 from eyas.checkpoint.tensors import Tensors
 from eyas.log import LOGGER
+from eyas.types import CLASSES
 
 HEADS = ("Detect", "RTDETRDecoder")  # the classes of the last layer of the networks that can be rebuilt
-DEPTH = 64  # of modules inside modules and of values inside values; real files stay below 12
 MODULES = 20_000  # the largest network of the family has some 1,500
-VALUES = 100_000  # in one table, and tensors in one network
+TENSORS = 100_000  # of one network
 REMEMBERED = {"imgsz": int, "data": str, "single_cls": bool}  # options that serve as defaults later
 
 
@@ -117,7 +116,7 @@ def network_tensors(network: Stub) -> Iterator[tuple[str, TensorRef]]:
         if depth > DEPTH or next(visited) > MODULES:
             raise CheckpointError("the modules in it nest without end")
         for entry in own_tensors(module, prefix):
-            if next(found) > VALUES:
+            if next(found) > TENSORS:
                 raise CheckpointError("the tensors in it repeat without end")
             yield entry
         for name, child in children(module):
@@ -141,12 +140,12 @@ def own_tensors(module: Stub, prefix: str) -> Iterator[tuple[str, TensorRef]]:
 def describe(content: dict[Any, Any], network: Stub, state: dict[str, Tensor]) -> dict[str, Any]:
     """Return the checkpoint; plain values and tensors only."""
     attributes = network.attributes
-    table = plain(attributes.get("yaml"), "its table of layers")
+    table = plain_values(attributes.get("yaml"))
     if not isinstance(table, dict):
         raise CheckpointError("its table of layers is missing")
     if not any(".bn." in key for key in state):
         raise CheckpointError("its normalisation was folded into its convolutions; use the file from before that")
-    names = class_names(plain(attributes.get("names"), "its class names"))
+    names = class_names(plain_values(attributes.get("names")))
     nc = attributes.get("nc", table.get("nc"))
     if type(nc) is not int or not 1 <= nc <= CLASSES:
         raise CheckpointError(f"its number of classes is none from 1 to {CLASSES:,}")
@@ -165,33 +164,10 @@ def describe(content: dict[Any, Any], network: Stub, state: dict[str, Tensor]) -
     }
 
 
-def plain(value: Any, what: str) -> Any:
-    """Return a value that is plain all through.
-
-    Raises:
-        CheckpointError: something in it is not, or it nests without end.
-    """
-    visited = itertools.count()
-
-    def copy(item: Any, depth: int) -> Any:
-        if depth > DEPTH or next(visited) > VALUES:
-            raise CheckpointError(f"{what} nests without end")
-        if item is None or type(item) in (str, int, float, bool):
-            return item
-        if type(item) in (dict, OrderedDict) and not any(type(key) is OddKey for key in item):
-            return {key: copy(value, depth + 1) for key, value in item.items()}
-        if type(item) in (list, tuple):
-            return type(item)(copy(value, depth + 1) for value in item)
-        kind = item.cls if isinstance(item, Stub) else item if isinstance(item, Name) else type(item).__name__
-        raise CheckpointError(f"{what} holds {kind}, which is no plain value")
-
-    return copy(value, 0)
-
-
 def class_names(names: Any) -> dict[int, str]:
     """Return names by index, from a list or a mapping; {} when there are none."""
-    pairs = names.items() if isinstance(names, dict) else enumerate(names or [])
     try:
+        pairs = names.items() if isinstance(names, dict) else enumerate(names or [])
         return {int(i): str(name) for i, name in pairs}
     except (TypeError, ValueError, OverflowError):
         raise CheckpointError("its class names are not numbered") from None

@@ -46,6 +46,15 @@ def read_plain(content: Any, tensors: Tensors) -> Any:
     return Walk(read).copy(content)
 
 
+def plain_values(content: Any) -> Any:
+    """Return the plain values that a pickle describes.
+
+    Raises:
+        CheckpointError: something in it is none, or there is no end of it.
+    """
+    return Walk(lambda _: None).copy(content)
+
+
 def only_tensors(content: Any) -> dict[str, Any]:
     """Return the dictionaries by texts in what a pickle describes, and the tensors in these; all else is left out."""
     seen = set[int]()

@@ -81,9 +81,8 @@ class Tensors:
             raise CheckpointError(f"its block of numbers {ref.storage.key} has another length than stated; {AGAIN}")
         tensor = torch.empty(0, dtype=dtype, device=self.device)
         tensor.set_(block.untyped_storage(), ref.offset, ref.size, ref.stride)
-        if ref.is_parameter:
-            return nn.Parameter(tensor, ref.requires_grad)
-        return tensor.requires_grad_(ref.requires_grad)
+        learns = ref.requires_grad and (dtype.is_floating_point or dtype.is_complex)  # others have no gradients
+        return nn.Parameter(tensor, learns) if ref.is_parameter else tensor.requires_grad_(learns)
 
     def block(self, key: str) -> Tensor:
         """Return a block of numbers, read once however many tensors lie in it."""

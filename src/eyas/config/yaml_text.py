@@ -1,8 +1,7 @@
 """Option values from text: YAML 1.2 scalars without YAML 1.1's surprises, and where in a file each value stands.
 
 PyYAML follows YAML 1.1, in which `1e-3` is a text, `no` is False and `1:30` is 90. People who type options mean none
-of that, so only PyYAML's parser is used here, never its resolver or constructors (which also means that no tag in a
-file can build an object).
+of that, so only the nodes are used here (`eyas.plain_yaml.compose`), never PyYAML's idea of what they are.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from typing import Any
 import yaml
 
 from eyas.config.errors import OptionValueError
+from eyas.plain_yaml import YamlError, compose, line_and_problem, read_text
 
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _MAX_DIGITS = 300  # Python refuses to read longer integers by default, and no option needs them
-_MAX_DEPTH = 20
 _CONSTANTS = {"": None, "~": None, "null": None, "none": None, "true": True, "false": False}
 
 
@@ -40,39 +39,26 @@ def parse_value(text: str) -> object:
     if text.strip()[:1] not in ("[", "{", "'", '"'):
         return parse_scalar(text)
     try:
-        _check_nesting(text)
-        return _convert(yaml.compose(text, Loader=yaml.SafeLoader), 0)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"cannot read {text[:60]!r}: {_problem(error)}") from None
+        return _convert(compose(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"cannot read {text[:60]!r}: {line_and_problem(error)[1]}") from None
 
 
 def read_mapping(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The options in a YAML file, and "file:line" of each. Raises OptionValueError naming file and line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise OptionValueError(f"cfg={str(path)!r}: there is no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a name that no file can have
+    except YamlError as error:
+        raise OptionValueError(f"cfg: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise OptionValueError(f"cfg={str(path)!r}: cannot be read: {error}") from None
     try:
-        _check_nesting(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return _read_root(node, path)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, OptionValueError):
-            raise
-        mark = getattr(error, "problem_mark", None)
-        at = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        raise OptionValueError(f"{at}: not readable as YAML: {_problem(error)}") from None
-
-
-def _check_nesting(text: str) -> None:
-    """Refuse absurd nesting before PyYAML spends quadratic time on it. Brackets inside texts count too: harmless."""
-    depth = 0
-    for character in text:
-        depth += (character in "[{") - (character in "]}")
-        if depth > 10 * _MAX_DEPTH:
-            raise ValueError("nested too deeply")
+        return _read_root(compose(text), path)
+    except yaml.YAMLError as error:
+        line, problem = line_and_problem(error)
+        raise OptionValueError(f"{path}{f':{line}' if line else ''}: {problem}") from None
 
 
 def _read_root(node: Any, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -84,42 +70,36 @@ def _read_root(node: Any, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     where: dict[str, str] = {}
     for key_node, value_node in node.value:
         at = f"{path}:{key_node.start_mark.line + 1}"
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise OptionValueError(f"{at}: the name of an option must be a plain word")
-        if key_node.value in values:
-            raise OptionValueError(f"{at}: {key_node.value!r} was already given in {where[key_node.value]}")
         try:
-            values[key_node.value] = _convert(value_node, 0)
+            values[key_node.value] = _convert(value_node)
         except ValueError as error:
             raise OptionValueError(f"{at}: {key_node.value}: {error}") from None
         where[key_node.value] = at
     return values, where
 
 
-def _convert(node: Any, depth: int) -> Any:
-    if depth > _MAX_DEPTH:
-        raise ValueError("nested too deeply")
+def _convert(node: Any) -> Any:
     if isinstance(node, yaml.SequenceNode):
-        return [_convert(item, depth + 1) for item in node.value]
+        return [_convert(item) for item in node.value]
     if isinstance(node, yaml.MappingNode):
-        return _convert_mapping(node, depth)
+        return _convert_mapping(node)
     if node is None:
         return None
     return parse_scalar(node.value) if node.style is None else node.value
 
 
-def _convert_mapping(node: Any, depth: int) -> dict[object, Any]:
+def _convert_mapping(node: Any) -> dict[object, Any]:
     """A mapping in which every key has a value, and has it once. Raises ValueError."""
     found: dict[object, Any] = {}
+    given = set[str]()
     for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise ValueError("a key must be a plain word or number")
         if node.flow_style and _is_plain(key_node) and _is_plain(value_node) and value_node.value == "":
             key, value = _split_pair(key_node.value)
         else:
-            key, value = _key(key_node), _convert(value_node, depth + 1)
-        if str(key) in map(str, found):
+            key, value = _key(key_node), _convert(value_node)
+        if str(key) in given:
             raise ValueError(f"{str(key)!r} is given twice")
+        given.add(str(key))
         found[key] = value
     return found
 
@@ -144,7 +124,3 @@ def _plain_key(text: str) -> object:
     """A whole number, or else the text: a class may be called `none`, `true`, `007` or `1.5`."""
     value = parse_scalar(text)
     return value if type(value) is int and str(value) == text else text
-
-
-def _problem(error: Exception) -> str:
-    return " ".join(str(getattr(error, "problem", None) or error).split())

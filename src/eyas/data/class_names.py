@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from eyas.names import nearest
+from eyas.types import CLASSES
+
+IDS = 2**31  # of classes in label files lie below
 
 
 class Classes(NamedTuple):
@@ -29,7 +33,8 @@ def read_classes(content: Mapping[str, Any], where: str) -> Classes:
     Raises:
         ValueError: one is missing or no such thing, a name stands twice, two contradict each other.
     """
-    nc, start = _whole(content, "nc", 1, where), _whole(content, "ids_start", 0, where)
+    nc = _whole(content, "nc", 1, CLASSES, where)
+    start = _whole(content, "ids_start", 0, IDS - CLASSES, where)
     named = _names(content, nc, where)
     _refuse_twice(named, where)
     if nc is not None and nc != len(named):
@@ -45,14 +50,24 @@ def read_classes(content: Mapping[str, Any], where: str) -> Classes:
     return Classes(names, None if start is None else tuple(range(start, start + len(names))))
 
 
-def _whole(content: Mapping[str, Any], key: str, least: int, where: str) -> int | None:
+def _whole(content: Mapping[str, Any], key: str, least: int, most: int, where: str) -> int | None:
     value = content.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not (str(value).isascii() and str(value).isdigit()) or int(value) < least:
+    number = _number(value)
+    if number is None or not least <= number <= most:
         what = "number of classes" if key == "nc" else "class id"
-        raise ValueError(f"{where}: {key}={value!r} must be a whole {what}, at least {least}.")
-    return int(value)
+        raise ValueError(
+            f"{where}: {key}={reprlib.repr(value)} must be a whole {what}, at least {least}, at most {most:,}."
+        )
+    return number
+
+
+def _number(value: object) -> int | None:
+    """The whole number that a value is, or is written as; None if it is none, or has many digits."""
+    text = str(value)
+    written = len(text) <= len(str(IDS)) and text.isascii() and text.isdigit() and not isinstance(value, bool)
+    return int(text) if written else None
 
 
 def _names(content: Mapping[str, Any], nc: int | None, where: str) -> dict[int, str]:
@@ -67,16 +82,23 @@ def _names(content: Mapping[str, Any], nc: int | None, where: str) -> dict[int, 
     if isinstance(names, list | tuple):
         names = dict(enumerate(names))
     if not isinstance(names, Mapping) or not names:
-        raise ValueError(f"{where}: names={names!r} must be a list like [cat, dog], or a mapping {{0: cat, 1: dog}}.")
+        raise ValueError(
+            f"{where}: names={reprlib.repr(names)} must be a list like [cat, dog], or a mapping {{0: cat, 1: dog}}."
+        )
+    if len(names) > CLASSES:
+        raise ValueError(f"{where}: names lists {len(names):,} classes, and {CLASSES:,} are the most.")
     read: dict[int, str] = {}
     for key, name in names.items():
-        if isinstance(key, bool) or not (str(key).isascii() and str(key).isdigit()):
-            raise ValueError(f"{where}: names has the key {key!r}; keys are class ids 0, 1, 2, ...")
+        number = _number(key)
+        if number is None or number >= IDS:
+            raise ValueError(f"{where}: names has the key {reprlib.repr(key)}; keys are class ids 0, 1, 2, ...")
         if name is None or isinstance(name, bool | list | Mapping):
-            raise ValueError(f'{where}: the name of class {key} is read as {name!r}; put it in quotes, such as "yes".')
-        if int(key) in read:
-            raise ValueError(f"{where}: names has the class id {int(key)} twice, as {read[int(key)]!r} and {name!r}.")
-        read[int(key)] = str(name)
+            raise ValueError(
+                f'{where}: the name of class {key} is read as {reprlib.repr(name)}; put it in quotes, such as "yes".'
+            )
+        if number in read:
+            raise ValueError(f"{where}: names has the class id {number} twice, as {read[number]!r} and {name!r}.")
+        read[number] = str(name)
     return dict(sorted(read.items()))
 
 

@@ -7,11 +7,10 @@ YAML is ever executed.
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from eyas.data.cache import cache_root
 from eyas.data.class_names import Classes, read_classes
@@ -19,11 +18,13 @@ from eyas.data.formats import LabelSource, claim
 from eyas.data.ignore import read_rules
 from eyas.log import LOGGER
 from eyas.names import nearest
+from eyas.plain_yaml import YamlError, read_yaml
 
 EMBEDDED = {"digits": "default", "digits-tiny": "tiny"}
 SPLITS = ("train", "val", "test")
 _ALIASES = {"validation": "val", "valid": "val"}
 _YAML_SUFFIXES = (".yaml", ".yml")
+_LONGEST = 1000  # letters of a path
 _IN_QUOTES = "In double quotes, YAML reads a backslash as the beginning of an escape: write / instead."
 
 
@@ -118,34 +119,13 @@ def _no_such_data(data: str, path: Path, tried: list[Path]) -> str:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        _refuse_keys_twice(yaml.compose(text, Loader=yaml.SafeLoader), file)
-        content = yaml.safe_load(text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text (byte {error.start}).") from None
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-        line = f", line {mark.line + 1}" if mark else ""
-        hint = f" {_IN_QUOTES}" if "escape" in problem else ""
-        raise ValueError(f"{file}{line}: no valid YAML: {problem}.{hint}") from None
+        content = read_yaml(file)
+    except YamlError as error:
+        hint = f" {_IN_QUOTES}" if "escape" in str(error) else ""
+        raise YamlError(f"{error}{hint}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}; expected keys train, val and names.")
     return content
-
-
-def _refuse_keys_twice(document: yaml.Node | None, file: Path) -> None:
-    """Refuse a key that stands twice at the top, or twice in a mapping there: YAML itself keeps the last, unsaid."""
-    top = document.value if isinstance(document, yaml.MappingNode) else []
-    inner = [value.value for _, value in top if isinstance(value, yaml.MappingNode)]
-    for pairs in (top, *inner):
-        lines: dict[str, int] = {}
-        for key, _ in pairs:
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                raise ValueError(
-                    f"{file}, line {line}: key {key.value!r} was given in line {lines[key.value]} already."
-                )
-            lines[str(key.value)] = line
 
 
 def _rename_aliases(content: dict[str, Any], where: str) -> None:
@@ -197,7 +177,7 @@ def _check(
     names, ids = _agreed_classes(content, claimed, where)
     channels = content.get("channels", 3)
     if channels != 3:
-        raise ValueError(f"{where}: channels={channels!r} is not supported; images are read as 3 channels.")
+        raise ValueError(f"{where}: channels={reprlib.repr(channels)} is not supported; images are read as 3 channels.")
     if any(None in places[split] for split in splits) and content.get("download"):
         root = _download(content, root, where, cache_dir)
         claimed, places = _sources(content, root, names, where)
@@ -279,7 +259,7 @@ def _check_keypoints(content: dict[str, Any], where: str) -> tuple[int, int] | N
     if shape is None:
         return None
     if not (isinstance(shape, list | tuple) and len(shape) == 2 and all(isinstance(v, int) and v > 0 for v in shape)):
-        raise ValueError(f"{where}: kpt_shape={shape!r} must be two whole numbers, such as [17, 3].")
+        raise ValueError(f"{where}: kpt_shape={reprlib.repr(shape)} must be two whole numbers, such as [17, 3].")
     return int(shape[0]), int(shape[1])
 
 
@@ -288,7 +268,9 @@ def _check_value_range(content: dict[str, Any], where: str) -> float | None:
     if white is None:
         return None
     if not _is_number(white) or not 0 < white < 2**32:
-        raise ValueError(f"{where}: value_range={white!r} must be the value of white, like 4095 for 12 bits or 1.0.")
+        raise ValueError(
+            f"{where}: value_range={reprlib.repr(white)} must be the value of white, like 4095 for 12 bits or 1.0."
+        )
     return float(white)
 
 
@@ -299,12 +281,12 @@ def _root(content: dict[str, Any], file: Path | None, where: str) -> tuple[Path,
     if given is None or given == "":
         return base, [base]
     if not isinstance(given, str | Path):
-        raise ValueError(f"{where}: path={given!r} must be a folder.")
-    path = Path(given).expanduser()
+        raise ValueError(f"{where}: path={reprlib.repr(given)} must be a folder.")
+    path = _as_path(given, "path", where)
     tried = [base / path]
     if not path.is_absolute() and base.name == path.name:
         tried.append(base)
-    root = next((candidate for candidate in tried if candidate.is_dir()), tried[0])
+    root = next((candidate for candidate in tried if os.path.isdir(candidate)), tried[0])
     return root.resolve(), tried
 
 
@@ -316,8 +298,20 @@ def _paths(content: dict[str, Any], split: str, root: Path, where: str) -> list[
     entries = given if isinstance(given, list | tuple) else [given]
     for entry in entries:
         if not isinstance(entry, str | Path):
-            raise ValueError(f"{where}: {split}={given!r} must be a folder, a .txt list of images, or a list of these.")
-    return [_existing(root, entry) for entry in entries]
+            raise ValueError(
+                f"{where}: {split}={reprlib.repr(given)} must be a folder, a .txt list of images, or a list of these."
+            )
+    return [_existing(root, _as_path(entry, split, where)) for entry in entries]
+
+
+def _as_path(text: str | Path, key: str, where: str) -> Path:
+    """A path that a description names; raises ValueError for what can be none."""
+    try:
+        if len(str(text)) <= _LONGEST and "\0" not in str(text):
+            return Path(text).expanduser()
+    except RuntimeError:  # there is no such user
+        pass
+    raise ValueError(f"{where}: {key}={reprlib.repr(text)} is no path that a file can have.")
 
 
 def _candidates(root: Path, entry: str | Path) -> list[Path]:
@@ -330,7 +324,7 @@ def _candidates(root: Path, entry: str | Path) -> list[Path]:
 
 
 def _existing(root: Path, entry: str | Path) -> Path | None:
-    return next((path.resolve() for path in _candidates(root, entry) if path.exists()), None)
+    return next((path.resolve() for path in _candidates(root, entry) if os.path.exists(path)), None)
 
 
 def _missing_source(content: dict[str, Any], split: str, root: Path, tried_roots: list[Path], where: str) -> str:
@@ -368,7 +362,7 @@ def _slashed(text: str) -> str:
 
 
 def _first_missing(path: Path) -> Path:
-    while not path.parent.exists():
+    while not os.path.exists(path.parent):
         path = path.parent
     return path
 

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from eyas.checkpoint import CLASSES
 from eyas.models.published import Published, model_of
-from eyas.models.table import ModelTableError, Table, Tables, read_table, shown
+from eyas.models.table import ModelTableError, Table, Tables, called, read_table, shown
 from eyas.models.weights import as_source, check_numbers, class_rows, copy_state
 from eyas.nn import Fusable
 from eyas.nn.conv_norm import is_norm
+from eyas.types import CLASSES
 
 LOGGER = logging.getLogger("eyas")
 HEAD_SETTINGS = ("max_det", "agnostic_nms", "end2end")
@@ -87,7 +87,9 @@ class Detector(nn.Module):
         if nc is not None:
             table["nc"] = int(nc)
         if type(table["nc"]) is not int or not 1 <= table["nc"] <= CLASSES:
-            raise ModelTableError(f"nc is {shown(table['nc'])}, and must be a whole number from 1 to {CLASSES:,}")
+            raise ModelTableError(
+                f"{called(table)}: nc is {shown(table['nc'])}, and must be a whole number from 1 to {CLASSES:,}"
+            )
         self.yaml = table
         self.nc: int = table["nc"]
         self.names = class_names(names, self.nc)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from eyas.models.bounds import REPEATS, ROWS
-from eyas.models.table import ModelTableError, shown
+from eyas.models.table import ModelTableError, called, shown
 from eyas.names import nearest
 from eyas.nn import (
     AIFI,
@@ -276,14 +276,14 @@ def build_graph(table: Mapping[str, Any], *, ch: int, nc: int, layers: Mapping[s
             are too many of them, or it would be repeated too often.
     """
     if len(table["backbone"]) + len(table["head"]) > ROWS:
-        raise ModelTableError(f"a model table has at most {ROWS:,} rows")
+        raise ModelTableError(f"{called(table)} has more than {ROWS:,} rows")
     built: list[nn.Module] = []
     widths: list[int] = []
     sources: list[tuple[int, ...]] = []
     save: set[int] = set()
     context = LayerContext(inputs=(), repeats=1, scale=Scale.of(table), nc=nc, table=table)
     for i, row in enumerate([*table["backbone"], *table["head"]]):
-        where = f"row {i} of the model table, {shown(row)}"
+        where = f"row {i} of {called(table)}, {shown(row)}"
         origin, repeats, name, args = _split_row(row, where, layers)
         absolute = _absolute_sources(origin, i, where)
         if len(absolute) > 1 and not layers[name].many:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eyas.models.bounds import NUMBERS, Allowance, Passage
 from eyas.models.detector import Detector
 from eyas.models.graph import BN_EPS, BN_MOMENTUM, LAYERS, UNFIT, Layer, Rows, Scale, build_graph, maps_for_last
-from eyas.models.table import ModelTableError, Table, last_layer, shown
+from eyas.models.table import ModelTableError, Table, called, last_layer, shown
 
 PROBE_SIZE = 256  # pixels of the image that is sent through a new model to learn its strides
 
@@ -70,8 +70,8 @@ class GraphDetector(Detector):
         last = last_layer(table)
         if last != self.head_layer and (last or not table["head"]):  # a malformed row is named below
             raise ModelTableError(
-                f"the last row of a {type(self).__name__}'s table must be {self.head_layer}, not {last or 'missing'}: "
-                "build_detector() finds the class for a table"
+                f"the last row of {called(table)} must be {self.head_layer} for a {type(self).__name__}, not "
+                f"{last or 'missing'}: build_detector() finds the class for a table"
             )
         with Allowance(self.most_numbers):
             rows = build_graph(table, ch=table["channels"], nc=self.nc, layers={**LAYERS, **self.layers})
@@ -138,8 +138,9 @@ class GraphDetector(Detector):
             self.head_inputs(torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE, device=next(self.parameters()).device))
         except UNFIT as error:
             i = len(heights)
-            row = shown([*self.yaml["backbone"], *self.yaml["head"]][i])
-            raise ModelTableError(f"row {i} of the model table, {row}: it cannot be run: {error}") from error
+            table = self.yaml
+            row = shown([*table["backbone"], *table["head"]][i])
+            raise ModelTableError(f"row {i} of {called(table)}, {row}: it cannot be run: {error}") from error
         finally:
             self.train(training)
             for hook in hooks:

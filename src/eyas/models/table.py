@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from eyas.names import nearest
+from eyas.plain_yaml import YamlError, read_yaml
 
 Table: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Callable[[], Table]]
@@ -87,6 +88,12 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
+def called(table: Mapping[str, Any]) -> str:
+    """Return what a table is called in messages: with the file that it is from, if it is from one."""
+    file = str(table.get("yaml_file") or "")[-SHOWN:]
+    return f"the model table {file}".rstrip()
+
+
 def last_layer(table: Mapping[str, Any]) -> str:
     """Return the name of the last row's layer, which says what a table of rows detects with; "" if there is none."""
     rows = table.get("head")
@@ -107,12 +114,10 @@ def _find_file(path: Path) -> tuple[Path | None, str]:
 
 
 def _read_file(path: Path) -> Table:
-    import yaml
-
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ModelTableError(f"{path} is not valid YAML: {error}") from error
+        table = read_yaml(path)
+    except YamlError as error:
+        raise ModelTableError(str(error)) from None
     if not isinstance(table, dict):
         raise ModelTableError(f"{path} holds no mapping: a model file needs backbone and head, lists of rows")
     return table

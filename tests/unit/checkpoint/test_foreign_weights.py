@@ -20,10 +20,10 @@ import torch
 from dresser import NAMES, Dresser
 from eyas.checkpoint import CheckpointError, load_checkpoint
 from eyas.checkpoint.archive import Archive
-from eyas.checkpoint.fields import CLASSES
 from eyas.checkpoint.foreign import read_weights
 from eyas.checkpoint.pickled import read_pickle
 from eyas.models import DetectionModel, Detector, build_detector, model_table
+from eyas.types import CLASSES
 
 PARTS = ("backbone", "head")
 

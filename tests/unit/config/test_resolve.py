@@ -67,7 +67,7 @@ def test_errors_name_file_and_line(option_file):
         resolve(file=option_file("# my run\nbatch: 4\nepochs: 0\n"))
     with pytest.raises(UnknownOptionError, match=r"'epochz' .*run\.yaml:2.*epochs"):
         resolve(file=option_file("batch: 4\nepochz: 1\n"))
-    with pytest.raises(OptionValueError, match=r"run\.yaml:2.*already given in .*run\.yaml:1"):
+    with pytest.raises(OptionValueError, match=r"run\.yaml:2: key 'batch' was given in line 1 already"):
         resolve(file=option_file("batch: 4\nbatch: 5\n"))
 
 

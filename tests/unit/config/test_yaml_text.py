@@ -59,8 +59,8 @@ def test_parse_value(text, value):
         ("{a=2}", "'a=2' has no value"),
         ("{a:1 b:2}", "'a:1 b:2' has no value"),
         ("{a: }", "'a' has no value"),
-        ("{a: 1, a: 2}", "'a' is given twice"),
-        ("{1: 2, '1': 3}", "'1' is given twice"),
+        ("{a: 1, a: 2}", "'a' was given in line 1 already"),
+        ("{1: 2, '1': 3}", "'1' was given in line 1 already"),
         ("{a:1,a: 2}", "'a' is given twice"),
     ],
 )

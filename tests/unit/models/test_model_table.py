@@ -178,7 +178,7 @@ def test_a_file_that_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("a: [1\n")
     with pytest.raises(ModelTableError, match="holds no mapping"):
         model_table(tmp_path / "a.yaml")
-    with pytest.raises(ModelTableError, match="not valid YAML"):
+    with pytest.raises(ModelTableError, match="b.yaml, line 2: no valid YAML"):
         model_table(tmp_path / "b.yaml")
 
 

@@ -431,7 +431,7 @@ def test_weights_of_something_else_change_nothing(r18: RTDETRNet) -> None:
     ):
         model.load({"model": {"model.0.conv.weight": torch.ones(3)}})
     assert same(model, r18)
-    with pytest.raises(FileNotFoundError, match="no weights at"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         model.load("nowhere.pth")
     with pytest.raises(ValueError, match="no published weights are called 'rtdetr-r19'.*did you mean 'rtdetr-r18'"):
         model.load("rtdetr-r19")

@@ -10,6 +10,7 @@ import yaml
 
 from eyas.files import write_atomic
 from eyas.log import LOGGER
+from eyas.plain_yaml import read_yaml
 
 
 def yaml_load(file: str | Path = "data.yaml", append_filename: bool = False) -> dict[str, Any]:
@@ -17,19 +18,12 @@ def yaml_load(file: str | Path = "data.yaml", append_filename: bool = False) -> 
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not YAML; names file and line.
+        YamlError: it is not YAML, or without end; a ValueError that names file and line.
     """
     path = Path(file)
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise ValueError(f"{path} is not named like a YAML file (.yaml, .yml).")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}).") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{line}: no valid YAML: {getattr(error, 'problem', None) or error}.") from None
+    content: dict[str, Any] = read_yaml(path) or {}
     return content | {"yaml_file": str(path)} if append_filename else content
 
 
