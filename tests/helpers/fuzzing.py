@@ -149,24 +149,16 @@ def repeat_line(text: str, rng: random.Random) -> str:
 def blow_up(text: str, rng: random.Random) -> str:
     """Give one of its keys, or another, a few letters that stand for much."""
     key = rng.choice([*yaml.safe_load(text), "other"])
-    aliases = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    aliases = "".join(f", &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))
     size = rng.choice((100, 10_000, 300_000))
     values = (
-        *(
-            "*a11",
-            "[" * size,
-            "{a: " * size,
-            "- " * size,
-            "? " * size,
-            "9" * size,
-            "1" + ":59" * size,
-            "0x" + "f" * size,
-        ),
-        *(f"[{'1,' * size}]", f"{{{', '.join(f'{i}: x' for i in range(size))}}}", f'"{"x" * size}"', "&s [*s]"),
-        *("&s {<<: *s}", "1000000000", "1e999", "-.inf", "2026-99-99", "'" + "\n" * size + "'"),
+        *(f"[&a0 [x, x]{aliases}]", "[" * size, "{a: " * size, "- " * size, "? " * size, "&s [*s]", "&s {<<: *s}"),
+        *("9" * size, "1" + ":59" * size, "0x" + "f" * size, "1000000000", "1e999", "-.inf", "2026-99-99"),
+        *(f"[{'1,' * size}]", f"{{{', '.join(f'{i}: x' for i in range(size))}}}"),
+        *(f'"{"x" * size}"', "'" + "\n" * size + "'"),
     )
     kept = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(f"{key}:"))
-    return f"a0: &a0 [x, x]\n{aliases}{kept}\n{key}: {rng.choice(values)}\n"
+    return f"{kept}\n{key}: {rng.choice(values)}\n"
 
 
 TEXT: Mapping[str, Callable[[str, random.Random], str]] = {

@@ -100,7 +100,12 @@ class Detector(nn.Module):
         self.remapped: bool | None = None
         self.classes_kept: float | None = None
         self.inplace = False
-        self.build(table)
+        try:
+            self.build(table)
+        except ModelTableError:
+            raise
+        except ValueError as error:
+            raise ModelTableError(f"{called(table)}: {error}") from error
         if verbose:
             self.info()
 
