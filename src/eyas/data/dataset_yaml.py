@@ -331,7 +331,7 @@ def _missing_source(content: dict[str, Any], split: str, root: Path, tried_roots
     given = content[split]
     entries = given if isinstance(given, list | tuple) else [given]
     entry = next(entry for entry in entries if _existing(root, entry) is None)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         tried = ", ".join(map(str, tried_roots))
         near = _nearest_entry(root)
         return (
@@ -370,13 +370,13 @@ def _first_missing(path: Path) -> Path:
 def _nearest_entry(path: Path) -> list[Path]:
     """The existing path nearest to a missing one, up to its first part that is missing, if one resembles it."""
     missing = _first_missing(path)
-    beside = [entry.name for entry in missing.parent.iterdir()] if missing.parent.is_dir() else []
+    beside = [entry.name for entry in missing.parent.iterdir()] if os.path.isdir(missing.parent) else []
     return [missing.parent / name for name in nearest(missing.name, beside)]
 
 
 def _contents(path: Path) -> str:
     folder = _first_missing(path).parent
-    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(entry.name for entry in folder.iterdir()) if os.path.isdir(folder) else []
     listing = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     return f" {folder} holds {listing or 'nothing'}."
 
