@@ -1,4 +1,4 @@
-"""Fuzzed checkpoints: those of small runs, and one of the incumbent, changed in bytes, archive or content."""
+"""Fuzzed checkpoints: those of `hostile`, and those of small runs and of the incumbent, changed at random."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def trained(table: dict[str, Any], folder: Path) -> Path:
     folder.mkdir()
     model = folder / "model.yaml"
     model.write_text(yaml.safe_dump({**table, "nc": 10}))
-    options = {"data": str(ensure_digits("tiny")), "imgsz": 64, "batch": 4, "epochs": 2, "fraction": 0.1, "workers": 0}
-    YOLO(model).train(**options, plots=False, device="cpu", save_dir=str(folder / "run"), verbose=False)
+    options = {"data": str(ensure_digits("tiny")), "imgsz": 64, "batch": 4, "epochs": 2, "save_period": 1, "workers": 0}
+    YOLO(model).train(**options, fraction=0.1, plots=False, device="cpu", save_dir=str(folder / "run"), verbose=False)
     return folder / "run" / "weights"
 
 
@@ -146,27 +146,35 @@ class Checkpoints:
         yolo, rtdetr = trained(small_yolo.table(), folder / "yolo"), trained(RTDETR, folder / "rtdetr")
         self.files = {
             "best": yolo / "best.pt",
-            "last": yolo / "last.pt",
-            "rtdetr last": rtdetr / "last.pt",
+            "last": yolo / "epoch1.pt",
+            "rtdetr last": rtdetr / "epoch1.pt",
             "incumbent": of_the_incumbent(folder / "theirs.pt"),
         }
         self.read = {name: load_checkpoint(path) for name, path in self.files.items()}
         self.raw = {name: torch.load(p, weights_only=True) for name, p in self.files.items() if name != "incumbent"}
         self.path = folder / "case" / "weights" / "last.pt"
+        self.put(self.files["last"].read_bytes())
+        resume(self.path)  # or what is changed would be refused for another reason
 
     def case(self, rng: random.Random) -> Case:
         """Return a changed file; every third run that is changed in its content is resumed, not opened."""
-        change = rng.choice((*BYTES, *ARCHIVE, *CONTENT))
+        change = rng.choice((*BYTES, *ARCHIVE, *CONTENT, "crafted"))
         name = rng.choice(list(self.raw if change in CONTENT else self.files))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.files["best"], self.path.with_name("best.pt"))
-        self.path.write_bytes(self.made(change, name, rng))
+        self.put(self.made(change, name, rng))
         if change in CONTENT and name.endswith("last") and rng.randrange(RESUMED) == 0:
             return Case(f"{change}, resumed", lambda: resume(self.path), "")  # data that is gone may be to blame
         return Case(change, lambda: self.use(change in BYTES, name), str(self.path))
 
+    def put(self, data: bytes) -> None:
+        """Write a file where runs keep theirs."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.files["best"], self.path.with_name("best.pt"))
+        self.path.write_bytes(data)
+
     def made(self, change: str, name: str, rng: random.Random) -> bytes:
         """Return the bytes of a changed file."""
+        if change == "crafted":
+            return rng.choice(list(hostile.ATTACKS.values()))[0](self.files["best"])
         if change not in CONTENT:
             return {**BYTES, **ARCHIVE}[change](self.files[name].read_bytes(), rng)
         content = copy.deepcopy(self.raw[name])

@@ -62,7 +62,7 @@ class Options:
     """Files of options."""
 
     def __init__(self, folder: Path) -> None:
-        self.file = folder / "options.yaml"
+        self.file = folder / "file.yaml"
         some = {"class_weights": {"cat": 2, "dog": 1.5}, "freeze": [0, 1], "lr_rules": {"backbone": 0.1}}
         self.sound = [
             TrainOptions().to_dict() | {"model": "yolo26n", "data": "digits"},
@@ -73,4 +73,4 @@ class Options:
         """Return a changed file."""
         change, data = changed_yaml(rng.choice(self.sound), rng)
         self.file.write_bytes(data)
-        return Case(change, lambda: resolve(file=self.file), str(self.file))
+        return Case(change, lambda: resolve(file=self.file), "file")  # or: epochs=3 (file) ...

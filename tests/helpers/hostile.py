@@ -199,8 +199,8 @@ def flipped(end: str) -> Maker:
 
 def bomb(sound: Path) -> bytes:
     """Two megabytes that unpack to two gigabytes of zeros, all of which a tensor claims."""
-    packer, piece = zlib.compressobj(9, zlib.DEFLATED, -15), bytes(1 << 24)
-    packed = b"".join(packer.compress(piece) for _ in range(128)) + packer.flush()
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = (packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)) * 128 + packer.flush()
     parts = members_of(of_one_weight(tensor("FloatStorage", 1 << 29, (1 << 29,), (1,))))
     return zipped([*parts, Member("archive/data/0", packed, crc=0, size=1 << 31, method=8)])
 
@@ -242,10 +242,13 @@ def zip64(parts: list[Member], count: int, size: int, start: int) -> bytes:
 
 
 def countless(sound: Path) -> bytes:
-    """Three hundred thousand members without anything in them, and not one lie."""
-    parts = [*members_of(sound), *(Member(f"archive/{i}", b"") for i in range(300_000))]
-    body = len(b"".join(part.header() + part.data for part in parts))
-    return zip64(parts, len(parts), len(b"".join(part.header(0) for part in parts)), body)
+    """Three hundred thousand members without anything in them; every number fits the others."""
+    nothing, times = Member("archive/x", b""), 300_000
+    line = nothing.header(0)
+    ends = struct.pack("<4sQHHLLQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, times, times, len(line) * times, 39)
+    ends += struct.pack("<4sLQL", b"PK\x06\x07", 0, 39 + len(line) * times, 1)
+    last = struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, len(line) * times, 39, 0)
+    return nothing.header() + line * times + ends + last
 
 
 def tensor(kind: str, numel: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
@@ -323,14 +326,14 @@ ARCHIVES: dict[str, tuple[Maker, str]] = {
 }
 """Archives that lie, or are damaged."""
 DESCRIPTIONS: dict[str, tuple[Maker, str]] = {
-    "a key nested a million times": (entry(b"K\x01", key=deep(1_000_000)), "has a key that is no text"),
-    "a value nested a million times": (entry(deep(1_000_000)), "nested in values"),
-    "lists nested half a million times": (entry(b"]" * 500_000 + b"a" * 499_999), "nested in values"),
+    "a key nested without end": (entry(b"K\x01", key=deep(300_000)), "has a key that is no text"),
+    "a value nested without end": (entry(deep(300_000)), "nested in values"),
+    "lists nested without end": (entry(b"]" * 200_000 + b"a" * 199_999), "nested in values"),
     "lists in lists, doubled fifty times": (content(put(x=laughs())), "nested in values"),
     "a list that holds itself": (entry(b"]r\x00\x00\x10\x00j\x00\x00\x10\x00a"), "nested in values"),
-    "thirty million instructions": (entry(b"(" + b"}" * 30_000_000 + b"t"), "more than 2,000,000 parts"),
-    "ten million numbers": (entry(b"](" + b"K\x01" * 10_000_000 + b"e"), "more than 2,000,000 parts"),
-    "a text of 500 MB": (lambda p: entry(text("x" * 500_000_000))(p), "more than 32 MiB"),
+    "thirty million instructions": (entry(b"(" + b"}" * 30_000_000 + b"t"), "more than 1,000,000 parts"),
+    "ten million numbers": (entry(b"](" + b"K\x01" * 10_000_000 + b"e"), "more than 1,000,000 parts"),
+    "a text of 34 MB": (lambda p: entry(text("x" * 34_000_000))(p), "more than 32 MiB"),
     "a number of a million digits": (
         entry(b"\x8b" + struct.pack("<L", 400_000) + b"\x7f" * 400_000),
         "too many digits",
@@ -369,7 +372,6 @@ TABLES: dict[str, tuple[Maker, str]] = {
     "a row repeated a billion times": (content(row(-1, 10**9, "Conv", [8, 3, 1])), "repeated 1000000000 times"),
     "channels without end": (content(row(-1, 1, "Conv", [10**9, 3, 2])), "row 1 .* 300,000,000 numbers"),
     "channels that no integer holds": (content(row(-1, 1, "Conv", [10**30, 3, 2])), "row 1 .* 300,000,000 numbers"),
-    "many wide layers": (content(row(-1, 100, "Conv", [4096, 3, 1])), "row 1 .* 300,000,000 numbers"),
     "layers without end in a layer": (content(row(-1, 100, "C3k2", [16, True, 1e9])), "row 1 .* 300,000,000 numbers"),
     "a kernel of a million": (content(row(-1, 1, "Conv", [8, 1_000_001, 2])), "row 1 .* 300,000,000 numbers"),
     "a padding of a million": (content(row(-1, 1, "Conv", [8, 3, 2, 1_000_000])), "row 1 .* padding"),
@@ -379,9 +381,9 @@ TABLES: dict[str, tuple[Maker, str]] = {
         content(row(-1, 1, "Upsample", [None, 1000])),
         "row 1 .* beyond what any",
     ),
-    "wide maps at full size": (content(row(-1, 1, "Conv", [65_536, 1, 1], at=0)), "row 0 .* beyond what any"),
+    "wide maps at full size": (content(row(-1, 1, "Conv", [4096, 1, 1], at=0)), "row 0 .* beyond what any"),
     "attention at full size": (content(row(-1, 1, "AIFI", [64, 1], at=0)), "row 0 .* beyond what any"),
-    "hours of work": (content(row(-1, 9, "Conv", [1024, 3, 1], at=0)), "row 0 .* beyond what any"),
+    "hours of work": (content(row(-1, 9, "Conv", [512, 3, 1], at=0)), "row 0 .* beyond what any"),
     "maps that do not fit": (content(row([-1, 0], 1, "Concat", [1], at=2)), "row 2 .* cannot be run"),
     "an unknown layer": (content(row(-1, 1, "os.system", ["ls"])), "no layer is called 'os.system'"),
     "arguments of another type": (content(row(-1, 1, "Conv", ["ls", {}])), "row 1 .* cannot be built"),

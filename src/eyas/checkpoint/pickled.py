@@ -78,7 +78,7 @@ class TensorRef:
     is_parameter: bool = False
 
 
-INSTRUCTIONS: Final = 2_000_000  # the largest networks, with the state of an optimizer, take some 150,000
+INSTRUCTIONS: Final = 1_000_000  # the largest networks, with the state of an optimizer, take some 150,000
 DIMENSIONS: Final = 8  # of a tensor; weights have up to 5
 SIDE: Final = 2**48  # of a tensor: more than any memory has, and far from the end of 64 bits
 SPARE: Final = 1000  # items that any description may have copied, beside one for each of its bytes

@@ -17,7 +17,7 @@ from eyas.checkpoint.pickled import DIMENSIONS, Name, OddKey, Stub, TensorRef, i
 from eyas.checkpoint.tensors import Tensors
 
 DEPTH: Final = 64  # of values inside values; real files stay below 12
-VALUES: Final = 500_000  # the state of a large training has some 40,000
+VALUES: Final = 500_000  # the state of a large training has some 40,000, and 20 more for each epoch
 TENSOR: Final = 10  # values that a tensor counts as, for its description is as long
 TUPLE_KEY: Final = 50  # values that a key counts as that is a tuple, for such keys can be made to collide
 KEY_ITEMS: Final = 4  # of such a key

@@ -219,6 +219,18 @@ def test_names_come_in_the_order_of_their_ids(order: list[int], text: bool) -> N
         ({"train": None, "trian": "images/train"}, "Did you mean trian"),
         ({"train": {"a": 1}}, "must be a folder, a .txt list"),
         ({"path": ["x"]}, "path=.* must be a folder"),
+        ({"names": None, "nc": 10**9}, "nc=1000000000 must be a whole number of classes, at least 1, at most 100,000"),
+        ({"names": None, "nc": "9" * 5000}, r"nc='9+\.\.\.9+' must be a whole number"),
+        ({"names": {2**31: "a"}}, "has the key 2147483648; keys are class ids"),
+        ({"names": {"9" * 5000: "a"}}, r"has the key '9+\.\.\.9+'; keys"),
+        ({"ids_start": 2**31}, "ids_start=2147483648 must be a whole class id"),
+        ({"names": [["a" * 5000] * 50]}, r"class 0 is read as \['a+\.\.\.a+', .*\.\.\.\]; put it in quotes"),
+        ({"train": "x" * 5000}, r"train='x+\.\.\.x+' is no path that a file can have"),
+        ({"train": "x" * 900}, "train: x+ does not exist"),
+        ({"path": "x" * 900}, "folder path=x+ does not exist"),
+        ({"path": "/\0"}, "path='/.x00' is no path that a file can have"),
+        ({"val": "~nobody-of-this-name/x"}, "val='~nobody-of-this-name/x' is no path"),
+        ({"channels": list(range(5000))}, r"channels=\[0, 1, 2, 3, 4, 5, \.\.\.\] is not supported"),
     ],
 )
 def test_mistakes_are_named(root: Path, given: dict, message: str) -> None:
@@ -226,6 +238,16 @@ def test_mistakes_are_named(root: Path, given: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         check_dataset(file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["path", "train", "val", "test", "names", "nc", "channels", "kpt_shape", "download"])
+def test_a_bomb_of_aliases_in_any_key_is_not_unpacked(root: Path, key: str) -> None:
+    file = write(root)
+    aliases = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    kept = "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith(f"{key}:"))
+    file.write_text(f"{kept}a0: &a0 [x]\n{aliases}{key}: *a11\n")
+    with pytest.raises(ValueError, match="data.yaml, line .*more than 100,000 values"):
+        check_dataset(file)
 
 
 def test_missing_image_folder_names_key_places_contents_and_nearest(root: Path) -> None:
