@@ -162,9 +162,8 @@ def test_only_tensors_are_taken_from_files_of_weights(tmp_path: Path) -> None:
         torch.device("cpu"),
         torch.zeros(2).to_sparse(),
         torch.empty(2, device="meta"),
-        hostile.laughs(),
     ],
-    ids=["object", "set", "bytes", "number", "device", "sparse", "meta", "laughs"],
+    ids=["object", "set", "bytes", "number", "device", "sparse", "meta"],
 )
 def test_what_could_not_be_read_is_not_written(content: dict[str, Any], value: object, tmp_path: Path) -> None:
     check_plain(content)
