@@ -339,6 +339,7 @@ DESCRIPTIONS: dict[str, tuple[Maker, str]] = {
         "too many digits",
     ),
     "a name that cannot be written": (content(lambda c: c["names"].update({0: "\ud800"})), "names of the classes"),
+    "a text without its quotes": (entry(b"S" + b"x" * 5000 + b"\n"), "its description is damaged"),
     "an instruction torch never writes": (entry(b"I5\n"), "instruction INT"),
     "a call": (entry(b"cos\nsystem\n" + text("touch ran") + b"\x85R"), "holds code"),
     "a function": (entry(b"cos\nsystem\n"), "is os.system"),

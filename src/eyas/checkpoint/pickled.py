@@ -236,7 +236,7 @@ class _Machine:
         except (ValueError, IndexError, DeprecationWarning) as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise CheckpointError(f"its description is damaged: {error}") from None
+            raise CheckpointError(f"its description is damaged: {str(error)[:SHOWN]}") from None
 
     def follow(self, data: bytes) -> Any:
         stream = io.BytesIO(data)

@@ -201,7 +201,7 @@ def holds(model: nn.Module, weights: Any) -> bool:
     if not isinstance(state, Mapping):
         return True
     given: dict[torch.Size, list[Tensor]] = {}
-    for tensor in state.values():
+    for tensor in (value for value in state.values() if isinstance(value, Tensor)):  # extra states are anything
         given.setdefault(tensor.shape, []).append(tensor)
     own = [p.detach() for p in model.parameters() if p.ndim > 1]
     return any(torch.equal(p.float().cpu(), t.float().cpu()) for p in own for t in given.get(p.shape, []))

@@ -12,7 +12,7 @@ from torch import nn
 
 from eyas.checkpoint import CheckpointError
 from eyas.run.plan import Plan
-from eyas.train import state
+from eyas.train import checks, state
 from small_run import Net, SmallRun, plan_of
 
 
@@ -97,3 +97,9 @@ def test_weights_that_do_not_fit(change: Any, tells: str) -> None:
     change(stored)
     with pytest.raises(CheckpointError, match=tells):
         state.load_weights(net, stored)
+
+
+def test_what_is_no_tensor_is_not_compared() -> None:
+    net = Net()
+    assert checks.holds(net, {"model": {"extra": [1], **net.state_dict()}})
+    assert not checks.holds(net, {"model": {"extra": [1], "w": torch.ones(3, 3)}})
