@@ -33,8 +33,9 @@ class Tables:
     def use(self) -> None:
         """Build the network, and predict."""
         model = build_detector(self.file, verbose=False).eval()
+        size = max(64, int(model.stride.max()))
         with torch.no_grad():
-            model.predict(torch.zeros(1, 3, 64, 64))
+            model.predict(torch.zeros(1, 3, size, size))
 
 
 class DataSets:

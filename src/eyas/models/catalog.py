@@ -17,7 +17,7 @@ from eyas.models.detector import Detector, does_not_fit
 from eyas.models.published import Published, model_of
 from eyas.models.rtdetr.model import RTDETRDetectionModel
 from eyas.models.rtdetr.official import RTDETRNet
-from eyas.models.table import ModelTableError, Table, Tables, UnknownModelError, find_name, read_table
+from eyas.models.table import ModelTableError, Table, Tables, UnknownModelError, find_name, read_table, shown
 from eyas.names import nearest
 
 STOCK: tuple[type[Detector], ...] = (DetectionModel, RTDETRDetectionModel, RTDETRNet)
@@ -79,7 +79,7 @@ def model_table(cfg: str | Path | Mapping[str, Any]) -> Table:
     cls = detector_class(table)
     if "arch" in table and not cls.builds(table):
         known = " or ".join(repr(other.arch) for other in _detectors() if other.arch)
-        raise ModelTableError(f"{where}: arch is {table['arch']!r}, and must be {known}; tables of rows have none")
+        raise ModelTableError(f"{where}: arch is {shown(table['arch'])}, and must be {known}; tables of rows have none")
     return cls.checked(table, where)
 
 

@@ -71,7 +71,8 @@ def read_table(cfg: str | Path | Mapping[str, Any], tables: Tables, kind: str = 
         if found is not None:
             table = _read_file(found)
             table["yaml_file"] = str(cfg)
-            if scale in (table.get("scales") or {}):
+            scales = table.get("scales")
+            if isinstance(scales, dict) and scale in scales:
                 table["scale"] = scale
             return table, str(found)
         if path.parent != Path():

@@ -126,7 +126,7 @@ def check_stored(checkpoint: dict[str, Any], path: object) -> None:
     """
     with refusals_of(str(path), ValueError):
         plan, step = Plan.from_dict(checkpoint["state"]["plan"]), checkpoint["state"]["step"]
-        if step and step >= plan.batches:
+        if step > plan.batches:
             raise CheckpointError(f"it stopped after {step} batches of an epoch that has {plan.batches}")
 
 

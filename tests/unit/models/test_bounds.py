@@ -65,6 +65,7 @@ def changed(**entries: Any) -> dict[str, Any]:
         (changed(nc="80"), "nc is '80'"),
         (changed(scales={"n": [1e9, 1, 64]}), "its scale is no"),
         (changed(scales={"n": ["x"]}), "its scale is no"),
+        (changed(scales=3), "scales is 3, and must be a mapping"),
         (changed(scales=[1]), r"scales is \[1\], and must be a mapping"),
         (changed(scale=[1]), r"scale \[1\] is not among its scales n"),
         (changed(backbone=[[-1, 1, "Conv", [8]]] * 1000), "has more than 1,000 rows"),
@@ -76,6 +77,8 @@ def changed(**entries: Any) -> dict[str, Any]:
         (changed(backbone=[[-1, 1, "Conv", ["x" * 5000]]]), r"row 0 .*xxx \.\.\.: Conv cannot be built"),
         ({"arch": "rtdetr", "variant": "r18", "queries": 10**9}, "queries is 1000000000, .* at most 10,000"),
         ({"arch": "rtdetr", "variant": "r18", "eval_layer": 7}, "eval_layer is 7"),
+        ({"arch": "rtdetr", "variant": "r" * 5000}, r"variant is 'rrr.*rrr \.\.\.; there are r18"),
+        ({"arch": "x" * 5000}, r"arch is 'xxx.*xxx \.\.\., and must be"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )

@@ -51,9 +51,9 @@ def test_values_that_no_plan_has(changes: dict[str, Any], tells: str) -> None:
 
 
 def test_a_run_that_stopped_behind_the_end_of_its_epoch() -> None:
-    state.check_stored({"state": {"plan": plan_with(), "step": 3}}, "last.pt")
-    with pytest.raises(CheckpointError, match="stopped after 4 batches of an epoch that has 4"):
-        state.check_stored({"state": {"plan": plan_with(), "step": 4}}, "last.pt")
+    state.check_stored({"state": {"plan": plan_with(), "step": 4}}, "last.pt")  # stopped after the last batch
+    with pytest.raises(CheckpointError, match="stopped after 5 batches of an epoch that has 4"):
+        state.check_stored({"state": {"plan": plan_with(), "step": 5}}, "last.pt")
 
 
 def shorten(stored: dict[str, Any], name: str) -> None:

@@ -22,6 +22,7 @@ from torch.nn.functional import relu
 
 from eyas.models.rtdetr.anchors import anchor_logits, inverse_sigmoid
 from eyas.models.rtdetr.denoising import DenoisingQueries, denoising_queries
+from eyas.models.table import shown
 from eyas.nn import Fusable, MSDeformAttn
 from eyas.nn.conv_norm import fold_norm, is_norm
 from eyas.nn.deformable import at_least_float32
@@ -347,7 +348,9 @@ def check_counts(settings: Mapping[str, Any]) -> None:
     for key, least in LEAST.items():
         value = settings.get(key, least)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
-            raise ValueError(f"{key} is {value!r}, and must be a whole number of at least {least}, at most {MOST:,}")
+            raise ValueError(
+                f"{key} is {shown(value)}, and must be a whole number of at least {least}, at most {MOST:,}"
+            )
 
 
 def _named(names: tuple[str, ...], *layers: nn.Module) -> nn.Sequential:

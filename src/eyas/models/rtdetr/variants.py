@@ -9,6 +9,7 @@ from typing import Any
 
 from eyas.models.backbones import HGNETV2, RESNET_VD, Backbone, HGNetV2, ResNetVd
 from eyas.models.rtdetr.decoder import check_counts
+from eyas.models.table import shown
 from eyas.names import nearest
 
 ARCH = "rtdetr"  # value of a table's "arch" that means the official layout
@@ -99,10 +100,10 @@ def checked_table(table: Mapping[str, Any]) -> dict[str, Any]:
     """
     variant = str(table.get("variant"))
     if variant not in VARIANTS:
-        raise ValueError(f"variant is {variant!r}{_near(variant, VARIANTS)}; there are {', '.join(VARIANTS)}.")
+        raise ValueError(f"variant is {shown(variant)}{_near(variant, VARIANTS)}; there are {', '.join(VARIANTS)}.")
     for key in table:
         if key not in TABLE_KEYS:
-            raise ValueError(f"{key!r} means nothing in the table of {variant}{_near(key, TABLE_KEYS)}.")
+            raise ValueError(f"{shown(key)} means nothing in the table of {variant}{_near(key, TABLE_KEYS)}.")
     check_counts(table)
     return official_table(variant) | dict(table)
 
