@@ -24,7 +24,7 @@ EMBEDDED = {"digits": "default", "digits-tiny": "tiny"}
 SPLITS = ("train", "val", "test")
 _ALIASES = {"validation": "val", "valid": "val"}
 _YAML_SUFFIXES = (".yaml", ".yml")
-_LONGEST = 1000  # letters of a path
+_LONGEST = 500  # letters of a path
 _IN_QUOTES = "In double quotes, YAML reads a backslash as the beginning of an escape: write / instead."
 
 
