@@ -31,7 +31,8 @@ class Refusal(yaml.error.MarkedYAMLError):
     """What stands at a place is YAML, and is not read here."""
 
     def __init__(self, problem: str, at: yaml.Event | Node) -> None:
-        super().__init__(problem=problem, problem_mark=at.start_mark)
+        mark: Any = at.start_mark  # the stubs know two classes of marks
+        super().__init__(problem=problem, problem_mark=mark)
 
 
 class BoundedLoader(yaml.SafeLoader):
@@ -65,9 +66,10 @@ class BoundedLoader(yaml.SafeLoader):
 
     def size_of(self, alias: yaml.AliasEvent) -> int:
         """Return how many values an alias stands for."""
-        if alias.anchor in self.anchors and alias.anchor not in self.sizes:
-            raise Refusal(f"{alias.anchor[:SHOWN]!r} holds itself", alias)
-        return self.sizes.get(alias.anchor, 1)  # the error of an alias without an anchor is PyYAML's
+        anchor = str(alias.anchor)
+        if anchor in self.anchors and anchor not in self.sizes:
+            raise Refusal(f"{anchor[:SHOWN]!r} holds itself", alias)
+        return self.sizes.get(anchor, 1)  # the error of an alias without an anchor is PyYAML's
 
     def count(self, values: int, at: yaml.Event) -> None:
         """Count values that begin here."""
