@@ -32,6 +32,7 @@ COMMAND_ROWS = (
     ("rehearse", "try a training script of yours in two minutes", "eyas rehearse my_trainer.py"),
     ("val", "measure a trained model", "eyas val model=runs/detect/train/weights/best.pt data=digits"),
     ("predict", "find objects in images", "eyas predict model=runs/detect/train/weights/best.pt source=photos/"),
+    ("convert", "a data set in another label format", "eyas convert data=my.yaml to=coco out=my-coco"),
     ("info", "versions, devices and the size of a model", "eyas info model=yolo26n"),
     ("explain", "what an option does; without a name, all of them", "eyas explain lr0"),
 )
@@ -166,6 +167,32 @@ def _predict(arguments: list[str]) -> int:
     return OK
 
 
+def _convert(arguments: list[str]) -> int:
+    pairs = parse_pairs(arguments)
+    known = ("data", "to", "out", "images", "drop_ignored", "ids_start")
+    for name in pairs:
+        if name not in known:
+            raise UsageError(f"convert knows no {name!r}; see `eyas convert --help`{_nearest_of(name, known)}")
+    _require("convert", **{name: pairs.get(name) for name in ("data", "to", "out")})
+    switches = {"true": True, "false": False}
+    drop_ignored, ids_start = pairs.get("drop_ignored", "false").lower(), pairs.get("ids_start", "none")
+    if drop_ignored not in switches:
+        raise UsageError(f"drop_ignored={drop_ignored}: expected true or false")
+    if ids_start != "none" and not (ids_start.isascii() and ids_start.isdigit()):
+        raise UsageError(f"ids_start={ids_start}: expected an integer >= 0")
+    from eyas.data.convert import convert
+
+    convert(
+        pairs["data"],
+        pairs["to"],
+        pairs["out"],
+        images=pairs.get("images", "copy"),
+        drop_ignored=switches[drop_ignored],
+        ids_start=None if ids_start == "none" else int(ids_start),
+    )
+    return OK
+
+
 def _info(arguments: list[str]) -> int:
     pairs = parse_pairs(arguments)
     unknown = [name for name in pairs if name != "model"]
@@ -218,6 +245,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "rehearse": _rehearse,
     "val": _val,
     "predict": _predict,
+    "convert": _convert,
     "info": _info,
     "explain": _explain,
 }
@@ -277,6 +305,13 @@ def _nearest_command(name: str) -> str:
     return f": did you mean {close[0]}?" if close else f"; the commands are {', '.join(_COMMANDS)}"
 
 
+def _nearest_of(name: str, known: Sequence[str]) -> str:
+    from eyas.names import nearest
+
+    close = nearest(name, known)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def _print_help() -> None:
     _print_text(f"Eyas {__version__}: train object detectors, with a trainer you can change.")
     print("\nUsage: eyas COMMAND [key=value ...]\n\nCommands")
@@ -320,6 +355,7 @@ def _print_command_help(command: str) -> None:
         "rehearse": "eyas rehearse FILE.py [key=value ...] [-- ARGUMENTS OF THE FILE]",
         "val": "eyas val model=CHECKPOINT [data=DATA] [key=value ...]",
         "predict": "eyas predict model=CHECKPOINT source=FILES [key=value ...]",
+        "convert": "eyas convert data=DATA to=yolo|coco|voc out=FOLDER [images=link] [drop_ignored=true] [ids_start=N]",
         "info": "eyas info [model=NAME]",
         "explain": "eyas explain [OPTION or GROUP ...]",
     }
@@ -337,6 +373,11 @@ def _print_command_help(command: str) -> None:
             "\nIt runs FILE.py with two epochs of a few of its images: in one process, in two, killed, resumed,\n"
             "opened elsewhere, and one step at full size. key=value wins over what the file says. A file that\n"
             "never calls train() needs model= and data=, and trainer=CLASS if it defines several."
+        )
+    if command == "convert":
+        _print_text(
+            "\nIt writes labels in another format into a new folder, with copies of the images, or links to them\n"
+            "(images=link). Areas to ignore are carried; drop_ignored=true leaves them out."
         )
     if command in ("train", "plan", "profile", "rehearse", "val", "predict"):
         _print_options("train" if command in ("plan", "profile", "rehearse") else command)

@@ -91,7 +91,10 @@ def test_version(run):
     ("arguments", "tells"),
     [
         (["trian"], "did you mean train?"),
-        (["launch"], "the commands are train, plan, profile, rehearse, val, predict, info, explain"),
+        (["launch"], "the commands are train, plan, profile, rehearse, val, predict, convert, info, explain"),
+        (["convert", "data=a.yaml", "to=coco"], "convert needs out=..."),
+        (["convert", "data=a.yaml", "ot=coco"], "convert knows no 'ot'"),
+        (["convert", "data=a.yaml", "to=coco", "out=b", "drop_ignored=perhaps"], "expected true or false"),
         (["train", "epochs", "3"], "options are written key=value, as in epochs=..."),
         (["train", "--epochs=3"], "write epochs=3"),
         (["train", "--batch-size=3"], "write batch_size=3"),

@@ -14,8 +14,11 @@ from typing import Any
 
 from eyas.data.cache import cache_root
 from eyas.data.class_names import Classes, read_classes
+from eyas.data.describe import FILES as ANNOTATION_FILES
+from eyas.data.describe import describe_file, describe_folder
 from eyas.data.formats import LabelSource, claim
 from eyas.data.ignore import read_rules
+from eyas.data.public_sets import PUBLIC, fetch_public
 from eyas.log import LOGGER
 from eyas.names import nearest
 from eyas.plain_yaml import YamlError, read_yaml
@@ -40,9 +43,10 @@ def check_dataset(
     """Read and check a data set description.
 
     Args:
-        data: a YAML file (the suffix may be left out), a folder holding one YAML file, "digits" or "digits-tiny" for
-            the embedded set, an http(s) address of an archive, or a mapping with the same keys as the YAML, in which
-            a split may be a `LabelSource`.
+        data: a YAML file (the suffix may be left out), a folder holding one YAML file, an annotation file or a folder
+            that `eyas.data.describe` understands, "digits" or "digits-tiny" for the embedded set, a public set
+            (`eyas.data.public_sets`) or an http(s) address of an archive, which are downloaded, or a mapping with the
+            same keys as the YAML, in which a split may be a `LabelSource`.
         splits: the splits that must be there.
         optional: others, that must be there if the description names them.
         ids_start: the class id that label files begin with, over the key of the same name.
@@ -61,60 +65,95 @@ def check_dataset(
         ValueError: anything missing or contradictory; names the file, the key, what was tried, the nearest real name.
     """
     if isinstance(data, Mapping):
-        file, content = None, dict(data)
+        file, content, where = None, dict(data), "data"
     else:
-        file = _find_yaml(str(data), cache_dir)
-        content = _read_yaml(file)
-    where = str(file) if file else "data"
+        file, content, where = _describe(str(data), splits, cache_dir)
     _rename_aliases(content, where)
     if ids_start is not None:
         content["ids_start"] = ids_start
     if val_fraction is not None:
         _hold_out(content, val_fraction, where)
-    return _check(content, file, [*splits, *(split for split in optional if content.get(split))], cache_dir)
+    return _check(content, file, where, [*splits, *(split for split in optional if content.get(split))], cache_dir)
 
 
-def _find_yaml(data: str, cache_dir: str | Path | None) -> Path:
+_Described = tuple[Path | None, dict[str, Any], str]
+"""The YAML file, None where there is none; what it says, or what the files say without one; how messages call it."""
+
+
+def _describe(data: str, splits: Sequence[str], cache_dir: str | Path | None) -> _Described:
     if data in EMBEDDED:
         from eyas.data.digits import ensure_digits
 
-        return ensure_digits(EMBEDDED[data], cache_dir=cache_dir)
+        return _from_yaml(ensure_digits(EMBEDDED[data], cache_dir=cache_dir))
     if "://" in data:
         from eyas.data.download import download_archive
 
-        return _only_yaml(download_archive(data, cache_root(cache_dir) / "datasets"))
+        return _from_folder(download_archive(data, cache_root(cache_dir) / "datasets"))
     path = Path(data).expanduser()
     if path.is_dir():
-        return _only_yaml(path)
+        return _from_folder(path)
     candidates = [path]
     if path.suffix.lower() not in _YAML_SUFFIXES:
         candidates += [Path(f"{path}{suffix}") for suffix in _YAML_SUFFIXES]
     for candidate in candidates:
         if candidate.is_file():
+            if candidate.suffix.lower() in ANNOTATION_FILES:
+                return None, describe_file(candidate, splits), str(candidate)
             if candidate.suffix.lower() not in _YAML_SUFFIXES:
-                raise ValueError(f"data={data}: a data set is described by a .yaml file, not by a {path.suffix} file.")
-            return candidate
+                raise ValueError(
+                    f"data={data}: a data set is described by a .yaml file, or by annotations in a "
+                    f"{', '.join(ANNOTATION_FILES)} file, not by a {path.suffix} file."
+                )
+            return _from_yaml(candidate)
+    if data in PUBLIC:
+        folder = fetch_public(data, cache_root(cache_dir) / "datasets")
+        return None, {"path": folder, **PUBLIC[data].content}, data
     raise ValueError(_no_such_data(data, path, candidates))
+
+
+def _from_yaml(file: Path) -> _Described:
+    return file, _read_yaml(file), str(file)
+
+
+def _from_folder(folder: Path) -> _Described:
+    """What the YAML of a folder says; without one, what its annotations do."""
+    inner = [entry for entry in folder.iterdir() if entry.is_dir()]
+    if not _yamls(folder, "*"):
+        for place in (folder, *(inner if len(inner) == 1 else [])):
+            content = describe_folder(place)
+            if content is not None:
+                return None, content, str(place)
+    return _from_yaml(_only_yaml(folder))
+
+
+def _yamls(folder: Path, pattern: str) -> list[Path]:
+    return sorted(file for file in folder.glob(pattern) if file.suffix.lower() in _YAML_SUFFIXES)
 
 
 def _only_yaml(folder: Path) -> Path:
     """The YAML of a folder: directly inside it, else one level deeper."""
     for pattern in ("*", "*/*"):
-        found = sorted(file for file in folder.glob(pattern) if file.suffix.lower() in _YAML_SUFFIXES)
+        found = _yamls(folder, pattern)
         if len(found) == 1:
             return found[0]
         if found:
             names = ", ".join(file.name for file in found)
             raise ValueError(f"{folder} holds several YAML files ({names}); name the one that describes the data set.")
-    raise ValueError(f"{folder} holds no YAML file that describes a data set (keys train, val, names).")
+    raise ValueError(
+        f"{folder} holds no YAML file that describes a data set (keys train, val, names), and neither "
+        "annotations/*.json (COCO) nor Annotations/*.xml (Pascal VOC)."
+    )
 
 
 def _no_such_data(data: str, path: Path, tried: list[Path]) -> str:
     files = path.parent.iterdir() if path.parent.is_dir() else []
     beside = [file.name for file in files if file.suffix.lower() in _YAML_SUFFIXES]
-    near = nearest(path.name, [*beside, *EMBEDDED]) or nearest(path.stem, EMBEDDED)
+    near = nearest(path.name, [*beside, *EMBEDDED, *PUBLIC]) or nearest(path.stem, [*EMBEDDED, *PUBLIC])
     tried_text = ", ".join(str(candidate.absolute()) for candidate in tried)
-    return f"data={data}: no such file. Tried {tried_text}.{_did_you_mean(near)} Embedded: {', '.join(EMBEDDED)}."
+    return (
+        f"data={data}: no such file. Tried {tried_text}.{_did_you_mean(near)} Embedded: {', '.join(EMBEDDED)}. "
+        f"Downloaded on request: {', '.join(PUBLIC)}."
+    )
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -164,9 +203,8 @@ def _held_out(content: dict[str, Any], where: str) -> float | None:
 
 
 def _check(
-    content: dict[str, Any], file: Path | None, splits: Sequence[str], cache_dir: str | Path | None
+    content: dict[str, Any], file: Path | None, where: str, splits: Sequence[str], cache_dir: str | Path | None
 ) -> dict[str, Any]:
-    where = str(file) if file else "data"
     held_out = _held_out(content, where)
     for split in splits:
         if not content.get(split):
@@ -249,7 +287,7 @@ def _agreed_classes(content: dict[str, Any], claimed: Mapping[str, LabelSource],
         if others != classes.names:
             raise ValueError(
                 f"{where}: the annotations of {split} ({claimed[split]}) have the classes {others}, and the data set "
-                f"has {classes.names}."
+                f"has {classes.names}. Annotations bring no classes of their own where the description has `names`."
             )
     return classes
 
@@ -295,11 +333,12 @@ def _paths(content: dict[str, Any], split: str, root: Path, where: str) -> list[
     given = content.get(split)
     if not given:
         return []
-    entries = given if isinstance(given, list | tuple) else [given]
+    entries = _entries(given)
     for entry in entries:
         if not isinstance(entry, str | Path):
             raise ValueError(
-                f"{where}: {split}={reprlib.repr(given)} must be a folder, a .txt list of images, or a list of these."
+                f"{where}: {split}={reprlib.repr(given)} must be a folder, a .txt list of images, a list of these, or "
+                "an annotation file (COCO .json, .ndjson)."
             )
     return [_existing(root, _as_path(entry, split, where)) for entry in entries]
 
@@ -312,6 +351,14 @@ def _as_path(text: str | Path, key: str, where: str) -> Path:
     except RuntimeError:  # there is no such user
         pass
     raise ValueError(f"{where}: {key}={reprlib.repr(text)} is no path that a file can have.")
+
+
+def _entries(given: Any) -> list[Any]:
+    """The places that a split names; of annotations that no format claims, these."""
+    entries = list(given) if isinstance(given, list | tuple) else [given]
+    return [
+        entry["annotations"] if isinstance(entry, Mapping) and "annotations" in entry else entry for entry in entries
+    ]
 
 
 def _candidates(root: Path, entry: str | Path) -> list[Path]:
@@ -328,8 +375,7 @@ def _existing(root: Path, entry: str | Path) -> Path | None:
 
 
 def _missing_source(content: dict[str, Any], split: str, root: Path, tried_roots: list[Path], where: str) -> str:
-    given = content[split]
-    entries = given if isinstance(given, list | tuple) else [given]
+    entries = _entries(content[split])
     entry = next(entry for entry in entries if _existing(root, entry) is None)
     if not os.path.isdir(root):
         tried = ", ".join(map(str, tried_roots))

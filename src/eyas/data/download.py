@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -12,6 +13,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -23,36 +26,65 @@ from eyas.log import LOGGER
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _BLOCK = 1 << 20
 _TIMEOUT = 60  # s without any byte
+_ATTEMPTS = 3
+_PARTIAL, _NOTHING_MORE = 206, 416  # answers of a server
+LIMIT, DEFAULT_LIMIT = "EYAS_MAX_DOWNLOAD", "5GB"
 
 
-def download_archive(url: str, folder: Path) -> Path:
-    """Fetch an archive and unpack it below `folder`, once: a later call returns the same place.
+def download_archive(url: str, folder: Path, *, md5: str | None = None) -> Path:
+    """Fetch an archive and unpack it below `folder`, once: a later call, or another process at the same time, finds
+    it there. What a broken download has brought is kept, and the next call fetches the rest.
 
     The folder's name carries a hash of the address. It appears only when everything is unpacked.
 
+    Args:
+        url: its address.
+        folder: where it is kept.
+        md5: of the archive, hexadecimal, where it is known.
+
     Raises:
-        ValueError: no http(s) address, no archive Eyas can open, a failed transfer, or an archive that would write
-            outside its folder.
+        ValueError: no http(s) address, no archive Eyas can open, a larger one than `download_limit` allows, a failed
+            transfer, another content than `md5` says, or an archive that would write outside its folder.
     """
     name = _archive_name(url)
-    target = folder / f"{name.split('.')[0]}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    target = archive_folder(url, folder)
     if target.is_dir():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}."))
-    try:
-        archive = temporary / name
-        fetch(url, archive)
-        unpacked = temporary / "unpacked"
-        unpack(archive, unpacked)
+    with locked(target):
+        if target.is_dir():
+            return target
+        archive = folder / f".{target.name}.{name}"
+        fetch_on(url, archive)
         try:
-            os.rename(unpacked, target)
+            if md5 is not None and (found := _digest(archive, "md5")) != md5:
+                raise ValueError(f"{url} has the MD5 {found}, not {md5}: it is not the file that was published.")
+            _unpack_whole(archive, target)
+        except NoRoom:
+            raise
+        except ValueError:
+            archive.unlink()
+            raise
+        archive.unlink()
+    return target
+
+
+def archive_folder(url: str, folder: Path) -> Path:
+    """Where `download_archive` unpacks what it fetches from an address."""
+    return folder / f"{_archive_name(url).split('.')[0]}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def _unpack_whole(archive: Path, target: Path) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        unpack(archive, temporary / "unpacked")
+        try:
+            os.rename(temporary / "unpacked", target)
         except OSError:
-            if not target.is_dir():  # otherwise another process was faster
+            if not target.is_dir():  # otherwise another process was faster, where locks are not to be had
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
 def download_file(url: str, target: Path, sha256: str | None = None) -> Path:
@@ -70,14 +102,14 @@ def download_file(url: str, target: Path, sha256: str | None = None) -> Path:
             return target
         with replacing(target) as part:
             fetch(url, Path(part.name))
-            if sha256 is not None and (found := _sha256(Path(part.name))) != sha256.lower():
+            if sha256 is not None and (found := _digest(Path(part.name), "sha256")) != sha256.lower():
                 raise ValueError(f"{url} has the SHA-256 {found}, not {sha256}: it is not the file that was published.")
     return target
 
 
-def _sha256(path: Path) -> str:
+def _digest(path: Path, kind: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
 def _archive_name(url: str) -> str:
@@ -121,40 +153,166 @@ def fetch(url: str, file: Path) -> None:
     """Write the content of an http(s) address to `file`.
 
     Raises:
-        ValueError: a failed or incomplete transfer, or more bytes announced than the disk has room for.
+        ValueError: a failed or incomplete transfer, more bytes announced than the disk has room for, or more than
+            `download_limit` allows.
     """
+    with _answer(url, {}) as response, file.open("wb") as handle:
+        _copy(response, handle, url, 0, _announced(response))
+
+
+def fetch_on(url: str, file: Path) -> None:
+    """Write the content of an http(s) address to `file`, from where an earlier call broke off.
+
+    A server that tells no version of its file, or has another one by now, is asked for all of it. A transfer that
+    breaks off is taken up again a few times.
+
+    Raises:
+        ValueError: as `fetch`. What has come is kept where it can be gone on with.
+    """
+    version_of = file.with_name(f"{file.name}.version")
+    for attempt in range(_ATTEMPTS):
+        try:
+            _fetch_rest(url, file, version_of)
+            break
+        except _BrokenOff:
+            if not version_of.exists():
+                file.unlink(missing_ok=True)
+            if attempt == _ATTEMPTS - 1:
+                raise
+            LOGGER.info("The connection broke off; trying again")
+    version_of.unlink(missing_ok=True)
+
+
+def size_of(url: str) -> int | None:
+    """Bytes at an http(s) address, as its server announces them; None if it does not.
+
+    Raises:
+        ValueError: no answer.
+    """
+    with _answer(url, {}, "HEAD") as response:
+        return _announced(response)
+
+
+class NoRoom(ValueError):
+    """The disk has no room for it."""
+
+
+class _BrokenOff(ValueError):
+    """The transfer ended before its time."""
+
+
+def download_limit() -> int:
+    """The most bytes that one download may have: $EYAS_MAX_DOWNLOAD, such as 30GB, else 5 GB.
+
+    Raises:
+        ValueError: the variable is no size.
+    """
+    text = os.environ.get(LIMIT) or DEFAULT_LIMIT
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"{LIMIT}={text}: write a size such as 500MB or 30GB.")
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+
+
+def refuse_large(what: str, size: int) -> None:
+    """Refuse a download of more than `download_limit`, before it starts.
+
+    Raises:
+        ValueError: says how large it is and what allows it.
+    """
+    if size > download_limit():
+        allow = f"{-(-size // 10**9)}GB"
+        raise ValueError(
+            f"{what} has {readable(size)}, and a download may have {readable(download_limit())}. "
+            f"Set {LIMIT}={allow} in the environment to allow it."
+        )
+
+
+def readable(size: int) -> str:
+    """Bytes for people: "6.7 MB"."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} bytes"
+
+
+@contextmanager
+def _answer(url: str, headers: dict[str, str], method: str = "GET") -> Iterator[HTTPResponse]:
     _check_address(url)
-    request = urllib.request.Request(url, headers={"User-Agent": "eyas"})
-    LOGGER.info("Downloading %s", url)
+    request = urllib.request.Request(url, headers={"User-Agent": "eyas", **headers}, method=method)
     try:
-        with _opener().open(request, timeout=_TIMEOUT) as response, file.open("wb") as handle:
-            _copy(response, handle, url, shutil.disk_usage(file.parent).free)
+        with _opener().open(request, timeout=_TIMEOUT) as response:
+            yield response
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
         raise ValueError(f"Downloading {url} failed: {error.code} {error.reason}") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise ValueError(f"Downloading {url} failed: {getattr(error, 'reason', None) or error}") from error
+        why = getattr(error, "reason", None) or error
+        kind = ValueError if isinstance(error, urllib.error.URLError) else _BrokenOff
+        raise kind(f"Downloading {url} failed: {why}") from error
 
 
-def _copy(response: HTTPResponse, handle: BinaryIO, url: str, free: int) -> None:
+def _fetch_rest(url: str, file: Path, version_of: Path) -> None:
+    have = file.stat().st_size if file.exists() and version_of.exists() else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": version_of.read_text()} if have else {}
+    try:
+        with _answer(url, headers) as response:
+            start, total = have, _announced(response)
+            if response.status == _PARTIAL:
+                total = None if total is None else have + total
+                LOGGER.info("Going on from %s", readable(have))
+            else:  # all of it: another version, or a server that sends no parts
+                start = 0
+            _keep_version(response, version_of)
+            with file.open("ab" if start else "wb") as handle:
+                _copy(response, handle, url, start, total)
+    except ValueError as error:
+        cause = error.__cause__
+        if have and isinstance(cause, urllib.error.HTTPError) and cause.code == _NOTHING_MORE:
+            if cause.headers.get("Content-Range") == f"bytes */{have}":
+                return
+            file.unlink()
+            raise _BrokenOff(f"Downloading {url} failed: what came before is longer than all of it.") from error
+        raise
+
+
+def _keep_version(response: HTTPResponse, version_of: Path) -> None:
+    """Remember what tells this version of a file from a later one; a weak tag tells too little."""
+    tag = response.headers.get("ETag", "")
+    version = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+    if version:
+        version_of.write_text(version)
+    else:
+        version_of.unlink(missing_ok=True)
+
+
+def _announced(response: HTTPResponse) -> int | None:
+    length = response.headers.get("Content-Length")
+    return int(length) if length and length.isdigit() else None
+
+
+def _copy(response: HTTPResponse, handle: BinaryIO, url: str, done: int, total: int | None) -> None:
+    """Write what comes behind the `done` bytes that are there, of `total`."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     from eyas.log import console
 
-    announced = response.headers.get("Content-Length")
-    total = int(announced) if announced and announced.isdigit() else None
-    if total is not None and total > free:
-        raise ValueError(f"{url} has {total:,} bytes, but only {free:,} are free in the cache folder.")
-    done = 0
+    LOGGER.info("Downloading %s (%s)", url, "size unknown" if total is None else readable(total))
+    refuse_large(url, total or 0)
+    free = shutil.disk_usage(Path(handle.name).parent).free
+    if total is not None and total - done > free:
+        raise NoRoom(f"{url} has {total:,} bytes, but only {free:,} are free in the cache folder.")
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as progress:
-        task = progress.add_task("download", total=total)
+        task = progress.add_task("download", total=total, completed=done)
         while block := response.read(_BLOCK):
             handle.write(block)
             done += len(block)
+            if total is None:
+                refuse_large(f"What comes from {url}", done)
             progress.update(task, completed=done)
     if total is not None and done != total:
-        raise ValueError(f"Downloading {url} broke off after {done:,} of {total:,} bytes; try again.")
+        raise _BrokenOff(f"Downloading {url} broke off after {done:,} of {total:,} bytes; try again.")
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -220,4 +378,4 @@ def _safe_target(folder: Path, name: str, archive: Path) -> Path:
 def _check_room(need: int, folder: Path, archive: Path) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise ValueError(f"{archive.name} unpacks to {need:,} bytes, but only {free:,} are free in {folder}.")
+        raise NoRoom(f"{archive.name} unpacks to {need:,} bytes, but only {free:,} are free in {folder}.")

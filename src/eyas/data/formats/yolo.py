@@ -1,5 +1,8 @@
 """YOLO text: a label file for each image, text in, flat arrays and a list of problems out (spec core E.2, E.3).
 
+Areas to ignore, of which YOLO text knows nothing, may stand in files of the same form in a folder `ignored` beside
+`images` and `labels`, which other tools pass over; the class -1 stands for every class.
+
 One bad row drops that row only; the image and its other rows stay, and the row is reported with its line number.
 
 A clean file never meets a per-row loop: one regular expression confirms its shape and NumPy converts all numbers at
@@ -29,7 +32,7 @@ from eyas.data.files import (
     stat_of,
     what_is_there,
 )
-from eyas.data.formats.base import UNREADABLE, LabelProblem, Labels, LabelSource, no_labels
+from eyas.data.formats.base import ANY_CLASS, UNREADABLE, Ignored, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.image_header import ImageHeader
 
 # Tolerance of spec E.3: annotation tools round, so a coordinate may leave [0, 1] by up to 1 %.
@@ -43,6 +46,7 @@ OUT_OF_RANGE = "coordinate out of range"
 NEGATIVE_SIZE = "negative size"
 ZERO_SIZE = "zero size"
 DUPLICATE = "duplicate row"
+OUTLINE = "outlines taken as boxes"  # kept; one of each file
 NO_IMAGE = "label file without an image"
 _TEXT = "not an image (.txt)"  # as `eyas.data.files` calls it
 LABEL_KINDS = (
@@ -112,6 +116,7 @@ class YoloText(LabelSource):
         self.num_classes, self.single_cls, self.rules = num_classes, single_cls, rules
         self._listing = Listing([], Counter(), set())
         self._unusual: dict[str, str] = {}
+        self._ignored: dict[str, str] = {}
         self._folders: set[str] = set()
         self._without_image = 0
 
@@ -120,7 +125,7 @@ class YoloText(LabelSource):
 
     @property
     def identity(self) -> list[object]:
-        return ["yolo", 2, [str(place.absolute()) for place in self.places], self.rules.keypoints, self.rules.ids]
+        return ["yolo", 3, [str(place.absolute()) for place in self.places], self.rules.keypoints, self.rules.ids]
 
     def images(self) -> list[tuple[str, FileStat]]:
         self._listing = list_files(self.places, self.rules.root)
@@ -130,10 +135,22 @@ class YoloText(LabelSource):
         folders = LabelFolders()
         stats = [folders.stat(image) for image in images]
         self._unusual, self._folders = folders.unusual, set(folders)
+        self._ignored = {}
+        if any(os.path.isdir(_beside_labels(folder)) for folder in folders):  # as hardly ever
+            self._look_for_ignored(images, stats)
         if all(place.is_dir() for place in self.places):  # a list names a part of a folder; the rest is another's
             self._without_image = folders.without_image(path for path, _ in self._listing.images)
         self._listing = self._listing._replace(images=[])  # a million take much room, and have been asked about
         return stats
+
+    def _look_for_ignored(self, images: Sequence[str], stats: list[FileStat]) -> None:
+        """Find files of areas to ignore; the stat of an image's labels then covers both of its files."""
+        areas = LabelFolders(IGNORED)
+        for i, image in enumerate(images):
+            stat = areas.stat(image)
+            if stat.size > 0:
+                self._ignored[image] = areas.unusual.get(image) or label_path(image, IGNORED)
+                stats[i] = _both(stats[i], stat)
 
     def unused(self) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -144,9 +161,10 @@ class YoloText(LabelSource):
         return +counts
 
     def watched(self) -> list[str] | None:
-        if self._unusual:  # these label files are found by listing their folders alone
+        if self._unusual or self._ignored:  # found by listing their folders alone, or two files of one image
             return None
-        return sorted(self._listing.watched | set(map(nearest_folder, self._folders)))
+        areas = {nearest_folder(f"{folder}{os.sep}") for folder in map(_beside_labels, self._folders)}
+        return sorted(self._listing.watched | set(map(nearest_folder, self._folders)) | areas)
 
     def label_file(self, image: str) -> str:
         return self._unusual.get(image) or label_path(image)
@@ -161,13 +179,31 @@ class YoloText(LabelSource):
         parsed = parse_files(
             [data for data, _ in read], num_classes=self.num_classes, single_cls=self.single_cls, rules=self.rules
         )
-        return [labels._replace(problems=why) if why else labels for labels, (_, why) in zip(parsed, read, strict=True)]
+        parsed = [labels._replace(problems=why) if why else labels for labels, (_, why) in zip(parsed, read)]
+        return [self._with_ignored(image, labels) for image, labels in zip(images, parsed, strict=True)]
+
+    def _with_ignored(self, image: str, labels: Labels) -> Labels:
+        """Labels with the areas to ignore of an image that has some."""
+        place = self._ignored.get(image)
+        if place is None:
+            return labels
+        try:
+            data = read_whole(place)
+        except OSError as error:
+            unread = LabelProblem(0, UNREADABLE, f"{place}: {error.strerror or error}")
+            return labels._replace(problems=[*labels.problems, unread])
+        ids = None if self.rules.ids is None else np.array(self.rules.ids, np.int64)
+        ignored, problems = parse_ignored(data, ClassIds(self.num_classes, ids, self.single_cls))
+        told = [problem._replace(message=f"{place}: {problem.message}") for problem in problems]
+        return labels._replace(ignored=ignored, problems=[*labels.problems, *told])
 
     def _read(self, image: str, stat: FileStat) -> tuple[bytes, list[LabelProblem]]:
         """The content of a label file, or none and why."""
         if stat == ABSENT or stat.size == 0:
             return b"", []
         place = self.label_file(image)
+        if image in self._ignored and not os.path.exists(place):
+            return b"", []
         if stat == NO_FILE:
             return b"", [LabelProblem(0, UNREADABLE, what_is_there(place))]
         try:
@@ -206,15 +242,32 @@ def what_folders_hold(places: Sequence[Path]) -> str:
     return "The list is empty."
 
 
-def label_path(image: str) -> str:
+IGNORED = "ignored"
+
+
+def _both(label: FileStat, ignored: FileStat) -> FileStat:
+    """One stat that changes with each of two files of an image."""
+    return FileStat(max(label.size, 0) + ignored.size, max(label.mtime_ns, ignored.mtime_ns))
+
+
+def _beside_labels(folder: str) -> str:
+    """The folder of areas to ignore that goes with a folder of labels."""
+    before, found, after = f"{folder}{os.sep}".rpartition(f"{os.sep}labels{os.sep}")
+    return f"{before}{os.sep}{IGNORED}{os.sep}{after}".rstrip(os.sep) if found else folder
+
+
+def label_path(image: str, kind: str = "labels") -> str:
     """Label file of an image: the last `/images/` becomes `/labels/`, the suffix `.txt`.
 
-    Without an `images` folder in the path, the label file stands beside the image.
+    Without an `images` folder in the path, the label file stands beside the image. With another kind, the path is that
+    of a file of areas to ignore, and goes to `/ignored/`.
     """
     stem = os.path.splitext(image)[0]
     marker = f"{os.sep}images{os.sep}"
     before, found, after = stem.rpartition(marker)
-    return f"{before}{os.sep}labels{os.sep}{after}.txt" if found else stem + ".txt"
+    if not found:
+        return f"{stem}.txt" if kind == "labels" else f"{stem}.{kind}"
+    return f"{before}{os.sep}{kind}{os.sep}{after}.txt"
 
 
 def label_elsewhere(image: str) -> str | None:
@@ -239,13 +292,14 @@ class LabelFolders:
         unusual: image -> its label file, where the suffix is not written `.txt`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "labels") -> None:
+        self.kind = kind
         self.unusual: dict[str, str] = {}
         self._folders: dict[str, Texts] = {}
 
     def stat(self, image: str) -> FileStat:
         """Stat of the label file of an image, `ABSENT` where there is none."""
-        folder, name = os.path.split(label_path(image))
+        folder, name = os.path.split(label_path(image, self.kind))
         if folder not in self._folders:
             self._folders[folder] = _list_texts(folder)
         stats, unusual = self._folders[folder]
@@ -374,6 +428,7 @@ def _parse_rows(data: bytes, known: ClassIds, keypoints: tuple[int, int] | None)
         return no_labels([LabelProblem(0, UNREADABLE, "the file is UTF-16 text; save it as UTF-8")])
     kept: dict[bytes, tuple[np.ndarray, int]] = {}  # row bytes -> (row, line)
     problems: list[LabelProblem] = []
+    outlines: list[int] = []  # lines
     for number, raw in enumerate(data.splitlines(), start=1):
         tokens = raw.decode("utf-8", errors="replace").split()
         if not tokens:
@@ -389,10 +444,40 @@ def _parse_rows(data: bytes, known: ClassIds, keypoints: tuple[int, int] | None)
             problems.append(LabelProblem(number, DUPLICATE, f"same object as line {kept[key][1]}"))
         else:
             kept[key] = (row, number)
+            if len(tokens) != 5 and not (keypoints and len(tokens) == 5 + keypoints[0] * keypoints[1]):
+                outlines.append(number)
+    if outlines:
+        message = f"{len(outlines):,} of the rows; the bounds of an outline are its box"
+        problems.append(LabelProblem(outlines[0], OUTLINE, message))
     if not kept:
         return no_labels(problems)
     rows = np.stack([row for row, _ in kept.values()])
     return Labels(rows[:, 0].copy(), rows[:, 1:].copy(), problems)
+
+
+def parse_ignored(data: bytes, known: ClassIds) -> tuple[Ignored, list[LabelProblem]]:
+    """Read the content of a file of areas to ignore; rows are those of a label file, class -1 stands for every class.
+
+    Whether areas lie over each other, or one stands there twice, changes nothing.
+    """
+    rows: list[np.ndarray] = []
+    problems: list[LabelProblem] = []
+    for number, raw in enumerate(data.removeprefix(_BOM).splitlines(), start=1):
+        tokens = raw.decode("utf-8", errors="replace").split()
+        if not tokens:
+            continue
+        every = tokens[0] == "-1"
+        allowed = known._replace(single_cls=True) if every else known  # any class will do to look at the numbers
+        row = _parse_row(["0", *tokens[1:]] if every else tokens, allowed, None)
+        if isinstance(row, str):
+            kind, _, message = row.partition(": ")
+            problems.append(LabelProblem(number, kind, message))
+            continue
+        if every:
+            row[0] = ANY_CLASS
+        rows.append(row)
+    table = np.array(rows, np.float32).reshape(-1, 5)
+    return Ignored(table[:, 0].copy(), table[:, 1:].copy()), problems
 
 
 def _parse_row(tokens: list[str], known: ClassIds, keypoints: tuple[int, int] | None) -> np.ndarray | str:

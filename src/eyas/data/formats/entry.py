@@ -1,0 +1,193 @@
+"""What a description says of a split whose labels do not stand beside its images."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from eyas.data.files import ABSENT, IMAGE_SUFFIXES, FileStat, stat_of
+from eyas.data.report import Problem
+from eyas.names import did_you_mean
+
+WINDOWS_PATH = "path as Windows writes it"  # kept
+ABSOLUTE_PATH = "absolute path"  # kept
+OUTSIDE = "path out of the data set"
+NOT_ANNOTATED = "image that the annotations do not name"
+_DRIVE = re.compile(r"[A-Za-z]:/")
+_ASKED = 32  # images that tell which folder they stand in
+_PREFIXES, _SUFFIXES = ("instances_",), ("_annotations.coco", ".coco")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One split.
+
+    Attributes:
+        annotations: the file, or the folder of files.
+        images: the folder that the images' names start from; None: found, see `image_folder`.
+        split: of the lines of an NDJSON file, those of this split; "" for all.
+        list: a text file of the names, one a line, of the files of a folder of VOC that make up the split.
+        from_1: whether the corners in VOC files count pixels from 1, as the files of the contest itself do.
+    """
+
+    annotations: Path
+    images: Path | None = None
+    split: str = ""
+    list: Path | None = None
+    from_1: bool = False
+
+    def check(self, *used: str) -> Entry:
+        """Refuse what a format has no use for.
+
+        Raises:
+            ValueError: names it.
+        """
+        for key in ("split", "list", "from_1"):
+            if getattr(self, key) and key not in used:
+                raise ValueError(f"{self.annotations}: the key {key!r} has no effect on annotations of this kind.")
+        return self
+
+
+def read_entry(entry: object, root: Path) -> Entry | None:
+    """Return what a description says of a split, a path or a mapping with the keys of `Entry`; None for anything else.
+
+    Raises:
+        ValueError: a mapping with keys or values that mean nothing.
+    """
+    if isinstance(entry, str | Path):
+        return Entry(root / Path(entry).expanduser())
+    if not isinstance(entry, Mapping):
+        return None
+    keys = [field.name for field in fields(Entry)]
+    for key in entry:
+        if key not in keys:
+            raise ValueError(
+                f"{dict(entry)}: unknown key {key!r}; known are {', '.join(keys)}.{did_you_mean(key, keys)}"
+            )
+    paths: dict[str, Path | None] = {"images": None, "list": None}
+    for key in ("annotations", "images", "list"):
+        value = entry.get(key)
+        if not isinstance(value, str | Path) and (key == "annotations" or value is not None):
+            raise ValueError(f"{dict(entry)}: {key}={value!r} must be a path.")
+        if value is not None:
+            paths[key] = root / Path(str(value)).expanduser()
+    split, from_1 = entry.get("split", ""), entry.get("from_1", False)
+    if not isinstance(split, str) or not isinstance(from_1, bool):
+        raise ValueError(f"{dict(entry)}: split is the name of one, from_1 is true or false.")
+    annotations = paths["annotations"]
+    assert annotations is not None
+    return Entry(annotations, paths["images"], split, paths["list"], from_1)
+
+
+def image_folder(entry: Entry, root: Path, names: Sequence[str]) -> Path:
+    """Return the folder from which the names of images lead to files: the one given, or the likeliest of
+    `likely_folders`."""
+    if entry.images is not None:
+        return entry.images
+    asked = [name.replace("\\", "/") for name in names[:: max(len(names) // _ASKED, 1)]]
+    likely = likely_folders(entry.annotations, root)
+    return max(likely, key=lambda folder: sum(os.path.isfile(folder / name) for name in asked))
+
+
+def likely_folders(annotations: Path, root: Path) -> list[Path]:
+    """Where images of an annotation file or folder usually stand, the likeliest first."""
+    above, stem = annotations.parent, annotations.name if annotations.is_dir() else annotations.stem
+    for prefix in _PREFIXES:
+        stem = stem.removeprefix(prefix)
+    for suffix in _SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    inner = [annotations] if annotations.is_dir() else []
+    bases = [*inner, above, above.parent, root]
+    below = ["", "images", "JPEGImages", stem, f"images/{stem}", f"JPEGImages/{stem}"]
+    found = dict.fromkeys(base / name for base in bases for name in below)
+    return [folder for folder in found if folder.is_dir()] or [above]
+
+
+class Images:
+    """Finds images by the names that annotations give them, listing each folder once.
+
+    Attributes:
+        oddities: {(kind, what was made of it): names}, of names that are not relative paths with `/`.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.folder, self.root = os.path.abspath(folder), os.path.abspath(root)
+        self.oddities: dict[tuple[str, str], list[str]] = {}
+        self._folders: dict[str, dict[str, FileStat]] = {}
+
+    def find(self, name: str) -> tuple[str, FileStat]:
+        """Absolute path and stat of an image; `ABSENT` for one that is not there, or that may not be used."""
+        text = name
+        if "\\" in name and os.sep == "/" and self._stat(os.path.join(self.folder, name)) == ABSENT:
+            text = name.replace("\\", "/")
+            self._note(WINDOWS_PATH, "read with / between folders", name)
+        if os.path.isabs(text) or _DRIVE.match(text):
+            return self._absolute(text, name)
+        path = os.path.normpath(os.path.join(self.folder, text))
+        if not any(self._within(path, base) for base in (self.folder, self.root)):
+            self._note(OUTSIDE, f"not used: they lead out of {self.root}", name)
+            return path, ABSENT
+        return path, self._stat(path)
+
+    def about(self, where: str) -> list[Problem]:
+        """A sentence for each kind of name that is no relative path with `/`."""
+        return [
+            Problem(where, 0, kind, f"{len(names):,} of the images, such as {names[0]}: {what}")
+            for (kind, what), names in self.oddities.items()
+        ]
+
+    def folders(self) -> list[str]:
+        """Folders that hold images, or would."""
+        return sorted(self._folders)
+
+    def others(self, named: Iterable[str]) -> int:
+        """How many images lie beside those that were found and are none of the named paths."""
+        known = set(named)
+        holding = {os.path.dirname(path) for path in known}
+        return sum(
+            os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            and name[:1] != "."
+            and os.path.join(folder, name) not in known
+            for folder in self._folders
+            if folder in holding
+            for name in self._folders[folder]
+        )
+
+    def _absolute(self, text: str, name: str) -> tuple[str, FileStat]:
+        """An absolute path as it stands; or what lies below the folder under the same name, or with folders before."""
+        stat = self._stat(text) if os.path.isabs(text) else ABSENT
+        if stat != ABSENT:
+            self._note(ABSOLUTE_PATH, "used as they are", name)
+            return os.path.normpath(text), stat
+        parts = [part for part in text.split("/")[1:] if part not in ("", ".", "..")]
+        for start in range(len(parts)):
+            path = os.path.join(self.folder, *parts[start:])
+            if (stat := self._stat(path)) != ABSENT:
+                self._note(ABSOLUTE_PATH, f"not there, and looked for in {self.folder}", name)
+                return path, stat
+        return os.path.join(self.folder, *parts), ABSENT
+
+    def _note(self, kind: str, what: str, name: str) -> None:
+        self.oddities.setdefault((kind, what), []).append(name)
+
+    @staticmethod
+    def _within(path: str, base: str) -> bool:
+        return path.startswith(base.rstrip(os.sep) + os.sep)
+
+    def _stat(self, path: str) -> FileStat:
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = _list_files(folder)
+        found = self._folders[folder].get(name)
+        return stat_of(path) if found is None and os.path.isfile(path) else found or ABSENT
+
+
+def _list_files(folder: str) -> dict[str, FileStat]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: stat_of(entry) for entry in entries if entry.is_file()}
+    except OSError:
+        return {}
