@@ -180,8 +180,13 @@ def _convert(arguments: list[str]) -> int:
         raise UsageError(f"drop_ignored={drop_ignored}: expected true or false")
     if ids_start != "none" and not (ids_start.isascii() and ids_start.isdigit()):
         raise UsageError(f"ids_start={ids_start}: expected an integer >= 0")
-    from eyas.data.convert import convert
+    from eyas.data.convert import IMAGES, WRITERS, convert
+    from eyas.log import setup_logging
 
+    for name, allowed in (("to", (*WRITERS,)), ("images", IMAGES)):
+        if name in pairs and pairs[name] not in allowed:
+            raise UsageError(f"{name}={pairs[name]}: expected {', '.join(allowed)}{_nearest_of(pairs[name], allowed)}")
+    setup_logging()
     convert(
         pairs["data"],
         pairs["to"],

@@ -94,6 +94,7 @@ def test_version(run):
         (["launch"], "the commands are train, plan, profile, rehearse, val, predict, convert, info, explain"),
         (["convert", "data=a.yaml", "to=coco"], "convert needs out=..."),
         (["convert", "data=a.yaml", "ot=coco"], "convert knows no 'ot'"),
+        (["convert", "data=a.yaml", "to=cocoa", "out=b"], "to=cocoa: expected yolo, coco, voc; did you mean coco?"),
         (["convert", "data=a.yaml", "to=coco", "out=b", "drop_ignored=perhaps"], "expected true or false"),
         (["train", "epochs", "3"], "options are written key=value, as in epochs=..."),
         (["train", "--epochs=3"], "write epochs=3"),
