@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from eyas.data.formats import Labels, LabelSource
-from eyas.data.image_header import read_header
+from eyas.data.files import FileStat
+from eyas.data.formats import LabelProblem, Labels, LabelSource
+from eyas.data.image_header import ImageHeader, read_header
+from eyas.data.report import Problem
 
 SIZES = {"a.png": (30, 40), "b.png": (20, 50), "c.png": (16, 16)}  # height, width
 
@@ -24,18 +26,25 @@ class Read(NamedTuple):
 
 
 def read(source: LabelSource) -> Read:
-    """Everything that a source tells, asked in the order of an index."""
+    """Everything that a source tells, asked in the order of an index, image by image and several at once."""
     images = source.images()
     stats = source.label_stats([path for path, _ in images])
     unused, found, missing = dict(source.unused()), {}, []
-    problems = []
+    problems: list[LabelProblem | Problem] = []
+    asked: list[tuple[str, FileStat, ImageHeader]] = []
     for (path, stat), label in zip(images, stats, strict=True):
         header, _ = read_header(path) if stat.size >= 0 else (None, None)
         if header is None:
             missing.append(Path(path).name)
             continue
+        asked.append((path, label, header))
         found[Path(path).name] = source.labels(path, label, header)
         problems += found[Path(path).name].problems
+    again = source.labels_of(*zip(*asked, strict=True)) if asked else []
+    for one, other in zip(found.values(), again, strict=True):
+        assert one.problems == other.problems
+        for mine, its in zip((one.cls, one.boxes, *one.ignored), (other.cls, other.boxes, *other.ignored)):
+            assert mine.tobytes() == its.tobytes() and (mine.dtype, mine.shape) == (its.dtype, its.shape)
     problems += source.problems()
     kinds = Counter(problem.kind for problem in problems)
     return Read(found, missing, kinds, "\n".join(problem.message for problem in problems), unused)

@@ -102,7 +102,12 @@ def likely_folders(annotations: Path, root: Path) -> list[Path]:
     inner = [annotations] if annotations.is_dir() else []
     bases = [*inner, above, *([above.parent] if os.path.abspath(above) != os.path.abspath(root) else []), root]
     stems = dict.fromkeys((stem, stem.rstrip("0123456789")))  # train2017, train
-    below = ["", *(f"{place}{stem}" for stem in stems for place in ("", "images/", "JPEGImages/"))]
+    below = [
+        "",
+        "images",
+        "JPEGImages",
+        *(f"{place}{stem}" for stem in stems for place in ("", "images/", "JPEGImages/")),
+    ]
     found = dict.fromkeys(base / name for base in bases for name in below)
     return [folder for folder in found if folder.is_dir()] or [above]
 

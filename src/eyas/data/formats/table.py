@@ -20,7 +20,7 @@ from eyas.data.cache import cache_root, locked
 from eyas.data.files import ABSENT, FileStat, nearest_folder, stat_of
 from eyas.data.formats.base import ANY_CLASS, LabelProblem, Labels, LabelSource
 from eyas.data.formats.entry import NOT_ANNOTATED, Entry, Images, image_folder, likely_folders
-from eyas.data.formats.pixels import PixelRows, to_labels
+from eyas.data.formats.pixels import PixelRows, clean_labels, to_labels
 from eyas.data.image_header import ImageHeader
 from eyas.data.report import Problem
 from eyas.files import replacing
@@ -255,6 +255,28 @@ class TableSource(LabelSource):
 
     def label_file(self, image: str) -> str:
         return str(self.file)
+
+    def labels_of(
+        self, images: Sequence[str], stats: Sequence[FileStat], headers: Sequence[ImageHeader]
+    ) -> list[Labels]:
+        table = self._read()
+        rows_of = [self._rows_of[image] for image in images]
+        sizes = np.array([header[:2] for header in headers], np.int64).reshape(-1, 2)
+        told = table.sizes[[numbers[0] for numbers in rows_of]]
+        as_told = ((told == sizes).all(1) | (told <= 0).any(1)).tolist()
+        plain = [
+            i for i, (first, *more) in enumerate(rows_of) if as_told[i] and not more and first not in table.dropped
+        ]
+        firsts = np.array([rows_of[i][0] for i in plain], np.int64)
+        counts = (table.offsets[firsts + 1] - table.offsets[firsts]).tolist()
+        rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(*table.offsets[i : i + 2]) for i in firsts)])
+        cls = self._classes(table)[table.ranks[rows]]
+        clean = clean_labels(cls, table.boxes[rows], table.ignored[rows], counts, sizes[plain])
+        found = dict(zip(plain, clean, strict=True))
+        return [
+            found.get(i) or self.labels(image, stats[i], header)
+            for i, (image, header) in enumerate(zip(images, headers, strict=True))
+        ]
 
     def labels(self, image: str, stat: FileStat, header: ImageHeader) -> Labels:
         table = self._read()

@@ -63,7 +63,7 @@ def write_yolo(folder: Path, images: list[tuple[Any, Any]], width: int, height: 
     (folder / "data.yaml").write_text(yaml.safe_dump(names))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(IMAGE, min_size=2, max_size=3), st.integers(10, 700), st.integers(10, 700), st.permutations(FORMS))
 def test_any_way_round_nothing_changes(
     own_cache: Path, images: list[tuple[Any, Any]], width: int, height: int, way: list[str]
@@ -77,7 +77,7 @@ def test_any_way_round_nothing_changes(
             assert sum(report.images for report in reports.values()) == len(images)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(BOX, min_size=1, max_size=4), st.integers(10, 20_000), st.integers(10, 20_000), st.booleans())
 def test_px_read_back_as_the_same_float32(boxes: list[Any], height: int, width: int, corners: bool) -> None:
     labels = np.array(boxes, np.float32)
@@ -88,7 +88,7 @@ def test_px_read_back_as_the_same_float32(boxes: list[Any], height: int, width: 
     assert exact.all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(*[st.integers(0, 4000)] * 4), min_size=1, max_size=4), st.sampled_from([640, 427, 3999, 12_000])
 )
