@@ -98,6 +98,7 @@ def convert(
     for report in reports.values():
         report.print_table()
     writer.tell()
+    LOGGER.info("Carried: boxes, classes, splits, areas to ignore. Outlines, keypoints, ids and other fields are not.")
     LOGGER.info("Written to %s: train with data=%s", target, target / "data.yaml")
     return reports
 

@@ -118,11 +118,12 @@ def _from_yaml(file: Path) -> _Described:
 def _from_folder(folder: Path) -> _Described:
     """What the YAML of a folder says; without one, what its annotations do."""
     inner = [entry for entry in folder.iterdir() if entry.is_dir()]
-    if not _yamls(folder, "*"):
-        for place in (folder, *(inner if len(inner) == 1 else [])):
-            content = describe_folder(place)
-            if content is not None:
-                return None, content, str(place)
+    for place in (folder, *(inner if len(inner) == 1 else [])):
+        if _yamls(place, "*"):
+            break
+        content = describe_folder(place)
+        if content is not None:
+            return None, content, str(place)
     return _from_yaml(_only_yaml(folder))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -149,18 +150,19 @@ class Images:
         """Folders that hold images, or would."""
         return sorted(self._folders)
 
-    def others(self, named: Iterable[str]) -> int:
-        """How many images lie beside those that were found and are none of the named paths."""
+    def others(self, named: Iterable[str]) -> Counter[str]:
+        """{reason, with one of them: number} of images that lie beside those that were found and have another path."""
         known = set(named)
         holding = {os.path.dirname(path) for path in known}
-        return sum(
-            os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+        others = [
+            name
+            for folder in sorted(holding & {*self._folders})
+            for name in sorted(self._folders[folder])
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
             and name[:1] != "."
             and os.path.join(folder, name) not in known
-            for folder in self._folders
-            if folder in holding
-            for name in self._folders[folder]
-        )
+        ]
+        return Counter({f"{NOT_ANNOTATED}, such as {others[0]}": len(others)}) if others else Counter()
 
     def _absolute(self, text: str, name: str) -> tuple[str, FileStat]:
         """An absolute path as it stands; or what lies below the folder under the same name, or with folders before."""

@@ -19,7 +19,7 @@ import numpy as np
 from eyas.data.cache import cache_root, locked
 from eyas.data.files import ABSENT, FileStat, nearest_folder, stat_of
 from eyas.data.formats.base import ANY_CLASS, LabelProblem, Labels, LabelSource
-from eyas.data.formats.entry import NOT_ANNOTATED, Entry, Images, image_folder, likely_folders
+from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders
 from eyas.data.formats.pixels import PixelRows, clean_labels, to_labels
 from eyas.data.image_header import ImageHeader
 from eyas.data.report import Problem
@@ -194,7 +194,7 @@ class TableSource(LabelSource):
         self._table: Table | None = None
         self._rows_of: dict[str, list[int]] = {}
         self._about: list[Problem] = []
-        self._others = 0
+        self._others: Counter[str] = Counter()
         self._watched: list[str] = []
         self.names = dict(enumerate(self._read().names)) if names is None else dict(names)
 
@@ -251,7 +251,7 @@ class TableSource(LabelSource):
         return self._watched
 
     def unused(self) -> Counter[str]:
-        return +Counter({NOT_ANNOTATED: self._others})
+        return self._others
 
     def label_file(self, image: str) -> str:
         return str(self.file)

@@ -21,7 +21,7 @@ import numpy as np
 from eyas.data.files import ABSENT, IMAGE_SUFFIXES, FileStat, nearest_folder, stat_of
 from eyas.data.formats.base import ANY_CLASS, UNREADABLE, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.formats.coco import NO_BOX
-from eyas.data.formats.entry import NOT_ANNOTATED, Entry, Images, image_folder, likely_folders, read_entry
+from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders, read_entry
 from eyas.data.formats.pixels import PixelRows, to_labels
 from eyas.data.formats.table import UNKNOWN_CLASS
 from eyas.data.image_header import ImageHeader
@@ -56,8 +56,11 @@ def open_voc(entry: object, root: Path, names: Mapping[int, str] | None) -> Labe
 
 
 def _holds_only_xml(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        suffixes = {os.path.splitext(entry.name)[1].lower() for entry, _ in zip(entries, range(_LOOKED_AT))}
+    try:
+        with os.scandir(folder) as entries:
+            suffixes = {os.path.splitext(entry.name)[1].lower() for entry, _ in zip(entries, range(_LOOKED_AT))}
+    except OSError:  # told where its images are listed
+        return False
     return ".xml" in suffixes and not suffixes & {*IMAGE_SUFFIXES, ".txt"}
 
 
@@ -174,7 +177,7 @@ class VocXml(LabelSource):
         self._class_of = {name: i for i, name in self.names.items()} | {EVERY_CLASS: ANY_CLASS}
         self._file_of: dict[str, str] = {}
         self._about: list[Problem] = []
-        self._others = 0
+        self._others: Counter[str] = Counter()
         self._watched: list[str] = []
 
     def __str__(self) -> str:
@@ -208,7 +211,7 @@ class VocXml(LabelSource):
                 f"{{annotations: {self.entry.annotations.name}, images: FOLDER}} in place of the folder."
             )
         self._about = images.about(str(self))
-        self._others = images.others(found) if self.entry.list is None else 0  # a list names a part
+        self._others = images.others(found) if self.entry.list is None else Counter()  # a list names a part
         holding = {os.path.dirname(path) for path in (*found, *files)}
         lists = {str(self.entry.list.absolute())} if self.entry.list else set()
         self._watched = sorted(lists | set(map(nearest_folder, holding)))
@@ -257,7 +260,7 @@ class VocXml(LabelSource):
         return self._watched
 
     def unused(self) -> Counter[str]:
-        return +Counter({NOT_ANNOTATED: self._others})
+        return self._others
 
     def label_file(self, image: str) -> str:
         if not self._file_of:
