@@ -17,7 +17,7 @@ def test_coco_and_voc_train_bit_for_bit_as_yolo_text_does(options: Any, digits_t
         if form != "yolo":
             convert(digits_tiny, form, tmp_path / form, images="link")
             data = tmp_path / form
-        trainer = DetectionTrainer(overrides=options(epochs=1, fraction=0.5, data=str(data)))
+        trainer = DetectionTrainer(overrides=options(epochs=1, fraction=0.25, data=str(data)))
         trainer.train()
         measured = {name: value for name, value in trainer.metrics.items() if name.startswith("metrics/")}
         trained[form] = digest(trainer.model.state_dict().items()), measured

@@ -254,7 +254,10 @@ def _sources(
     """The splits that a label format claims, and the paths of each split; none where it is claimed."""
     claimed = {}
     for split in SPLITS:
-        source = claim(content[split], root, names) if content.get(split) else None
+        try:
+            source = claim(content[split], root, names) if content.get(split) else None
+        except ValueError as error:
+            raise ValueError(f"{where}: {split}: {error}") from None
         if source is not None:
             claimed[split] = source
     return claimed, {split: [] if split in claimed else _paths(content, split, root, where) for split in SPLITS}
