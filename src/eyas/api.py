@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from eyas.data.depth import White
 from eyas.device import random_state_kept, select_device
 from eyas.evaluate import assemble
 from eyas.evaluate.assemble import batch_beside
-from eyas.evaluate.predictor import Predictor
+from eyas.evaluate.outputs import Outputs
+from eyas.evaluate.predictor import Predictor, Step
 from eyas.evaluate.results import Results
+from eyas.evaluate.tracking import Follower, make_tracker
 from eyas.evaluate.validator import DetectionValidator, LoneValidator
 from eyas.export import ExportTarget, export, find_target
 from eyas.export.verify import IMAGES as VERIFIED_IMAGES
@@ -48,6 +50,8 @@ from eyas.train.venue import venue
 # What a trained model remembers as defaults for val() and predict().
 REMEMBERED = ("imgsz", "single_cls")
 REMEMBERED_DATA = ("data", "ids_start", "val_fraction", "ignore")
+PREDICT_CONF, TRACK_CONF = 0.25, 0.1  # lowest scores, where none is given
+DRAWN = ("line_width", "show_labels", "show_conf")  # what says how pictures are drawn
 WHERE = ("project", "name", "save_dir", "exist_ok")  # what says where a run's files lie
 
 
@@ -105,6 +109,7 @@ class YOLO:
         self.loaded: str | None = None  # weights that load() brought, for a later train()
         self.model_class = model_class
         self.running: BaseTrainer | None = None  # while train() is on
+        self.follower: Follower | None = None  # of the latest track()
         self.model = self.load_network(self.name, verbose)
 
     def load_network(self, model: str, verbose: bool) -> Detector:
@@ -264,7 +269,13 @@ class YOLO:
         ):
             loader.dataset.index.report.print_table()
             quiet = assemble.build_validator(
-                options, loader, names=data["names"], save_dir=save_dir, device=device, kind=kind
+                options,
+                loader,
+                names=data["names"],
+                save_dir=save_dir,
+                device=device,
+                kind=kind,
+                close_up=assemble.close_up(options, loader.dataset.index.white),
             )
             validator = assemble.with_report(options, quiet)
             validator(model=network)
@@ -280,34 +291,106 @@ class YOLO:
         return self.live.device if self.live and not options.is_typed("device") else select_device(options.device)
 
     def predict(self, source: Any, stream: bool = False, **options: Any) -> list[Results] | Iterator[Results]:
-        """Find objects in images.
+        """Find objects in images, videos, streams and more.
 
         Args:
-            source: file, folder, glob, array ``(H, W, 3)`` BGR uint8, PIL image, or a list of those.
-            stream: yield results one by one instead of returning a list.
-            **options: ``conf``, ``iou``, ``imgsz``, ``max_det``, ``classes``, ``device`` ...
+            source: file, folder, glob, ``.txt`` list, http(s) address, webcam's number, ``rtsp://`` address,
+                ``"screen"``, array ``(H, W, 3)`` BGR uint8, PIL image, or a list of those; see
+                ``eyas.evaluate.sources.open_source``.
+            stream: yield results one by one instead of returning a list; long videos then need no memory.
+            **options: ``conf``, ``iou``, ``imgsz``, ``max_det``, ``classes``, ``device``, ``batch``, ``tile`` ...
+
+        Raises:
+            ValueError: an unknown option or a bad value, a source that cannot be read, or one that never ends without
+                ``stream=True``.
         """
         resolved = resolve(recipe=self.remembered("predict"), call={"model": self.name, **options}, command="predict")
-        wants_files = resolved.is_typed("save") and resolved.save
-        idle = [name for name in ("project", "name", "save_dir", "exist_ok") if resolved.is_typed(name)]
-        if idle and not wants_files:
-            raise ValueError(f"{', '.join(idle)} say where pictures go, but none are written; add save=True.")
-        results = self.predictor(resolved)(source, stream=True)
-        results = saved(results, venue().folder(resolved, default_name="predict")) if wants_files else results
-        return results if stream else list(results)
+        return self.predictor(resolved)(source, stream, *self.written(resolved, "predict"))
 
     __call__ = predict
 
-    def predictor(self, options: TrainOptions) -> Predictor:
-        """Return what turns images into results under resolved options."""
+    def track(
+        self,
+        source: Any,
+        stream: bool = False,
+        persist: bool = False,
+        tracker: Any = "bytetrack",
+        **options: Any,
+    ) -> list[Results] | Iterator[Results]:
+        """Find objects in the frames of a video and follow them: ``.boxes.id`` of the results says which is which.
+
+        Detections that belong to no object are left out.
+
+        Args:
+            source, stream: as for ``predict``.
+            persist: go on with the objects of the call before, for frames that are given one by one.
+            tracker: ``"bytetrack"``, a YAML file or a mapping of its settings (``eyas.evaluate.tracking.ByteTrack``),
+                or an object whose ``update(detections)`` takes and returns ``supervision.Detections``.
+            **options: as for ``predict``; ``conf`` is 0.1 unless given, since a tracker has use for weak detections.
+
+        Raises:
+            ValueError: as for ``predict``, or there is no such tracker.
+        """
+        named = {"tracker": str(tracker)} if isinstance(tracker, str | Path) else {}
+        call = {"model": self.name, **named, **options}
+        resolved = resolve(recipe=self.remembered("predict"), call=call, command="track")
+        return self.run_track(resolved, source, stream, persist, tracker)
+
+    def run_track(
+        self, options: TrainOptions, source: Any, stream: bool, persist: bool, tracker: Any, pictures: bool = False
+    ) -> list[Results] | Iterator[Results]:
+        """Track under resolved options; ``pictures`` as for ``written``."""
+        if not persist or self.follower is None:
+            self.follower = Follower(make_tracker(tracker))
+        written = self.written(options, "track", pictures)
+        return self.predictor(options, conf=TRACK_CONF)(source, stream, self.follower, *written)
+
+    def predictor(self, options: TrainOptions, conf: float = PREDICT_CONF) -> Predictor:
+        """Return what turns pictures into results under resolved options; ``conf`` is for those that set none."""
         return Predictor(
             self.network(),
             imgsz=options.imgsz,
             classes=options.classes,
             device=self.device_for(options),
+            batch=options.batch or 1,
             white=self.white,
-            **assemble.thresholds(options),
+            tiling=assemble.tiling(options),
+            vid_stride=options.vid_stride,
+            stream_buffer=options.stream_buffer,
+            **{"conf": conf} | assemble.thresholds(options),
         )
+
+    def written(self, options: TrainOptions, name: str, pictures: bool = False) -> list[Step]:
+        """Return what writes the files of a prediction as its results pass; none if none are asked for.
+
+        Args:
+            options: resolved options.
+            name: folder, where they name none.
+            pictures: write pictures though nobody typed ``save``, as a command does.
+
+        Raises:
+            ValueError: options say where files go or how pictures are drawn, and none are written.
+        """
+        pictures = options.save and (pictures or options.is_typed("save"))
+        drawn = pictures or options.save_frames
+        idle = [] if drawn else [one for one in DRAWN if options.is_changed(one)]
+        if idle:
+            raise ValueError(f"{', '.join(idle)} say how pictures are drawn, but none are written; add save=True.")
+        if not (drawn or options.save_txt or options.save_crop):
+            idle = [one for one in WHERE if options.is_typed(one)]
+            if idle:
+                raise ValueError(f"{', '.join(idle)} say where pictures go, but none are written; add save=True.")
+            return []
+        outputs = Outputs(
+            venue().folder(options, default_name=name),
+            pictures=pictures,
+            txt=options.save_txt,
+            conf=options.save_conf,
+            crops=options.save_crop,
+            frames=options.save_frames,
+            plot={"line_width": options.line_width, "labels": options.show_labels, "conf": options.show_conf},
+        )
+        return [outputs]
 
     @property
     def white(self) -> White | None:
@@ -564,29 +647,31 @@ def run_val(asked: TrainOptions) -> DetMetrics:
     return yolo.run_val(yolo.val_options(asked))
 
 
-def run_predict(asked: TrainOptions, source: str) -> list[Results]:
-    """``eyas predict source=... key=value ...``: writes annotated pictures into the run folder."""
+def run_predict(asked: TrainOptions, source: str) -> int:
+    """``eyas predict source=... key=value ...``: writes annotated pictures and videos into the run folder.
+
+    Returns:
+        Number of pictures that were looked at.
+    """
     yolo = YOLO(asked.model or "yolo26n")
     options = with_defaults(asked, yolo.remembered("predict"))
     setup_logging(options.verbose)
-    stream = iter(yolo.predictor(options)(source, stream=True))
-    found = []
-    for result in saved(stream, venue().folder(options, default_name="predict")) if options.save else stream:
+    written = yolo.written(options, "predict", pictures=True)
+    return told(yolo.predictor(options)(source, True, *written))
+
+
+def run_track(asked: TrainOptions, source: str) -> int:
+    """``eyas track source=... key=value ...``: the same, of objects that are followed from frame to frame."""
+    yolo = YOLO(asked.model or "yolo26n")
+    options = with_defaults(asked, yolo.remembered("predict"))
+    setup_logging(options.verbose)
+    return told(yolo.run_track(options, source, stream=True, persist=False, tracker=options.tracker, pictures=True))
+
+
+def told(results: Iterable[Results]) -> int:
+    """Say what each picture holds, one line each, as it comes; returns how many there were."""
+    count = 0
+    for result in results:
         LOGGER.info("%s", result)
-        found.append(result)
-    return found
-
-
-def saved(results: Iterable[Results], place: AbstractContextManager[Path]) -> Iterator[Results]:
-    """Pass results on, writing each one's annotated picture into a folder; equal names get a number."""
-    taken: set[str] = set()
-    with place as folder:
-        for number, result in enumerate(results):
-            name = Path(result.path).name or f"image{number}"
-            name = name if Path(name).suffix else f"{name}.jpg"  # an array has no file's name
-            name = name if name not in taken else f"{number}_{name}"
-            taken.add(name)
-            result.save(folder / name)
-            result.saved_in = folder
-            yield result
-        LOGGER.info("%d pictures in %s", len(taken), folder)
+        count += 1
+    return count

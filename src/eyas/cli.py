@@ -31,7 +31,12 @@ COMMAND_ROWS = (
     ("profile", "where a training spends its time", "eyas profile model=yolo26n data=digits imgsz=128"),
     ("rehearse", "try a training script of yours in two minutes", "eyas rehearse my_trainer.py"),
     ("val", "measure a trained model", "eyas val model=runs/detect/train/weights/best.pt data=digits"),
-    ("predict", "find objects in images", "eyas predict model=runs/detect/train/weights/best.pt source=photos/"),
+    (
+        "predict",
+        "find objects in images and videos",
+        "eyas predict model=runs/detect/train/weights/best.pt source=photos/",
+    ),
+    ("track", "follow objects through a video", "eyas track model=runs/detect/train/weights/best.pt source=street.mp4"),
     ("convert", "a data set in another label format", "eyas convert data=my.yaml to=coco out=my-coco"),
     ("info", "versions, devices and the size of a model", "eyas info model=yolo26n"),
     ("explain", "what an option does; without a name, all of them", "eyas explain lr0"),
@@ -157,10 +162,7 @@ def _val(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    pairs = parse_pairs(arguments)
-    source = pairs.pop("source", "")
-    options = _resolved(pairs, "predict")
-    _require("predict", model=options.model, source=source)
+    options, source = _searched(arguments, "predict")
     from eyas import api
 
     api.run_predict(options, source)
@@ -196,6 +198,23 @@ def _convert(arguments: list[str]) -> int:
         ids_start=None if ids_start == "none" else int(ids_start),
     )
     return OK
+
+
+def _track(arguments: list[str]) -> int:
+    options, source = _searched(arguments, "track")
+    from eyas import api
+
+    api.run_track(options, source)
+    return OK
+
+
+def _searched(arguments: list[str], command: str) -> tuple[TrainOptions, str]:
+    """The options of a search for objects, and where it searches."""
+    pairs = parse_pairs(arguments)
+    source = pairs.pop("source", "")
+    options = _resolved(pairs, command)
+    _require(command, model=options.model, source=source)
+    return options, source
 
 
 def _info(arguments: list[str]) -> int:
@@ -251,6 +270,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "val": _val,
     "predict": _predict,
     "convert": _convert,
+    "track": _track,
     "info": _info,
     "explain": _explain,
 }
@@ -359,14 +379,18 @@ def _print_command_help(command: str) -> None:
         "profile": "eyas profile model=NAME data=DATA [key=value ...]",
         "rehearse": "eyas rehearse FILE.py [key=value ...] [-- ARGUMENTS OF THE FILE]",
         "val": "eyas val model=CHECKPOINT [data=DATA] [key=value ...]",
-        "predict": "eyas predict model=CHECKPOINT source=FILES [key=value ...]",
+        "predict": "eyas predict model=CHECKPOINT source=SOURCE [key=value ...]",
+        "track": "eyas track model=CHECKPOINT source=VIDEO [key=value ...]",
         "convert": "eyas convert data=DATA to=yolo|coco|voc out=FOLDER [images=link] [drop_ignored=true] [ids_start=N]",
         "info": "eyas info [model=NAME]",
         "explain": "eyas explain [OPTION or GROUP ...]",
     }
     _print_text(f"Usage: {usage[command]}")
-    if command == "predict":
-        _print_text("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
+    if command in ("predict", "track"):
+        _print_text(
+            "\nsource is an image, a video, a folder, a pattern such as 'photos/*.jpg', a .txt list of those, an\n"
+            "http(s) address of an image or video, a stream (rtsp://...), a webcam (0), or the screen."
+        )
     if command == "plan":
         _print_text("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")
     if command == "profile":
@@ -384,7 +408,7 @@ def _print_command_help(command: str) -> None:
             "\nIt writes labels in another format into a new folder, with copies of the images, or links to them\n"
             "(images=link). Areas to ignore are carried; drop_ignored=true leaves them out."
         )
-    if command in ("train", "plan", "profile", "rehearse", "val", "predict"):
+    if command in ("train", "plan", "profile", "rehearse", "val", "predict", "track"):
         _print_options("train" if command in ("plan", "profile", "rehearse") else command)
 
 

@@ -19,10 +19,13 @@ from eyas.log import LOGGER
 OTHER_TASKS = frozenset(
     (
         *("overlap_mask", "mask_ratio", "retina_masks", "pose", "kobj", "rle", "angle", "dlog", "dgrad", "dlam"),
-        *("copy_paste_mode", "tracker", "persist"),
+        "copy_paste_mode",
     )
 )
-"""They tune masks, key points, rotated boxes or tracks; whatever their value, they say nothing about boxes."""
+"""They tune masks, key points or rotated boxes; whatever their value, they say nothing about boxes."""
+
+OF_TRACKING = frozenset(("tracker", "persist"))
+"""They tune tracks; whatever their value, they say nothing about boxes where nothing is tracked."""
 
 EXPORT_ONLY = frozenset(("format", "optimize", "dynamic", "simplify", "opset", "workspace", "keras"))
 """They configure an export; whatever their value, training, validation and prediction go without one."""
@@ -56,19 +59,12 @@ OFF: Mapping[str, tuple[object, ...]] = {
     "save_hybrid": (False, None),
     "visualize": (False, None),
     "embed": (None, [], ()),
-    "vid_stride": (1, None),
-    "stream_buffer": (False, None),
     # pictures
     "show": (False, None),
-    "save_frames": (False, None),
-    "save_crop": (False, None),
-    "show_labels": (True, None),
-    "show_conf": (True, None),
     "show_boxes": (True, None),
     "boxes": (True, None),
     "hide_labels": (False, None),
     "hide_conf": (False, None),
-    "line_width": (None,),
     "line_thickness": (None, 3),
 }
 """Argument -> values with which it asks for what happens anyway, whatever is called."""
@@ -77,6 +73,7 @@ OF_COMMAND: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "train": {"mode": ("train", None), "rect": (False, None)},
     "val": {"mode": ("val", None), "rect": (True, None), "compile": (False, None)},
     "predict": {"mode": ("predict", None), "rect": (True, None), "compile": (False, None)},
+    "track": {"mode": ("track", None), "rect": (True, None), "compile": (False, None)},
 }
 """The same, of arguments whose meaning depends on the command."""
 
@@ -87,10 +84,9 @@ INSTEAD: Mapping[str, str] = {
     "v5loader": "there is one loader",
     "min_memory": "use a smaller batch",
     "boxes": "use the result's .plot() and .save()",
-    "hide_labels": "use the result's .plot(labels=False)",
-    "hide_conf": "use the result's .plot(conf=False)",
-    "save_crop": "call the result's .save_crop(folder), which writes every box as a picture",
-    "line_thickness": "use the result's .plot(line_width=...)",
+    "hide_labels": "use show_labels=False, or the result's .plot(labels=False)",
+    "hide_conf": "use show_conf=False, or the result's .plot(conf=False)",
+    "line_thickness": "use line_width=",
 }
 """Argument that Eyas' own options do not know, or know no better answer to -> what to use instead."""
 
@@ -136,8 +132,10 @@ def neutral(command: str, name: str, value: object) -> bool:
         return among(value, values)
     if name == "device":
         return value == ""
-    if name in ("batch", "workers") and command == "predict":
-        return isinstance(value, int) and value >= 0  # how many go at a time changes no result
+    if name == "workers" and command in ("predict", "track"):
+        return isinstance(value, int) and value >= 0  # who reads changes no result
+    if name in OF_TRACKING and command != "track":
+        return True
     of_another = name in option_names() and command not in facts(name).commands
     return of_another and among(value, (TrainOptions().get(name), None))
 

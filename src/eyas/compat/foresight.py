@@ -23,8 +23,8 @@ from eyas.log import warn
 
 MODELS = ("YOLO", "RTDETR")
 SAME_MODEL = frozenset(("to", "cpu", "cuda", "load", "eval", "fuse", "float"))  # methods that return the model
-MEASURES = {"val": "val", "predict": "predict"}
-PARAMETERS = frozenset(("source", "stream", "predictor", "validator"))  # of those methods, and no options
+MEASURES = {"val": "val", "predict": "predict", "track": "track"}
+PARAMETERS = frozenset(("source", "stream", "predictor", "validator", "persist"))  # of those methods, and no options
 MOST_VALUES = 20  # combinations of values that one call is looked at with
 
 
@@ -220,7 +220,7 @@ def export_error(given: Mapping[str, Any]) -> str:
 
 
 def measure_error(command: str, given: Mapping[str, Any]) -> str:
-    """Return what ``val()`` or ``predict()`` says to the names of such arguments; "" if it takes them."""
+    """Return what ``val()``, ``predict()`` or ``track()`` says to the names of such arguments; "" if it takes them."""
     options = {name: value for name, value in given.items() if name not in PARAMETERS}
     try:
         resolve(call=Arguments(dict(options)).read(command, options), command=command)

@@ -24,8 +24,6 @@ from eyas.train.state import describe_network
 
 LACKING: Mapping[str, str] = {
     "tune": "Eyas does not search for hyper-parameters: call train() for each setting and compare the results' fitness",
-    "track": "Eyas does not follow objects from frame to frame: pass the boxes of predict() to a tracker, for example "
-    "with result.to_supervision()",
     "benchmark": "Eyas does not time exported models: val() says milliseconds per image in .speed",
     "embed": "Eyas gives no embeddings: register a forward hook on a layer of model.model",
     "reset_weights": "for random weights open a model by its name, such as YOLO('yolo26n.yaml')",
@@ -119,14 +117,29 @@ class ScriptModel(api.YOLO):
             ValueError: no source or a predictor was given.
         """
         if source is None:
-            raise ValueError("predict() needs a source: a file, a folder, an array or a list of those.")
+            raise ValueError("predict() needs a source: a file, a folder, a video, an array or a list of those.")
         if predictor is not None:
             raise ValueError("predict() takes no predictor: use eyas.evaluate.Predictor(model.model, ...) directly.")
         settings = self.placed(self.arguments.read("predict", arguments))
-        results = map(ScriptResults.of, super().predict(source, True, **settings))
+        results = map(ScriptResults.of, super().predict(source, stream, **settings))
         return results if stream else list(results)
 
     __call__ = predict
+
+    def track(  # type: ignore[override]
+        self, source: Any = None, stream: bool = False, persist: bool = False, **arguments: Any
+    ) -> Any:
+        """Find objects in frames and follow them; see `eyas.api.YOLO.track`.
+
+        Raises:
+            ValueError: no source was given.
+        """
+        if source is None:
+            raise ValueError("track() needs a source: a video, a stream, or a frame with persist=True.")
+        tracker = arguments.pop("tracker", None) or "bytetrack"
+        settings = self.placed(self.arguments.read("track", arguments))
+        results = map(ScriptResults.of, super().track(source, stream, persist, tracker, **settings))
+        return results if stream else list(results)
 
     def placed(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return arguments with the device that ``to()`` chose, unless they name one."""

@@ -35,7 +35,7 @@ class Absent:
 Entry = str | Fresh | Absent
 Names = dict[str, Entry]
 
-ONLY_BOXES = Absent("it detects boxes; there are no masks, keypoints, turned boxes, classes of images or tracks")
+ONLY_BOXES = Absent("it detects boxes; there are no masks, keypoints, turned boxes or classes of images")
 NO_WORDS = Absent("its models know the classes that they were trained for, not words; use YOLO")
 OWN_LAYERS = Absent("layers beside those of YOLO26 and RT-DETR are a model class of your own, see docs/trainer.md")
 EXPORT = Absent("write YOLO('best.pt').export('pt2'), see docs/export.md")
@@ -87,7 +87,7 @@ _DATASETS: Names = _all_of(_DATASET, "YOLODataset") | {
     "ClassificationDataset": ONLY_BOXES,
 }
 _LOADERS: Names = _all_of(_BUILD, "build_dataloader", "build_yolo_dataset") | {
-    "load_inference_source": Absent("predict() takes files, folders, globs, arrays and PIL images as they are"),
+    "load_inference_source": Absent("predict() takes files, videos, streams, arrays and PIL images as they are"),
 }
 _CALLBACKS: Names = {
     **_all_of("eyas.compat.answers.callbacks", "add_integration_callbacks", "get_default_callbacks"),
@@ -132,8 +132,7 @@ TABLE: Mapping[str, Mapping[str, Entry]] = {
     "ultralytics.data.converter": {"convert_coco": "eyas.compat.answers.converter:convert_coco"},
     "ultralytics.data.dataset": _DATASETS,
     "ultralytics.data.utils": {
-        **_all_of(_LABELS, "IMG_FORMATS", "check_det_dataset", "img2label_paths", "verify_image_label"),
-        "VID_FORMATS": Absent("predict() takes images; read a video's frames with OpenCV and pass them as arrays"),
+        **_all_of(_LABELS, "IMG_FORMATS", "VID_FORMATS", "check_det_dataset", "img2label_paths", "verify_image_label"),
         **dict.fromkeys(("check_cls_dataset", "polygon2mask", "polygons2masks"), ONLY_BOXES),
     },
     "ultralytics.engine.exporter": {"Exporter": EXPORT, "export_formats": EXPORT},
@@ -295,7 +294,7 @@ TABLE: Mapping[str, Mapping[str, Entry]] = {
 """Module -> name -> what stands for it."""
 
 GONE: Mapping[str, Absent] = {
-    "ultralytics.data.loaders": Absent("predict() takes files, folders, globs, arrays and PIL images as they are"),
+    "ultralytics.data.loaders": Absent("predict() takes files, videos, streams, arrays and PIL images as they are"),
     "ultralytics.hub": Absent("there is no hub; nothing is ever sent anywhere"),
     "ultralytics.models.fastsam": ONLY_BOXES,
     "ultralytics.models.nas": Absent("its models are of the families YOLO26 and RT-DETR"),
@@ -306,7 +305,7 @@ GONE: Mapping[str, Absent] = {
     "ultralytics.models.yolo.segment": ONLY_BOXES,
     "ultralytics.models.yolo.world": NO_WORDS,
     "ultralytics.solutions": Absent("count, draw or measure what predict() returns in code of your own"),
-    "ultralytics.trackers": ONLY_BOXES,
+    "ultralytics.trackers": Absent("call track(), or use eyas.evaluate.tracking.ByteTrack with boxes of your own"),
     "ultralytics.utils.benchmarks": Absent("val() tells milliseconds per image as metrics.speed"),
     "ultralytics.utils.dist": Absent("train(device=[0, 1]) or processes=2 starts the processes, and ends them"),
     "ultralytics.utils.triton": EXPORT,

@@ -27,7 +27,7 @@ class OptionValueError(OptionError):
 
 _OTHER_TASK = "it belongs to another task; Eyas trains object detectors"
 _EXPORT = "it configures model export, which this release does not have"
-_SHOW = "it changes how predictions are displayed; use the result's .plot() and .save()"
+_SHOW = "nothing opens windows by itself; call the result's .show(), .plot() or .save()"
 
 # Known options of other trainers that would have no effect here. Accepting them silently would be a lie.
 UNSUPPORTED = {
@@ -65,17 +65,9 @@ UNSUPPORTED = {
     "dlog": "it belongs to the loss of another task",
     "dgrad": "it belongs to the loss of another task",
     "dlam": "it belongs to the loss of another task",
-    "tracker": "tracking is not supported",
-    "vid_stride": "video input is not supported; predict on frames",
-    "stream_buffer": "video input is not supported; predict on frames",
     "embed": "embeddings are not supported",
     "show": _SHOW,
-    "save_frames": _SHOW,
-    "save_crop": "pictures are written whole; cut each box of the result's .xyxy out of its .orig_img",
-    "show_labels": _SHOW,
-    "show_conf": _SHOW,
     "show_boxes": _SHOW,
-    "line_width": _SHOW,
     "format": _EXPORT,
     "optimize": _EXPORT,
     "dynamic": _EXPORT,

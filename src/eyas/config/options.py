@@ -60,6 +60,7 @@ GROUPS = {
     "loss": "Loss",
     "augmentation": "Augmentation",
     "validation": "Validation and prediction",
+    "prediction": "Videos, tiles, files and tracks of a prediction",
 }
 
 
@@ -108,13 +109,15 @@ _precision = _of("precision", told_by=Teller.PLACE)
 _loss = _of("loss", resumable=False, told_by=Teller.CRITERION)
 _augmentation = _of("augmentation", resumable=False, told_by=Teller.LOADER, needs="build_dataset")
 _validation = _of("validation", resumable=False, told_by=Teller.VALIDATOR)
+_finding = partial(_option, group="prediction", on="predict track", facts={})
 
-_ALL = "train val predict"
+_ALL = "train val predict track"
 _EVAL = "train val"
 
 _NO_WARM_UP = Void(("warmup_epochs",), (0,), "warmup_epochs=0 turns the warm-up off")
 _NO_AVERAGE = without("ema", "ema=False turns averaging off")
 _NOTHING_FROZEN = without("freeze", "nothing is frozen; add freeze=...")
+_NO_PICTURES = Void(("save", "save_frames"), (False,), "no pictures are written; add save=True")
 _ONE_VALIDATION = "val=False validates the last epoch only"
 
 
@@ -226,8 +229,8 @@ class TrainOptions(BaseModel):
     )
     save: bool = _run(
         True,
-        "Write checkpoints (train) or annotated pictures (predict) to the run folder.",
-        on="train predict",
+        "Write checkpoints (train), or annotated pictures and videos (predict, track), to the run folder.",
+        on="train predict track",
         resumable=True,
         rehearsed=Fixed(True),
         told_by=Teller.LOOP,
@@ -283,8 +286,9 @@ class TrainOptions(BaseModel):
         le=8192,
     )
     batch: Int | None = _data(
-        None, "Images per step, over all devices.", on=_EVAL, ge=1,
-        auto="16; 8 when training on a CPU, which gains little from larger ones and learns more in more steps",
+        None, "Images per step, over all devices.", on=_ALL, ge=1,
+        auto="16; 8 when training on a CPU, which gains little from larger ones and learns more in more steps; "
+        "1 for predict and track",
         also="batch_size bs", rehearsed=Rehearsed.GIVEN, told_by=Teller.BATCH, needs="get_dataloader",
         argument="batch_size", adjusted_by="get_dataloader",
     )  # fmt: skip
@@ -792,7 +796,7 @@ class TrainOptions(BaseModel):
         None,
         "Lowest score of a detection.",
         on=_ALL,
-        auto="0.001 for val, 0.25 for predict",
+        auto="0.001 for val, 0.25 for predict, 0.1 for track",
         also="threshold confidence conf_thres",
         needs="get_validator",
         ge=0,
@@ -823,15 +827,55 @@ class TrainOptions(BaseModel):
         False, "Write `predictions.json` in COCO form.", on=_EVAL, resumable=True, needs="evaluate_best"
     )
     save_txt: bool = _validation(
-        False, "Write detections as label files.", on=_EVAL, resumable=True, needs="evaluate_best"
+        False, "Write detections as label files.", on=_ALL, resumable=True, needs="evaluate_best"
     )
     save_conf: bool = _validation(
         False,
         "Write scores into those label files too.",
-        on=_EVAL,
+        on=_ALL,
         void=without("save_txt", "scores are written into label files; add save_txt=True"),
         resumable=True,
         needs="evaluate_best",
+    )
+
+    # ---- prediction
+    tile: Int | None = _finding(
+        None,
+        "Cut images that are larger than this into square tiles of so many pixels, each of which becomes a network "
+        "input of `imgsz`, and join what is found: for small objects in large images.",
+        on="val predict track",
+        auto="every image is taken whole",
+        also="slice slice_size tile_size sahi",
+        ge=32,
+        le=65536,
+    )
+    overlap: Float = _finding(
+        0.2,
+        "Share of a tile that it has in common with the next; objects up to that size are whole in one of them.",
+        on="val predict track",
+        also="overlap_ratio",
+        void=without("tile", "images are not cut; add tile=640"),
+        ge=0,
+        le=0.9,
+    )
+    vid_stride: Int = _finding(
+        1, "Look at every so many frames only, of videos, streams and the screen.", also="frame_stride", ge=1
+    )
+    stream_buffer: bool = _finding(
+        False, "Look at the frames of a stream in order, as far as they wait, instead of at the newest only."
+    )
+    save_frames: bool = _finding(False, "Write the frames of videos as annotated pictures too.")
+    save_crop: bool = _finding(False, "Write every object that is found as a picture of its own, `crops/<class>/`.")
+    show_labels: bool = _finding(True, "Draw class names.", void=_NO_PICTURES)
+    show_conf: bool = _finding(True, "Draw scores.", void=_NO_PICTURES)
+    line_width: Int | None = _finding(
+        None, "Width of drawn lines in pixels.", auto="by the size of the image", void=_NO_PICTURES, ge=1, le=100
+    )
+    tracker: Text = _finding(
+        "bytetrack",
+        "What follows objects: `bytetrack`, or a YAML file of its settings.",
+        on="track",
+        expected="'bytetrack' or a YAML file",
     )
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -1008,7 +1052,7 @@ class OptionInfo:
 
 
 def option_names(command: str | None = None) -> list[str]:
-    """Names of all options, or of those that a command ("train", "val", "predict") uses, in their order."""
+    """Names of all options, or of those that a command ("train", "val", "predict", "track") uses, in their order."""
     return [name for name in _fields() if command is None or command in facts(name).commands]
 
 

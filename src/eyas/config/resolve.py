@@ -28,8 +28,8 @@ def resolve(
         file: YAML file of options; the same as `cfg` in `call` or `cli`.
         call: keyword arguments of a Python call.
         cli: `key=value` arguments; texts are read as YAML scalars, other values are taken as they are.
-        command: "train", "val" or "predict". Options of `call` and `cli` that it would ignore are refused; a file
-            and a recipe may serve several commands, so their options for other commands are left aside.
+        command: "train", "val", "predict" or "track". Options of `call` and `cli` that it would ignore are refused;
+            a file and a recipe may serve several commands, so their options for other commands are left aside.
 
     Raises:
         UnknownOptionError: a name does not exist, has no effect on `command`, or is not supported; one line per name.

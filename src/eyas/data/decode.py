@@ -187,7 +187,7 @@ def _as_indexed(
     if image is None:
         raise ValueError(f"{name}: the image cannot be decoded. Remove it, or save it again as JPEG or PNG.")
     expected = tuple(math.ceil(side / factor) for side in shape)
-    image = _turn(image, orientation)
+    image = turn(image, orientation)
     if image.shape[:2] != expected:
         found = f"{image.shape[1] * factor} x {image.shape[0] * factor}"
         raise ValueError(f"{name}: {found} px, but {shape[1]} x {shape[0]} when it was indexed. Was it replaced?")
@@ -204,7 +204,7 @@ def _decode_with_pillow(data: np.ndarray, mode: str | None) -> np.ndarray | None
     return np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels)
 
 
-def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
+def turn(image: np.ndarray, orientation: int) -> np.ndarray:
     """Apply an EXIF orientation: transpose for 5..8, then mirror."""
     if orientation == 1:
         return image

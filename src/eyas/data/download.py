@@ -95,7 +95,7 @@ def download_file(url: str, target: Path, sha256: str | None = None) -> Path:
     Raises:
         ValueError: no http(s) address, a failed transfer, or another content than `sha256` says. Nothing is left.
     """
-    _check_address(url)
+    check_address(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target):
         if target.is_file():
@@ -113,14 +113,15 @@ def _digest(path: Path, kind: str) -> str:
 
 
 def _archive_name(url: str) -> str:
-    _check_address(url)
+    check_address(url)
     name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
     if not name.lower().endswith(ARCHIVES):
         raise ValueError(f"{url} is no archive Eyas can open; its name must end in one of {', '.join(ARCHIVES)}.")
     return name
 
 
-def _check_address(url: str) -> None:
+def check_address(url: str) -> None:
+    """Raise ValueError for what is no http(s) address."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no http(s) address; nothing else is downloaded.")
@@ -130,7 +131,7 @@ class _OnlyHttp(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http(s) only."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        _check_address(newurl)
+        check_address(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -156,7 +157,7 @@ def fetch(url: str, file: Path) -> None:
         ValueError: a failed or incomplete transfer, more bytes announced than the disk has room for, or more than
             `download_limit` allows.
     """
-    with _answer(url, {}) as response, file.open("wb") as handle:
+    with opened(url) as response, file.open("wb") as handle:
         _copy(response, handle, url, 0, _announced(response))
 
 
@@ -189,7 +190,7 @@ def size_of(url: str) -> int | None:
     Raises:
         ValueError: no answer.
     """
-    with _answer(url, {}, "HEAD") as response:
+    with opened(url, method="HEAD") as response:
         return _announced(response)
 
 
@@ -237,9 +238,14 @@ def readable(size: int) -> str:
 
 
 @contextmanager
-def _answer(url: str, headers: dict[str, str], method: str = "GET") -> Iterator[HTTPResponse]:
-    _check_address(url)
-    request = urllib.request.Request(url, headers={"User-Agent": "eyas", **headers}, method=method)
+def opened(url: str, headers: dict[str, str] | None = None, method: str = "GET") -> Iterator[HTTPResponse]:
+    """Open an http(s) address; what goes wrong inside the block is told as what it is.
+
+    Raises:
+        ValueError: no http(s) address, no answer, or a failed transfer.
+    """
+    check_address(url)
+    request = urllib.request.Request(url, headers={"User-Agent": "eyas", **(headers or {})}, method=method)
     try:
         with _opener().open(request, timeout=_TIMEOUT) as response:
             yield response
@@ -256,7 +262,7 @@ def _fetch_rest(url: str, file: Path, version_of: Path) -> None:
     have = file.stat().st_size if file.exists() and version_of.exists() else 0
     headers = {"Range": f"bytes={have}-", "If-Range": version_of.read_text()} if have else {}
     try:
-        with _answer(url, headers) as response:
+        with opened(url, headers) as response:
             start, total = have, _announced(response)
             if response.status == _PARTIAL:
                 total = None if total is None else have + total
@@ -291,7 +297,25 @@ def _announced(response: HTTPResponse) -> int | None:
     return int(length) if length and length.isdigit() else None
 
 
-def _copy(response: HTTPResponse, handle: BinaryIO, url: str, done: int, total: int | None) -> None:
+def save(response: HTTPResponse, file: Path, url: str, most: int) -> None:
+    """Write what an address answers to a file.
+
+    Args:
+        response: of `opened`.
+        file: where to.
+        url: for messages.
+        most: bytes.
+
+    Raises:
+        ValueError: an incomplete transfer, more bytes than `most`, or than the disk has room for.
+    """
+    with file.open("wb") as handle:
+        _copy(response, handle, url, 0, _announced(response), most)
+
+
+def _copy(
+    response: HTTPResponse, handle: BinaryIO, url: str, done: int, total: int | None, most: int | None = None
+) -> None:
     """Write what comes behind the `done` bytes that are there, of `total`."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
@@ -302,6 +326,8 @@ def _copy(response: HTTPResponse, handle: BinaryIO, url: str, done: int, total: 
     free = shutil.disk_usage(Path(handle.name).parent).free
     if total is not None and total - done > free:
         raise NoRoom(f"{url} has {total:,} bytes, but only {free:,} are free in the cache folder.")
+    if most is not None and (total or 0) > most:
+        raise ValueError(f"{url} has {total:,} bytes, more than {most:,}: download it yourself and give the file.")
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as progress:
         task = progress.add_task("download", total=total, completed=done)
@@ -310,6 +336,8 @@ def _copy(response: HTTPResponse, handle: BinaryIO, url: str, done: int, total: 
             done += len(block)
             if total is None:
                 refuse_large(f"What comes from {url}", done)
+            if most is not None and done > most:
+                raise ValueError(f"{url} has more than {most:,} bytes: download it yourself and give the file.")
             progress.update(task, completed=done)
     if total is not None and done != total:
         raise _BrokenOff(f"Downloading {url} broke off after {done:,} of {total:,} bytes; try again.")

@@ -109,6 +109,11 @@ def _walk(folder: str, entered: set[str]) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
+def files_below(folder: str) -> Iterator[str]:
+    """Paths of all files below a folder, without hidden ones and those in hidden folders."""
+    return (entry.path for entry in _walk(os.path.abspath(folder), set()) if not is_hidden(entry))
+
+
 def is_hidden(entry: os.DirEntry[str]) -> bool:
     """Whether it is hidden by its name (macOS leaves `._name.jpg` beside images)."""
     return entry.name.startswith(".")
@@ -188,14 +193,19 @@ def _listed(path: Path, root: Path | None) -> list[tuple[str, FileStat]]:
     """The images that a list names, with their stat."""
     folders = [str(path.absolute().parent), *([str(root.absolute())] if root else [])]
     found = []
-    for line in _lines(path):
+    for line in lines_of(path):
         places = [os.path.normpath(os.path.join(folder, line)) for folder in folders]
         seen = [(place, stat_of(place)) for place in places]
         found.append(next((image for image in seen if image[1] != ABSENT), seen[0]))
     return found
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
+    """The lines of a list that say something, without the blanks around them.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

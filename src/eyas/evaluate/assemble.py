@@ -29,6 +29,8 @@ from eyas.data.loader import EpochLoader, build_eval_loader, default_workers
 from eyas.data.numbered import SamplesOf
 from eyas.data.store import ImageStore
 from eyas.device import amp_dtype
+from eyas.evaluate.close_up import CloseUp
+from eyas.evaluate.tiling import Tiling
 from eyas.evaluate.validator import DetectionValidator
 
 EVAL_BATCH = 16  # images at a time, for a model that remembers no training
@@ -129,6 +131,17 @@ def thresholds(options: TrainOptions) -> dict[str, Any]:
     return {name: options.get(name) for name in THRESHOLDS if options.get(name) is not None}
 
 
+def tiling(options: TrainOptions) -> Tiling | None:
+    """Return how large images are cut; None if they are not."""
+    return None if options.tile is None else Tiling(options.tile, options.overlap)
+
+
+def close_up(options: TrainOptions, white: White | None) -> CloseUp | None:
+    """Return how a validation looks at large images; None if as at all others."""
+    tiles = tiling(options)
+    return None if tiles is None else CloseUp(tiles, padded(options.imgsz), white)
+
+
 def build_validator(
     options: TrainOptions,
     loader: Iterable[Any],
@@ -137,11 +150,11 @@ def build_validator(
     save_dir: Path,
     device: torch.device,
     kind: type[DetectionValidator] = DetectionValidator,
+    close_up: CloseUp | None = None,
 ) -> DetectionValidator:
     """Return the validator of a loader's images; it measures, and neither prints nor writes until ``with_report``."""
-    return kind(
-        loader, names=names, save_dir=save_dir, device=device, verbose=False, **validator_settings(options, device)
-    )
+    settings = validator_settings(options, device)
+    return kind(loader, names=names, save_dir=save_dir, device=device, verbose=False, close_up=close_up, **settings)
 
 
 def validator_settings(options: TrainOptions, device: torch.device) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from eyas import dist
 from eyas.evaluate.boxlist import Areas, BoxList, Frame, Split, joined, no_boxes
+from eyas.evaluate.close_up import CloseUp
+from eyas.evaluate.finder import Finder
 from eyas.evaluate.inference import Network, StageClock, inference_state, placed
 from eyas.evaluate.shards import Shard, join_shards
 from eyas.evaluate.writers import write_label_files, write_predictions_json
@@ -60,6 +62,7 @@ class DetectionValidator:
         verbose: print the table of results.
         device: where to run when called with a model; None where the model is.
         amp_dtype: autocast type when called with a model; None for full precision.
+        close_up: looks at images that are larger than a tile tile by tile; None takes every image whole.
 
     Attributes:
         metrics: `DetMetrics` of the last call.
@@ -88,6 +91,7 @@ class DetectionValidator:
         verbose: bool = True,
         device: torch.device | str | None = None,
         amp_dtype: torch.dtype | None = None,
+        close_up: CloseUp | None = None,
     ) -> None:
         self.dataloader = dataloader
         self.names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
@@ -104,6 +108,7 @@ class DetectionValidator:
         )
         self.device = torch.device(device) if device is not None else None
         self.amp_dtype = amp_dtype
+        self.close_up = close_up
         self.training = False
         self.loss_names: tuple[str, ...] = ()
         self.metrics = DetMetrics(self.names, save_dir=self.save_dir)
@@ -205,6 +210,8 @@ class DetectionValidator:
         with self.clock("postprocess"):
             found = network.in_pixels(preds[0].float(), *batch["img"].shape[-2:])
             detections = self.postprocess(found, end2end=network.end2end)
+        if self.close_up is not None:
+            detections = self.look_closer(self.close_up, network, raw_batch, detections, amp_dtype)
         self.update(raw_batch, detections)
         if self.pictures(step):
             self.plot_labels(raw_batch, step)
@@ -242,6 +249,36 @@ class DetectionValidator:
             max_det=self.max_det,
             agnostic=self.agnostic_nms,
             classes=self.classes,
+        )
+
+    def look_closer(
+        self,
+        close_up: CloseUp,
+        network: Any,
+        batch: Mapping[str, Any],
+        detections: Sequence[Tensor],
+        amp_dtype: torch.dtype | None,
+    ) -> list[Tensor]:
+        """Return the detections of a batch, where images that are larger than a tile were looked at in tiles."""
+        find = Finder(
+            network,
+            imgsz=close_up.imgsz,
+            conf=self.conf,
+            iou=self.iou,
+            max_det=self.max_det,
+            agnostic=self.agnostic_nms,
+            multi_label=True,
+            classes=self.classes,
+            amp_dtype=amp_dtype,
+        )
+        return close_up(
+            find,
+            batch,
+            detections,
+            max_det=self.max_det,
+            agnostic=self.agnostic_nms,
+            device=self.place,
+            clock=self.clock,
         )
 
     def update(self, batch: Mapping[str, Any], detections: Sequence[Tensor]) -> None:

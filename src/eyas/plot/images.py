@@ -31,6 +31,7 @@ def draw_boxes(
     *,
     names: Mapping[int, str] | None = None,
     score: NDArray | None = None,
+    ids: NDArray | None = None,
     line_width: int | None = None,
 ) -> NDArray[np.uint8]:
     """Return a copy of an image with its boxes, names and scores.
@@ -41,6 +42,7 @@ def draw_boxes(
         cls: (n,) class ids; they choose the colours.
         names: class names by id; None writes none.
         score: (n,) scores; None writes none.
+        ids: (n,) numbers of tracked objects; None writes none.
         line_width: pixels; None chooses by the image's size.
     """
     drawn = np.array(image, order="C")
@@ -51,7 +53,8 @@ def draw_boxes(
         x1, y1, x2, y2 = (round(float(v)) for v in boxes[i])
         cv2.rectangle(drawn, (x1, y1), (x2, y2), class_bgr(int(cls[i])), width, cv2.LINE_AA)
     for i in order.tolist():  # labels after all rectangles, so that no line crosses them
-        parts = [_written(names, int(cls[i]))] if names is not None else []
+        parts = [f"id {int(ids[i])}"] if ids is not None else []
+        parts += [_written(names, int(cls[i]))] if names is not None else []
         parts += [f"{float(score[i]):.2f}"] if score is not None else []
         if parts:
             corner = round(float(boxes[i][0])), round(float(boxes[i][1]))

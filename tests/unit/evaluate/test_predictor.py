@@ -10,7 +10,7 @@ from PIL import Image
 
 from eyas.data.depth import White
 from eyas.evaluate import Predictor
-from eyas.evaluate.predictor import locate
+from eyas.evaluate.sources import open_source
 from eyas.models import DetectionModel, build_detector
 
 NAMES = {0: "cat", 1: "dog"}
@@ -85,8 +85,8 @@ def test_batches_of_equal_and_mixed_shapes(model, picture):
     tall = np.ascontiguousarray(picture.transpose(1, 0, 2))
     mixed = three([picture, tall])
     assert [result.orig_shape for result in mixed] == [(48, 96), (96, 48)]
-    assert three._inputs([picture, tall])[0].shape == (2, 3, 64, 64)
-    assert three._inputs([picture] * 2)[0].shape == (2, 3, 32, 64)
+    assert three.find.inputs([picture, tall])[0].shape == (2, 3, 64, 64)
+    assert three.find.inputs([picture] * 2)[0].shape == (2, 3, 32, 64)
 
 
 def seen_by(model, image, **options):
@@ -124,8 +124,8 @@ def test_pil_images_are_turned_as_their_orientation_says(picture, orientation, q
     """`quarters`: counterclockwise turns that make the stored pixels upright."""
     image = Image.fromarray(picture[:, :, ::-1])
     image.getexif()[0x0112] = orientation
-    ((_, pixels),) = locate(image)
-    np.testing.assert_array_equal(pixels, np.rot90(picture, quarters))
+    ((found,),) = [item.pictures() for item in open_source(image)]
+    np.testing.assert_array_equal(found.pixels, np.rot90(picture, quarters))
 
 
 def test_stream_is_lazy(model, picture):
@@ -162,24 +162,24 @@ def test_grey_images(model, shape):
     [
         ("no/such.jpg", FileNotFoundError, "no file or folder no/such.jpg"),
         ("nowhere/*.jpg", FileNotFoundError, "finds no image"),
-        ("https://example.org/a.jpg", ValueError, "download the image"),
+        ("ftp://example.org/a.jpg", ValueError, "addresses of ftp:// are not read; those of http, https, rtsp"),
         (np.zeros((3, 40, 60), np.uint8), ValueError, r"transpose\(1, 2, 0\)"),
         (np.zeros((40, 60, 4), np.uint8), ValueError, r"shape \(40, 60, 4\)"),
         (np.zeros((0, 60, 3), np.uint8), ValueError, "shape"),
         (np.zeros((40, 60, 3), np.float32), ValueError, "float32: give uint8"),
         (np.zeros((2, 40, 60, 3), np.uint8), ValueError, r"list\(array\)"),
         ([], ValueError, "empty"),
-        (7, ValueError, "is a int"),
+        (7.5, ValueError, "is a float"),
         ([np.zeros((4, 4, 3), np.uint8), None], ValueError, "item 1 of the list is a NoneType"),
     ],
 )
 def test_mistakes_are_told(source, error, words):
     with pytest.raises(error, match=words):
-        locate(source)
+        open_source(source)
 
 
 def test_files_that_are_no_images(model, tmp_path):
-    with pytest.raises(ValueError, match="no image in the folder"):
+    with pytest.raises(ValueError, match="no image or video in the folder"):
         Predictor(model, imgsz=64)(tmp_path)
     (tmp_path / "broken.jpg").write_bytes(b"this is text")
     with pytest.raises(ValueError, match=r"broken\.jpg"):

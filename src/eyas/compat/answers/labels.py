@@ -13,8 +13,10 @@ from eyas.data.dataset_yaml import SPLITS, check_dataset
 from eyas.data.files import IMAGE_SUFFIXES
 from eyas.data.formats.yolo import TextRules, label_path, parse_labels
 from eyas.data.image_header import read_header
+from eyas.evaluate.sources.video import VIDEO_SUFFIXES
 
 IMG_FORMATS = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+VID_FORMATS = frozenset(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
 
 
 def check_det_dataset(dataset: str | Path | Mapping[str, Any], autodownload: bool = True) -> dict[str, Any]:
