@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eyas.data.decode import checked_peak, in_bytes, large_images, turn
-from eyas.data.depth import BYTE, REAL, WHOLE, WIDE, White, white_above
+from eyas.data.depth import REAL, WHOLE, WIDE, White, white_above
 from eyas.log import LOGGER
 
 ORIENTATION = 274  # tag of a page
-DEPTHS = {"u1": BYTE, "u2": WHOLE, "f2": REAL, "f4": REAL, "f8": REAL}
+EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB")
+DEPTHS = {"u2": WHOLE, "f2": REAL, "f4": REAL, "f8": REAL}
 
 
 def page_count(file: str) -> int:
@@ -41,41 +42,38 @@ def pages(file: str, white: White | None, name: str) -> Iterator[tuple[int, NDAr
     Raises:
         ValueError: no page can be read.
     """
-    orientations = _orientations(file)
     broken: dict[int, str] = {}
-    for number, orientation in enumerate(orientations, 1):
-        try:
-            page = _read(file, number, orientation, white)
-        except (ValueError, cv2.error) as error:
-            broken[number] = str(error)
-            continue
-        yield number, page
-    if len(broken) == len(orientations):
-        raise ValueError(f"{name}: none of its {len(broken)} pages can be read ({broken[1]})")
+    count = page_count(file)
+    with large_images():
+        image = Image.open(file)
+    with image:
+        for number in range(1, count + 1):
+            try:
+                page = _read(image, file, number, white)
+            except (OSError, ValueError, SyntaxError, cv2.error) as error:
+                broken[number] = str(error)
+                continue
+            yield number, page
+    if len(broken) == count:
+        raise ValueError(f"{name}: none of its {count} pages can be read ({broken[1]})")
     if broken:
         listed = ", ".join(map(str, broken))
-        LOGGER.warning("%s: %d of %d pages were left out: %s", name, len(broken), len(orientations), listed)
+        LOGGER.warning("%s: %d of %d pages were left out: %s", name, len(broken), count, listed)
 
 
-def _orientations(file: str) -> list[int]:
-    with large_images(), Image.open(file) as image:
-        found = []
-        for page in range(int(image.n_frames)):  # type: ignore[attr-defined]  # known to be a TIFF
-            image.seek(page)
-            found.append(int(image.tag_v2.get(ORIENTATION, 1)))  # type: ignore[attr-defined]
-        return found
-
-
-def _read(file: str, number: int, orientation: int, white: White | None) -> NDArray[np.uint8]:
+def _read(image: Image.Image, file: str, number: int, white: White | None) -> NDArray[np.uint8]:
+    """One page (h, w, 3) uint8 BGR, upright: by Pillow, which does not pass over damage; what it lacks, by OpenCV."""
+    with large_images():
+        image.seek(number - 1)
+        if image.mode in EIGHT_BITS:
+            return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
+        orientation = int(image.tag_v2.get(ORIENTATION, 1))  # type: ignore[attr-defined]  # it is a TIFF
     read, found = cv2.imreadmulti(file, number - 1, 1, flags=cv2.IMREAD_UNCHANGED)
     if not read or not found:
         raise ValueError("it cannot be decoded")
     page: NDArray = np.asarray(found[0])
     if page.ndim == 3:
         page = page[..., 0] if page.shape[2] < 3 else page[..., :3]  # without transparency
-    page = turn(page, orientation)
     depth = DEPTHS.get(page.dtype.str[1:], WIDE)
-    if depth == BYTE:
-        return np.ascontiguousarray(page if page.ndim == 3 else np.repeat(page[..., None], 3, axis=2))
     known = white.of(depth) if white else None
-    return in_bytes(page, known or white_above(checked_peak(page, f"page {number}"), depth))
+    return in_bytes(turn(page, orientation), known or white_above(checked_peak(page, f"page {number}"), depth))
