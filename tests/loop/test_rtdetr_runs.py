@@ -50,7 +50,8 @@ def test_the_command_line_trains_validates_and_predicts(set_options: Options, di
     assert metrics.box.map50 == pytest.approx(result.metrics["metrics/mAP50(B)"], abs=1e-9)
     image = next((digits_tiny.parent / "images").rglob("*.[pj][np]g"))
     typed = {"model": str(result.best), "conf": 0.001, "save": False}
-    (found,) = run_predict(resolve(cli=typed, command="predict"), str(image))
+    assert run_predict(resolve(cli=typed, command="predict"), str(image)) == 1
+    (found,) = YOLO(result.best).predict(image, conf=0.001)
     height, width = found.orig_shape
     boxes = found.boxes.xyxy
     assert len(boxes) and bool((boxes >= 0).all())

@@ -137,6 +137,8 @@ def of_the_script(model: YOLO, folder: Path) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     (found,) = model(image, conf=0.0001, verbose=False, half=False)
     assert isinstance(found, ScriptResults) and found.boxes.id is None and found.masks is None
+    (followed,) = model.track(image, conf=0.0001, persist=True, tracker="bytetrack.yaml", show=False)
+    assert isinstance(followed, ScriptResults) and followed.boxes.is_track
     again = Eyas(str(folder / "new" / "copy.pt")).predict(image, conf=0.0001)[0]
     assert np.array_equal(found.numpy().boxes.data, again.boxes.numpy().data)
 
@@ -146,10 +148,10 @@ def test_weights_that_only_memory_has_do_not_get_lost_unsaid(tiny_model: Path, d
     model.load_state_dict(model.state_dict())
     with pytest.raises(ValueError, match=r"model\.save\('start\.pt'\)"):
         model.train(data=str(digits_tiny))
-    for name in ("tune", "track", "benchmark", "reset_weights", "embed"):
+    for name in ("tune", "benchmark", "reset_weights", "embed"):
         assert not hasattr(model, name)
-    with pytest.raises(AttributeError, match="to_supervision"):
-        model.track  # noqa: B018
+    with pytest.raises(AttributeError, match="hyper-parameters"):
+        model.tune  # noqa: B018
     with pytest.raises(ValueError, match="'onnx'.*'pt2'"):
         model.export(format="onnx")
     with pytest.raises(ValueError, match="half=True"):

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -48,6 +49,63 @@ def test_predict_writes_nothing_unasked(yolo: YOLO, tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
     yolo.predict(IMAGE, imgsz=64, save=True)
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A video of four frames."""
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 32))
+    for _ in range(4):
+        writer.write(IMAGE)
+    writer.release()
+    return tmp_path / "clip.avi"
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_video_is_predicted_written_and_followed(
+    yolo: YOLO, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = yolo.predict(clip, imgsz=64, batch=3, vid_stride=2, save_txt=True, save_frames=True, show_labels=False)
+    assert [(result.frame, len(result)) for result in found] == [(1, 32), (3, 32)]
+    folder = tmp_path / "runs" / "detect" / "predict"
+    assert files_in(folder) == [
+        f"{p}{n}.{s}" for p, s in (("clip_frames/", "jpg"), ("labels/clip_", "txt")) for n in (1, 3)
+    ]
+    tracked = list(yolo.track(clip, stream=True, imgsz=64, save=True))
+    assert all(result.boxes.id.tolist() == tracked[0].boxes.id.tolist() for result in tracked) and len(tracked) == 4
+    assert len(tracked[0]) == 32 + 8 + 2, "weak detections too"
+    assert files_in(tmp_path / "runs" / "detect" / "track") == ["clip.mp4"]
+
+
+def test_frames_one_by_one_are_tracked_as_a_video(yolo: YOLO) -> None:
+    pair = IMAGE, np.full((32, 64, 3), 100, np.uint8)
+    ids = [yolo.track(frame, persist=True, imgsz=64)[0].boxes.id.tolist() for frame in pair]
+    assert ids[0] == ids[1] == list(range(1, 43))
+    yolo.follower.tracker._next = 1000  # type: ignore[union-attr]
+    assert yolo.track(IMAGE, imgsz=64)[0].boxes.id.tolist() == ids[0], "without persist it begins anew"
+
+
+def test_what_a_prediction_does_not_use_is_refused(yolo: YOLO) -> None:
+    for options, words in (({"line_width": 3}, "line_width say how"), ({"project": "x"}, "project say where")):
+        with pytest.raises(ValueError, match=words):
+            yolo.predict(IMAGE, **options)
+    with pytest.raises(ValueError, match="there is 'bytetrack'"):
+        yolo.track(IMAGE, tracker="sort")
+
+
+def test_a_validation_in_tiles_looks_at_every_tile(yolo: YOLO, digits_tiny: Path, tmp_path: Path) -> None:
+    """The network sees one object per cell, whatever it is given, so that the boxes count the tiles."""
+    given = {"data": str(digits_tiny), "imgsz": 64, "conf": 0.25, "max_det": 1000, "workers": 0, "plots": False}
+    counts = {}
+    for tile in (64, 4096):
+        yolo.val(**given, tile=tile, overlap=0.0, save_txt=True, verbose=False, save_dir=str(tmp_path / str(tile)))
+        files = list((tmp_path / str(tile) / "labels").glob("*.txt"))
+        counts[tile] = [len(file.read_text().splitlines()) for file in files]
+    assert set(counts[4096]) == {64} and set(counts[64]) == {4 * 64}
 
 
 @pytest.mark.parametrize(("best_epoch", "kept"), [(2, 0.25), (0, 0.75)])

@@ -96,6 +96,7 @@ def test_version(run):
         (["convert", "data=a.yaml", "ot=coco"], "convert knows no 'ot'"),
         (["convert", "data=a.yaml", "to=cocoa", "out=b"], "to=cocoa: expected yolo, coco, voc; did you mean coco?"),
         (["convert", "data=a.yaml", "to=coco", "out=b", "drop_ignored=perhaps"], "expected true or false"),
+        (["launch"], "the commands are train, plan, profile, rehearse, val, predict, track, info, explain"),
         (["train", "epochs", "3"], "options are written key=value, as in epochs=..."),
         (["train", "--epochs=3"], "write epochs=3"),
         (["train", "--batch-size=3"], "write batch_size=3"),
@@ -105,6 +106,9 @@ def test_version(run):
         (["train", "model=yolo26n"], "train needs data=..."),
         (["val"], "val needs model=..."),
         (["predict", "model=yolo26n"], "predict needs source=..."),
+        (["track", "model=yolo26n"], "track needs source=..."),
+        (["predict", "model=yolo26n", "source=a.jpg", "overlap=0.1"], "images are not cut; add tile=640"),
+        (["predict", "model=yolo26n", "source=a.jpg", "tracker=bytetrack"], "no effect on predict"),
         (["val", "model=a.pt", "lr0=0.1"], "has no effect on val"),
         (["train", "task=detect"], "not supported by Eyas"),
         (["train", "cfg=none.yaml"], "there is no such file"),
@@ -134,13 +138,13 @@ def test_debug_may_be_a_variable(run, monkeypatch, value, shown):
     assert (code, "Traceback" in err) == (2, shown)
 
 
-@pytest.mark.parametrize("command", ["train", "plan", "profile", "val", "predict"])
+@pytest.mark.parametrize("command", ["train", "plan", "profile", "val", "predict", "track"])
 def test_an_option_file_may_name_model_and_data(run, monkeypatch, tmp_path, command):
     from eyas import api
 
     (tmp_path / "run.yaml").write_text("model: yolo26n\ndata: digits\n")
     (tmp_path / "empty.yaml").write_text("imgsz: 64\n")
-    source = ["source=a.jpg"] if command == "predict" else []
+    source = ["source=a.jpg"] if command in ("predict", "track") else []
     seen = []
     monkeypatch.setattr(api, f"run_{command}", lambda options, *rest: seen.append((options, *rest)))
     assert run(command, "cfg=run.yaml", *source)[0] == 0

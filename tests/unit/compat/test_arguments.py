@@ -154,7 +154,7 @@ def test_all_defaults_together_are_taken(given: dict[str, Any]) -> None:
     assert not kept.keys() & UNSUPPORTED.keys()
 
 
-@pytest.mark.parametrize("command", ["val", "predict"])
+@pytest.mark.parametrize("command", ["val", "predict", "track"])
 def test_the_usual_arguments_of_other_commands_are_taken(command: str) -> None:
     usual = {"half": False, "dnn": False, "augment": False, "rect": True, "visualize": False, "mode": command}
     usual |= {"save_txt": False, "single_cls": False, "plots": True, "show": False, "device": "", "batch": 1}
@@ -183,9 +183,10 @@ def test_the_usual_arguments_of_other_commands_are_taken(command: str) -> None:
         ("train", {"augment": 1}, "test-time"),
         ("val", {"rect": False}, "rect"),
         ("val", {"epochs": 3}, "no effect on val"),
-        ("predict", {"save_txt": True}, "no effect on predict"),
-        ("predict", {"vid_stride": 2}, "video"),
-        ("predict", {"save_crop": True}, r"\.save_crop\(folder\)"),
+        ("predict", {"save_json": True}, "no effect on predict"),
+        ("train", {"vid_stride": 2}, "no effect on train"),
+        ("val", {"save_crop": True}, "no effect on val"),
+        ("predict", {"show": True}, r"\.show\(\)"),
         ("predict", {"hide_labels": True}, "plot"),
         ("train", {"imgz": 640}, "did you mean imgsz"),
     ],

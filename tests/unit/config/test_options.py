@@ -108,7 +108,7 @@ def test_every_option_is_described(name):
     assert info.help.endswith(".")
     assert info.group in GROUPS
     assert info.expected
-    assert set(info.commands) <= {"train", "val", "predict"} and info.commands
+    assert set(info.commands) <= {"train", "val", "predict", "track"} and info.commands
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def test_a_frame_of_another_size_is_fitted(tmp_path: Path) -> None:
 def test_label_files_crops_and_frames(tmp_path: Path) -> None:
     shots = [result("v.mp4", 7, 5.0, TRACKED), result("v.mp4", 8, 5.0, []), result("p.jpg")]
     files = written(tmp_path, shots, pictures=False, txt=True, conf=True, crops=True, frames=True)
-    crops = [f"crops/{kind}/{name}" for kind, names in (("a_.._dog", ("p_3", "v_7_3")), ("cat", ("p", "p_2", "v_7", "v_7_2")))
-             for name in (f"{stem}.jpg" for stem in names)]  # fmt: skip
+    stems = {"a_.._dog": ("p_3", "v_7_3"), "cat": ("p", "p_2", "v_7", "v_7_2")}
+    crops = [f"crops/{name}/{stem}.jpg" for name, of_class in stems.items() for stem in of_class]
     assert files == [*crops, "labels/p.txt", "labels/v_7.txt", "v_frames/7.jpg", "v_frames/8.jpg"]
     first = (tmp_path / "labels" / "v_7.txt").read_text().splitlines()[0].split()
     assert first[0] == "0" and first[-1] == "3" and len(first) == 7

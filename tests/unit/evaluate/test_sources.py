@@ -7,7 +7,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -160,7 +160,7 @@ def test_a_damaged_page_is_left_out_and_named(tmp_path: Path, caplog: Any) -> No
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
 class Handler(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {".png": "image/png", ".avi": "video/x-msvideo", ".html": "text/html"}
+    extensions_map: ClassVar[dict[str, str]] = {".png": "image/png", ".avi": "video/x-msvideo", ".html": "text/html"}
 
     def do_GET(self) -> None:
         if self.path == "/silent.png":  # says neither how long it is nor when it ends
