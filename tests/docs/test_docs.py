@@ -103,7 +103,7 @@ def run_shell(block: Block) -> None:
 def check_command_line(arguments: list[str]) -> None:
     """Raise for a command or an option that does not exist."""
     command, *rest = arguments
-    assert command in ("train", "val", "predict"), f"`eyas {command}` is cheap enough to be run"
+    assert command in ("train", "val", "predict", "track"), f"`eyas {command}` is cheap enough to be run"
     pairs = parse_pairs(rest)
     pairs.pop("source", None)
     pairs.pop("cfg", None)  # a file that the reader has and we have not

@@ -80,7 +80,7 @@ def test_other_ways_to_the_class_are_known() -> None:
 
 def test_it_is_one_warning(tmp_path: Path, warnings: list[str]) -> None:
     script = tmp_path / "mine.py"
-    script.write_text(HEAD + "model.export(format='onnx')\nmodel.track('x')\n")
+    script.write_text(HEAD + "model.export(format='onnx')\nmodel.tune('x')\n")
     foretell(script)
     (said,) = warnings
-    assert "mine.py" in said and "line 4: model.export()" in said and "line 5: model.track()" in said
+    assert "mine.py" in said and "line 4: model.export()" in said and "line 5: model.tune()" in said
