@@ -115,8 +115,10 @@ def merged(
     cut = torch.cat([_cut(part, window, shape) for part, window in zip(placed, windows, strict=True)])
     linked = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
     graph = coo_array((np.ones(len(linked)), (linked[:, 0], linked[:, 1])), shape=(len(rows), len(rows)))
-    _, label = connected_components(graph, directed=False) if len(rows) else (0, np.zeros(0, np.int64))
-    objects = torch.stack([_fused(rows[members], cut[members]) for members in _groups(label)]) if len(rows) else rows
+    label = connected_components(graph, directed=False)[1] if len(rows) else np.zeros(0, np.int64)
+    several = np.bincount(label)[label] > 1  # most objects are seen once, and stay as they are
+    joined = [_fused(rows[members], cut[members])[None] for members in _groups(label, several)]
+    objects = torch.cat([rows[~several], *joined])
     return objects[objects[:, 4].argsort(descending=True, stable=True)]
 
 
@@ -164,10 +166,11 @@ def _inside(rows: Tensor, low: NDArray[np.int64], high: NDArray[np.int64]) -> Te
     return torch.minimum(torch.maximum(corners, lowest), highest).reshape(-1, 4)
 
 
-def _groups(label: NDArray) -> list[NDArray[np.int64]]:
-    """Rows of each object."""
-    order = np.argsort(label, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
+def _groups(label: NDArray, several: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Rows of each object that has several."""
+    rows = np.flatnonzero(several)
+    rows = rows[np.argsort(label[rows], kind="stable")]
+    return np.split(rows, np.flatnonzero(np.diff(label[rows])) + 1) if len(rows) else []
 
 
 def _fused(rows: Tensor, cut: Tensor) -> Tensor:

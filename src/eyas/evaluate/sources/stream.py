@@ -96,7 +96,8 @@ class Reader:
         """Give (number from 1, (h, w, 3) uint8 BGR) of the frames that wait, until no more come."""
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._waiting or self._ended)
+                while not self._change.wait_for(lambda: self._waiting or self._ended, timeout=1):
+                    pass  # a wait without end would not hear Ctrl-C on every system
                 if not self._waiting:
                     return
                 frame = self._waiting.popleft()
