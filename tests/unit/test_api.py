@@ -82,8 +82,7 @@ def test_a_video_is_predicted_written_and_followed(
 
 
 def test_frames_one_by_one_are_tracked_as_a_video(yolo: YOLO) -> None:
-    pair = IMAGE, np.full((32, 64, 3), 100, np.uint8)
-    ids = [yolo.track(frame, persist=True, imgsz=64)[0].boxes.id.tolist() for frame in pair]
+    ids = [yolo.track(frame, persist=True, imgsz=64)[0].boxes.id.tolist() for frame in (IMAGE, IMAGE)]
     assert ids[0] == ids[1] == list(range(1, 33))
     yolo.follower.tracker._next = 1000  # type: ignore[union-attr]
     assert yolo.track(IMAGE, imgsz=64)[0].boxes.id.tolist() == ids[0], "without persist it begins anew"
