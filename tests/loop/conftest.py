@@ -33,6 +33,7 @@ def options_in(folder: Path, data: Path, model: Path) -> Options:
             "batch": 16,
             "workers": 0,
             "plots": False,
+            "report": False,
             "verbose": False,
             "device": "cpu",
             "project": str(folder / "runs"),

@@ -24,6 +24,7 @@ from eyas.data.store import ImageStore
 from eyas.models import DetectionModel
 from eyas.optim import ModelEMA
 from eyas.prove.effects import NoEffectError
+from eyas.report.page import RunPage
 from eyas.report.pictures import Pictures
 from eyas.report.progress import ConsoleReport
 from eyas.train import DetectionTrainer
@@ -90,6 +91,12 @@ class Draws(DetectionTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.callbacks.add(Pictures())
+
+
+class WritesAPage(DetectionTrainer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.callbacks.add(RunPage())
 
 
 class Speaks(DetectionTrainer):
@@ -344,6 +351,8 @@ CASES: dict[str, Case] = {
     "save": Case(False, SavesLast),
     "save_period": Case(1, KeepsNone, later=True),
     "plots": Case(False, Draws),
+    "report": Case(False, WritesAPage),
+    "loggers": Case(["jsonl"], NoComponents),
     "verbose": Case(False, Speaks),
     "data": Case("{data}", OwnDescription),
     "imgsz": Case(64, SmallImages),
@@ -489,7 +498,7 @@ TOGETHER = {
         "layer_decay": 0.9, "decay_rules": {"head": 0.0}, "sync_bn": True, "metrics": ["f1"], "best_by": ["f1"],
         "stop": {"metric": "f1", "patience": 2}, "val_every": 2, "epochs": 3, "save_period": 1, "seed": 4,
         "class_weights": "balanced", "class_weights_cap": 3.0, "class_weights_normalize": False, "fraction": 0.3,
-        "multi_scale": 0.5, "imgsz": 50, "deterministic": False, "box": 5.0, "cls": 0.4, "dfl": 2.0, "compile": False,
+        "loggers": ["jsonl"], "multi_scale": 0.5, "imgsz": 50, "deterministic": False, "box": 5.0, "cls": 0.4, "dfl": 2.0, "compile": False,
         **AUGMENTATION,
     },
     "neither": {

@@ -254,6 +254,24 @@ class TrainOptions(BaseModel):
         rehearsed=Fixed(False),
         told_by=Teller.REPORT,
     )
+    report: bool = _run(
+        True,
+        "Keep `report.html` in the run folder: curves, results per class, confusion, worst images, plan and effects on "
+        "one page, written anew after each validation.",
+        resumable=True,
+        rehearsed=Fixed(False),
+        told_by=Teller.REPORT,
+    )
+    loggers: Names | None = _run(
+        None,
+        "Where the run is sent to as well: tensorboard, wandb, mlflow, clearml, comet, jsonl (a file of events).",
+        expected="a name or a list of names",
+        auto="nowhere",
+        also="logger tracker trackers",
+        resumable=True,
+        rehearsed=Fixed(None),
+        told_by=Teller.COMPONENT,
+    )
     verbose: bool = _run(
         True,
         "Show the model and the table of results per class.",

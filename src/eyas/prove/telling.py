@@ -141,7 +141,7 @@ def average(run: Run) -> Told:
 def reports(run: Run) -> Told:
     """That nobody draws or speaks, where no report tells that it does."""
     told = {name for c in run.callbacks.callbacks if isinstance(c, Tells) for name in c.effects()}
-    return dict.fromkeys({"plots", "verbose"} - told, False)
+    return dict.fromkeys({"plots", "report", "verbose"} - told, False)
 
 
 def files(run: Run) -> Told:

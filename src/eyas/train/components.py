@@ -9,9 +9,12 @@ from eyas.callbacks.base import StockCallback
 from eyas.callbacks.stock import FIRST, LAST
 from eyas.config import TrainOptions
 from eyas.prove.conflicts import refuse_option_beside_component
+from eyas.report.page import RunPage
 from eyas.report.pictures import Pictures
 from eyas.report.progress import ConsoleReport
+from eyas.trackers import Trackers
 
+REPORTS = (ConsoleReport, Pictures, RunPage)
 Given = CallbackList | Mapping[str, list[Callable[..., object]]] | Sequence[Callback] | None
 
 
@@ -31,8 +34,9 @@ def collect_callbacks(given: Given, options: TrainOptions) -> CallbackList:
     refuse_option_beside_component(mine, options)
     first = [c for cls in FIRST for c in place(cls, mine, options)]
     last = [c for cls in LAST for c in place(cls, mine, options)]
-    own = [c for c in mine if not isinstance(c, (*FIRST, *LAST, ConsoleReport, Pictures))]
-    return CallbackList([*first, *own, *last, *reports(mine, options)], functions)
+    own = [c for c in mine if not isinstance(c, (*FIRST, *LAST, *REPORTS, Trackers))]
+    sent = place(Trackers, mine, options)  # last, so that what the reports draw is sent too
+    return CallbackList([*first, *own, *last, *reports(mine, options), *sent], functions)
 
 
 def place(cls: type[StockCallback], mine: list[Callback], options: TrainOptions) -> list[Callback]:
@@ -52,6 +56,7 @@ def reports(mine: list[Callback], options: TrainOptions) -> list[Callback]:
     """Return what people look at; a report of the user's class replaces the stock one."""
     found: list[Callback] = [ConsoleReport(enabled=options.verbose)]
     found += [Pictures()] if options.plots else []
+    found += [RunPage()] if options.report else []
     for stock in found:
         stock.origin = "default"
     return [next((c for c in mine if isinstance(c, type(stock))), stock) for stock in found]
