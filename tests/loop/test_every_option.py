@@ -498,7 +498,7 @@ TOGETHER = {
         "layer_decay": 0.9, "decay_rules": {"head": 0.0}, "sync_bn": True, "metrics": ["f1"], "best_by": ["f1"],
         "stop": {"metric": "f1", "patience": 2}, "val_every": 2, "epochs": 3, "save_period": 1, "seed": 4,
         "class_weights": "balanced", "class_weights_cap": 3.0, "class_weights_normalize": False, "fraction": 0.3,
-        "loggers": ["jsonl"], "multi_scale": 0.5, "imgsz": 50, "deterministic": False, "box": 5.0, "cls": 0.4, "dfl": 2.0, "compile": False,
+        "multi_scale": 0.5, "imgsz": 50, "deterministic": False, "box": 5.0, "cls": 0.4, "dfl": 2.0, "compile": False,
         **AUGMENTATION,
     },
     "neither": {
@@ -507,6 +507,9 @@ TOGETHER = {
         "sampler": "repeat", "sampler_threshold": 0.9, "single_cls": False, "classes": [3, 1], "ignore": ["5"],
         "close_mosaic": 1, "workers": 2, "cache": "disk", "pretrained": "{weights}", "cls_remap": False, "batch": 100,
         "nms": True, "iou": 0.6, "conf": 0.01, "max_det": 50,
+        "sampler": "repeat", "sampler_threshold": 0.9, "single_cls": False, "classes": [3, 1], "close_mosaic": 1,
+        "loggers": ["jsonl"], "workers": 2, "cache": "disk", "pretrained": "{weights}", "cls_remap": False, "batch": 100, "nms": True,
+        "iou": 0.6, "conf": 0.01, "max_det": 50,
     },
     "against the clock": {"time": 1e-5, "epochs": None, "exist_ok": True, "name": "mine", "save_period": 0},
     "one validation": {"val": False, "ema_share": 0.2, "agnostic_nms": True, "amp": "fp32", "channels_last": False,

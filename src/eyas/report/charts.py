@@ -56,7 +56,8 @@ def placed(key: str) -> tuple[str, str, str]:
     if group == "lr":
         return "learning rate", "rate", name
     if group == "metrics":
-        return name.removesuffix("(B)"), "share (0 to 1)", name.removesuffix("(B)")
+        title, _, part = name.removesuffix(")").partition("(")  # of a metric per class, all classes are in one chart
+        return title, "share (0 to 1)", "all" if part in ("B", "") else part
     return key, "value", name or key
 
 

@@ -57,6 +57,7 @@ class RunPage(Callback):
         self.began = 0.0
         self.begun = False
         self.pictures: PictureBook | None = None
+        self.plan = ""
 
     def effects(self) -> dict[str, object]:
         """Return that it is written."""
@@ -64,6 +65,7 @@ class RunPage(Callback):
 
     def on_train_start(self, trainer: Run) -> None:
         self.begun = True
+        self.attempt(lambda: self.tell_plan(trainer))
         self.write(trainer, "training")
 
     def on_train_epoch_start(self, trainer: Run) -> None:
@@ -100,13 +102,15 @@ class RunPage(Callback):
     def page(self, trainer: Run, state: str) -> str:
         """Return the page as it is now; ``state`` is training, finished or stopped."""
         rows, best = trainer.history.rows, trainer.best_epoch or None
+        effects = trainer.effects.rows() if trainer.effects is not None else []
         body = [
             self.head(trainer, state),
             section("Curves", f'<div class="charts">{"".join(chart(panel, best) for panel in panels(rows))}</div>')
             if rows
             else '<p class="soft">Numbers come with the end of the first epoch.</p>',
             *self.measured(trainer),
-            self.asked(trainer),
+            self.plan,
+            section("What the settings did", table(("setting", "value", "from", "seen"), effects)),
             section("Machine and speed", table(("what", "value"), self.machine(trainer))),
         ]
         return document(trainer.save_dir.name, "".join(body), again=AGAIN if state == "training" else 0)
@@ -136,7 +140,7 @@ class RunPage(Callback):
     def best_numbers(self, trainer: Run) -> list[tuple[str, float]]:
         """Return the metrics of the best epoch, as they were logged."""
         row = next((row for row in trainer.history.rows if row["epoch"] == trainer.best_epoch), {})
-        found = [(key, value) for key, value in row.items() if key.startswith("metrics/") and math.isfinite(value)]
+        found = [(key, value) for key, value in row.items() if key.endswith("(B)") and math.isfinite(value)]
         return [(key.removeprefix("metrics/").removesuffix("(B)"), value) for key, value in found[:8]]
 
     def measured(self, trainer: Run) -> list[str]:
@@ -162,18 +166,16 @@ class RunPage(Callback):
             section("Worst images", key + shown) if shown else "",
         ]
 
-    def asked(self, trainer: Run) -> str:
-        """Return what was decided for this run and what came of it."""
+    def tell_plan(self, trainer: Run) -> None:
+        """Note what was decided for this run; it stays so, and takes a while to be found out."""
         options = [[name, str(value), trainer.args.source(name)] for name, value in trainer.args]
-        groups = table(overview.GROUP_HEADER, overview.group_rows(trainer))
-        effects = trainer.effects.rows() if trainer.effects is not None else []
-        return section(
+        self.plan = section(
             "Plan",
             table(overview.DECISION_HEADER, overview.decision_rows(trainer)),
             folded("Stages of the run", table(overview.STAGE_HEADER, overview.stage_rows(trainer))),
-            folded("Groups of parameters", groups),
+            folded("Groups of parameters", table(overview.GROUP_HEADER, overview.group_rows(trainer))),
             folded("All options", table(("option", "value", "from"), options)),
-        ) + section("What the settings did", table(("setting", "value", "from", "seen"), effects))
+        )
 
     def machine(self, trainer: Run) -> Cells:
         """Return where it runs and how fast."""

@@ -1,7 +1,7 @@
 """The worst images of a validation: which they are, and their truth beside what was found, as SVG over one picture.
 
-Worst is the lowest F1 of an image at IoU 0.5 and at the score where the mean F1 of all classes is best; among equals the
-one with more mistakes. Losses are known of batches alone, not of images.
+Worst is the lowest F1 of an image at IoU 0.5 and at the score where the mean F1 of all classes is best; among equals
+the one with more mistakes. Losses are known of batches alone, not of images.
 """
 
 from __future__ import annotations

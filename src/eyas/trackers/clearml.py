@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ClearML(Tracker):
-    """One task there for each run here. What its library would pick up by itself from other libraries is left to it not."""
+    """One task there for each run here; its library is kept from listening in on others by itself."""
 
     name: ClassVar[str] = "clearml"
     module: ClassVar[str] = "clearml"

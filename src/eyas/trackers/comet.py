@@ -1,5 +1,7 @@
-"""Comet. ``COMET_API_KEY``, ``COMET_PROJECT_NAME`` and the rest of its configuration say where to; ``COMET_START_ONLINE=0``
-keeps everything in files of this machine."""
+"""Comet. ``COMET_API_KEY``, ``COMET_PROJECT_NAME`` and the rest of its configuration say where to.
+
+``COMET_START_ONLINE=0`` keeps everything in files of this machine.
+"""
 
 from __future__ import annotations
 
