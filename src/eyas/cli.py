@@ -38,6 +38,8 @@ COMMAND_ROWS = (
     ),
     ("track", "follow objects through a video", "eyas track model=runs/detect/train/weights/best.pt source=street.mp4"),
     ("convert", "a data set in another label format", "eyas convert data=my.yaml to=coco out=my-coco"),
+    ("predict", "find objects in images", "eyas predict model=runs/detect/train/weights/best.pt source=photos/"),
+    ("runs", "compare the runs in folders, in the terminal or as one page", "eyas runs runs/detect html=compare.html"),
     ("info", "versions, devices and the size of a model", "eyas info model=yolo26n"),
     ("explain", "what an option does; without a name, all of them", "eyas explain lr0"),
 )
@@ -217,6 +219,18 @@ def _searched(arguments: list[str], command: str) -> tuple[TrainOptions, str]:
     return options, source
 
 
+def _runs(arguments: list[str]) -> int:
+    folders = [argument for argument in arguments if "=" not in argument and not argument.startswith("-")]
+    pairs = parse_pairs([argument for argument in arguments if argument not in folders])
+    unknown = [name for name in pairs if name not in ("by", "html")]
+    if unknown:
+        raise UsageError(f"runs knows no {unknown[0]!r}: usage is `eyas runs [FOLDER ...] [by=METRIC] [html=FILE]`")
+    from eyas.report.compare import compare
+
+    compare(folders or ["runs"], **pairs)
+    return OK
+
+
 def _info(arguments: list[str]) -> int:
     pairs = parse_pairs(arguments)
     unknown = [name for name in pairs if name != "model"]
@@ -271,6 +285,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": _predict,
     "convert": _convert,
     "track": _track,
+    "runs": _runs,
     "info": _info,
     "explain": _explain,
 }
@@ -382,6 +397,8 @@ def _print_command_help(command: str) -> None:
         "predict": "eyas predict model=CHECKPOINT source=SOURCE [key=value ...]",
         "track": "eyas track model=CHECKPOINT source=VIDEO [key=value ...]",
         "convert": "eyas convert data=DATA to=yolo|coco|voc out=FOLDER [images=link] [drop_ignored=true] [ids_start=N]",
+        "predict": "eyas predict model=CHECKPOINT source=FILES [key=value ...]",
+        "runs": "eyas runs [FOLDER ...] [by=METRIC] [html=FILE]",
         "info": "eyas info [model=NAME]",
         "explain": "eyas explain [OPTION or GROUP ...]",
     }
@@ -390,6 +407,12 @@ def _print_command_help(command: str) -> None:
         _print_text(
             "\nsource is an image, a video, a folder, a pattern such as 'photos/*.jpg', a .txt list of those, an\n"
             "http(s) address of an image or video, a stream (rtsp://...), a webcam (0), or the screen."
+    if command == "predict":
+        _print_text("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
+    if command == "runs":
+        _print_text(
+            "\nA folder is a run, or holds some; without any, it is runs/. The best come first, judged by mAP50-95 or the\n"
+            "column of results.csv that by= names; options that differ are columns. html= writes a page with curves."
         )
     if command == "plan":
         _print_text("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")

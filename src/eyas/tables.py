@@ -22,6 +22,13 @@ def format_cell(value: object) -> str:
     return str(value)
 
 
+def duration(seconds: float) -> str:
+    """`0:07`, `12:34` or `1:02:03`."""
+    total = max(round(seconds), 0)
+    hours, minutes = divmod(total // 60, 60)
+    return f"{hours}:{minutes:02d}:{total % 60:02d}" if hours else f"{minutes}:{total % 60:02d}"
+
+
 def format_table(header: Sequence[str], rows: Rows, width: int | None = None, least: Sequence[str] = ()) -> list[str]:
     """Lines of an aligned plain-text table: numbers to the right, everything else to the left.
 

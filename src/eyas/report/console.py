@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from eyas.device import peak_memory
 from eyas.log import console, line_width
-from eyas.tables import Rows, format_table
+from eyas.tables import Rows, duration, format_table
 
 if TYPE_CHECKING:
     import torch
@@ -194,13 +194,6 @@ class RunConsole:
         text = fitted(row, _less_wanted(self._columns), line_width(self.out), gap=" ")
         style = "bold" if bold else None
         self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def duration(seconds: float) -> str:
-    """`0:07`, `12:34` or `1:02:03`."""
-    total = max(round(seconds), 0)
-    hours, minutes = divmod(total // 60, 60)
-    return f"{hours}:{minutes:02d}:{total % 60:02d}" if hours else f"{minutes}:{total % 60:02d}"
 
 
 def fitted(parts: Mapping[str, str], least: Sequence[str], width: int | None, gap: str = "  ") -> str:

@@ -29,10 +29,10 @@ from eyas.metrics.detection import DetMetrics
 from eyas.report import overview
 from eyas.report.attempts import Attempts
 from eyas.report.charts import chart, panels
-from eyas.report.console import duration
 from eyas.report.html import document, folded, section, table, tiles
 from eyas.report.worst import PictureBook, gallery, worst_images
 from eyas.run.protocol import Run
+from eyas.tables import duration
 
 if TYPE_CHECKING:
     from eyas.metrics.confusion import ConfusionMatrix

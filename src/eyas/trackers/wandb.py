@@ -1,4 +1,4 @@
-"""Weights & Biases: ``WANDB_PROJECT``, ``WANDB_ENTITY``, ``WANDB_MODE=offline`` say where to, as its library reads it."""
+"""Weights & Biases. Its library reads ``WANDB_PROJECT``, ``WANDB_ENTITY`` and ``WANDB_MODE=offline``."""
 
 from __future__ import annotations
 
