@@ -23,22 +23,8 @@ DESCRIPTION, TABLE = "options.yaml", "results.csv"
 MEASURE = "metrics/mAP50-95(B)"
 SMALLER = ("val/", "train/")  # keys of losses, of which the smallest is the best
 # Options that say where a run lies and how it is shown, not what it learns.
-PLACES = frozenset(
-    {
-        "cfg",
-        "exist_ok",
-        "loggers",
-        "model",
-        "data",
-        "name",
-        "plots",
-        "project",
-        "report",
-        "resume",
-        "save_dir",
-        "verbose",
-    }
-)
+PLACES = frozenset("cfg exist_ok loggers name plots project report resume save_dir verbose".split())
+COLUMNS = frozenset({"model", "data"})  # of the table anyway
 CURVES = ("metrics/mAP50-95(B)", "metrics/mAP50(B)", "metrics/precision(B)", "metrics/recall(B)")
 
 
@@ -88,7 +74,7 @@ def compare(folders: Sequence[str], by: str = MEASURE, html: str | None = None) 
     key = full_key(by, records)
     records.sort(key=lambda record: rank(record, key))
     header, rows = overview(records, key)
-    print_table("", header, rows, least=(*[name for name in header[7:]][::-1], "when", "time", "data", "model"))
+    print_table("", header, rows, least=(*reversed(header[7:]), "when", "time", "data", "model"))
     if html is not None:
         path = Path(html)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +157,7 @@ def rank(record: Record, key: str) -> tuple[bool, float, str]:
 
 def differing(records: Sequence[Record]) -> dict[str, list[str]]:
     """Return the options of which runs have different values, as texts, one for each run."""
-    names = dict.fromkeys(name for record in records for name in record.options if name not in PLACES)
+    names = dict.fromkeys(name for record in records for name in record.options if name not in PLACES | COLUMNS)
     values = {name: [shown(record.options.get(name)) for record in records] for name in names}
     return {name: texts for name, texts in values.items() if len(set(texts)) > 1}
 

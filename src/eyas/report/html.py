@@ -45,7 +45,8 @@ th,td{padding:.25rem .6rem;text-align:left;border-bottom:1px solid var(--line);v
 thead th{position:sticky;top:0;background:var(--card)}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 table.matrix{width:auto;font-size:.8rem}.matrix td{text-align:center;min-width:2.4rem}
 .matrix thead th{writing-mode:vertical-rl;transform:rotate(180deg);padding:.6rem .25rem;position:static}
-.pictures rect{stroke-width:2}.truth{stroke:#00d26a;fill:none}.right{stroke:#3b9dff;fill:none}.wrong{stroke:#ff5a36;fill:none}
+.pictures rect{stroke-width:2}
+.truth{stroke:#00d26a;fill:none}.right{stroke:#3b9dff;fill:none}.wrong{stroke:#ff5a36;fill:none}
 .pictures text{font-weight:600;fill:#fff;stroke:#000;stroke-width:3;paint-order:stroke;stroke-linejoin:round}
 .key i{display:inline-block;width:.9em;height:.9em;border:3px solid;vertical-align:-.1em;margin:0 .3em 0 .8em}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--accent)}
