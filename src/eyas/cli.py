@@ -411,8 +411,8 @@ def _print_command_help(command: str) -> None:
         _print_text("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
     if command == "runs":
         _print_text(
-            "\nA folder is a run, or holds some; without any, it is runs/. The best come first, judged by mAP50-95, or\n"
-            "the column of results.csv that by= names; options that differ are columns. html= writes a page with curves."
+            "\nA folder is a run, or holds some; without any, it is runs/. The best come first, judged by mAP50-95 or\n"
+            "the column of results.csv that by= names. Options that differ are columns. html= writes a page."
         )
     if command == "plan":
         _print_text("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")

@@ -9,7 +9,7 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 400, 250  # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 40  # margins around the plot
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 10, 40  # margins around the plot
 MOST_POINTS = 400  # of a line: more than pixels in the plot
 MOST_LINES = 16  # of a chart
 Row = Mapping[str, float]
@@ -43,7 +43,7 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
         line = column(rows, key, label)
         if line.x:
             found.setdefault(title, (unit, []))[1].append(line)
-    found |= {"time": ("seconds per epoch", [line])} if (line := seconds(rows)).x else {}
+    found |= {"time per epoch": ("seconds", [line])} if (line := seconds(rows)).x else {}
     made = [Panel(title, unit, without_doubles(lines)) for title, (unit, lines) in found.items()]
     return sorted(made, key=lambda panel: not panel.unit.startswith("share"))  # metrics first: what people look for
 

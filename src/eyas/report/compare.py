@@ -23,7 +23,9 @@ DESCRIPTION, TABLE = "options.yaml", "results.csv"
 MEASURE = "metrics/mAP50-95(B)"
 SMALLER = ("val/", "train/")  # keys of losses, of which the smallest is the best
 # Options that say where a run lies and how it is shown, not what it learns.
-PLACES = frozenset("cfg exist_ok loggers name plots project report resume save_dir verbose".split())
+PLACES = frozenset(
+    {"cfg", "exist_ok", "loggers", "name", "plots", "project", "report", "resume", "save_dir", "verbose"}
+)
 COLUMNS = frozenset({"model", "data"})  # of the table anyway
 CURVES = ("metrics/mAP50-95(B)", "metrics/mAP50(B)", "metrics/precision(B)", "metrics/recall(B)")
 

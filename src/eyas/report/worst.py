@@ -26,7 +26,7 @@ SIDE = 360  # px of the longer side of a picture
 QUALITY = 75  # of its JPEG
 BUDGET = 1_000_000  # bytes of all pictures: the page stays below 2 MB
 NAMED = 25  # boxes in a picture whose names are written
-DRAWN = 100  # boxes in a picture
+DRAWN = 40  # boxes in a picture, those with the best scores
 GAP = 8  # between truth and prediction
 
 Pixels = NDArray[np.uint8]
