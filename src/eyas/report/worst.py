@@ -26,7 +26,7 @@ SIDE = 360  # px of the longer side of a picture
 QUALITY = 75  # of its JPEG
 BUDGET = 1_000_000  # bytes of all pictures: the page stays below 2 MB
 NAMED = 25  # boxes in a picture whose names are written
-DRAWN = 40  # boxes in a picture, those with the best scores
+MOST_TRUE, MOST_FOUND = 300, 40  # boxes in a picture; of those found, the ones with the best scores
 GAP = 8  # between truth and prediction
 
 Pixels = NDArray[np.uint8]
@@ -164,9 +164,12 @@ def figure(image: Judged, shown: Shown, names: Mapping[int, str], number: int) -
     width, height = shown.size
     scale = np.array([width / shown.original[0], height / shown.original[1]] * 2)
     data = base64.b64encode(shown.jpeg).decode()
-    truth = boxes(image.truth * scale, [named(names, c) for c in image.truth_cls], ["truth"] * len(image.truth))
-    labels = [f"{named(names, c)} {s:.2f}" for c, s in zip(image.found_cls, image.score, strict=True)]
-    found = boxes(image.found * scale, labels, ["right" if right else "wrong" for right in image.right])
+    classes = [named(names, cls) for cls in image.truth_cls[:MOST_TRUE]]
+    truth = boxes(image.truth[:MOST_TRUE] * scale, classes, ["truth"] * len(classes), width)
+    scored = zip(image.found_cls[:MOST_FOUND], image.score[:MOST_FOUND], strict=True)
+    labels = [f"{named(names, cls)} {score:.2f}" for cls, score in scored]
+    kinds = ["right" if right else "wrong" for right in image.right[:MOST_FOUND]]
+    found = boxes(image.found[:MOST_FOUND] * scale, labels, kinds, width)
     title = f"{Path(image.file).name}: {image.mistakes}"
     size = f'width="{width}" height="{height}"'
     return (
@@ -180,14 +183,16 @@ def figure(image: Judged, shown: Shown, names: Mapping[int, str], number: int) -
     )
 
 
-def boxes(corners: NDArray[np.floating], labels: list[str], kinds: list[str]) -> str:
-    """Return rectangles of (n, 4) xyxy, the first of very many, with their names where there are few."""
+def boxes(corners: NDArray[np.floating], labels: list[str], kinds: list[str], width: int) -> str:
+    """Return rectangles of (n, 4) xyxy, with their names where there are few, in a picture of this width."""
     few, parts, words = len(corners) <= NAMED, [], []
-    for (x1, y1, x2, y2), label, kind in zip(corners[:DRAWN].tolist(), labels, kinds, strict=False):
-        place = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
+    for (x1, y1, x2, y2), label, kind in zip(corners.tolist(), labels, kinds, strict=True):
+        # An untrained model's boxes may be turned inside out.
+        place = f'x="{x1:.1f}" y="{y1:.1f}" width="{max(x2 - x1, 0):.1f}" height="{max(y2 - y1, 0):.1f}"'
         parts.append(f'<rect class="{kind}" {place}><title>{escape(label)}</title></rect>')
         if few:
-            words.append(f'<text x="{x1 + 2:.1f}" y="{max(y1 - 3, 10):.1f}">{escape(label)}</text>')
+            x, anchor = (x1 + 2, "start") if x1 < 0.7 * width else (min(x2, width) - 2, "end")
+            words.append(f'<text x="{x:.1f}" y="{max(y1 - 3, 10):.1f}" text-anchor="{anchor}">{escape(label)}</text>')
     return "".join([*parts, *words])
 
 
