@@ -139,10 +139,12 @@ def span(values: Sequence[float], *, zero: bool) -> tuple[float, float]:
 def ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[float]:
     """Return round numbers inside a range, at most ``most``: multiples of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
-    steps = (power * factor for factor in (1, 2, 5, 10, 20))
-    step = next(step for step in steps if math.floor(high / step) - math.ceil(low / step) < most)
-    step = max(step, 1.0) if whole else step
-    return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    for step in (power * factor for factor in (1, 2, 5, 10, 20)):
+        step = max(step, 1.0) if whole else step
+        inside = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        if len(inside) <= most:
+            break
+    return [n * step for n in inside]
 
 
 def axes(across: tuple[float, float], up: tuple[float, float], unit: str) -> str:

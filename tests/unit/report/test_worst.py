@@ -45,7 +45,7 @@ def metrics_of(*images: tuple[list[Any], list[Any]]) -> DetMetrics:
 PERFECT = ([(BOX, 0)], [(BOX, 0, 0.9, True)])
 MISSED = ([(BOX, 0)], [])
 MISSED_TWO = ([(BOX, 0), (AWAY, 1)], [])
-HALF = ([(BOX, 0), (AWAY, 1)], [(BOX, 0, 0.9, True), (AWAY, 0, 0.8, False)])
+HALF = ([(BOX, 0), (AWAY, 1)], [(BOX, 0, 0.9, True), (AWAY, 0, 0.95, False)])
 EMPTY: tuple[list[Any], list[Any]] = ([], [])
 PICTURE = Shown(b"jpeg", (80, 40), (160.0, 80.0))
 
@@ -68,7 +68,7 @@ def test_f1_is_that_of_the_metrics() -> None:
 
 
 def test_weak_detections_are_not_shown() -> None:
-    weak = ([(BOX, 0)], [(BOX, 0, 0.9, True), (AWAY, 1, 0.01, False)])
+    weak = ([(BOX, 0)], [(BOX, 0, 0.9, True), (AWAY, 0, 0.01, False)])
     metrics = metrics_of(weak, weak, weak, MISSED)
     assert metrics.box.best_conf > 0.01
     assert [image.file for image in worst_images(metrics)] == ["folder/3.jpg"]
@@ -104,8 +104,8 @@ def test_boxes_lie_where_they_do_in_the_image() -> None:
     assert rects(tree) == [
         ("truth", [5, 10, 20, 20], "cat"),
         ("truth", [50, 50, 20, 20], "<b>dog</b>"),
+        ("wrong", [50, 50, 20, 20], "cat 0.95"),  # the best score first
         ("right", [5, 10, 20, 20], "cat 0.90"),
-        ("wrong", [50, 50, 20, 20], "cat 0.80"),
     ]
     svg: Any = tree.find("figure/svg")
     assert [child.tag for child in svg] == ["defs", "g", "g"]
@@ -145,7 +145,7 @@ def data(tmp_path: Path) -> EvalDataset:
     for name, color in (("wide", (0, 0, 255)), ('it\'s "quoted"', (255, 0, 0))):
         cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.full((200, 800, 3), color, np.uint8))
         (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    index = build_index(tmp_path / "images", names=NAMES, split="val")
+    index = build_index([tmp_path / "images"], names=NAMES, split="val")
     return EvalDataset(index, ImageStore(index, imgsz=64, stretch=True), imgsz=64, stride=32)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from small_run import SmallRun
 
 from eyas.run.plan import Plan
 from eyas.trackers import TRACKERS, Ended, Started, Tracker, Trackers, stream
 from eyas.trackers.base import flat
 from eyas.trackers.mlflow import allowed
+from small_run import SmallRun
 
 OPTIONS = {"model": "yolo26n", "lr0": None, "epochs": 3, "freeze": ["backbone"], "mosaic": 0.5}
 PLAN = {"epochs": 3, "lr0": 0.01, "decisions": [{"name": "lr0", "value": 0.01, "by": "auto"}]}
