@@ -170,10 +170,9 @@ def test_a_page_that_cannot_be_written_is_said_once(run: Any, caplog: pytest.Log
     run.fire("on_train_start")
     with pytest.raises(FileNotFoundError):
         epoch(run, 0.5)  # the test's own reading: the run has gone on
-    assert [r.getMessage() for r in caplog.records] == [
-        "Warning: report.html could not be written (FileNotFoundError: [Errno 2] No such file or directory: "
-        f"'{caplog.records[0].getMessage().split(chr(39), 1)[1].rsplit(chr(39), 1)[0]}'); the training goes on."
-    ]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("Warning: report.html could not be written (FileNotFoundError: ")
+    assert said.endswith("; the training goes on.")
     run.save_dir.mkdir()
     run.epoch = 1
     assert "2 of 3" in epoch(run, 0.5)  # it is attempted again
