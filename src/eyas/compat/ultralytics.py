@@ -39,6 +39,8 @@ ONLY_BOXES = Absent("it detects boxes; there are no masks, keypoints, turned box
 NO_WORDS = Absent("its models know the classes that they were trained for, not words; use YOLO")
 OWN_LAYERS = Absent("layers beside those of YOLO26 and RT-DETR are a model class of your own, see docs/trainer.md")
 EXPORT = Absent("write YOLO('best.pt').export('pt2'), see docs/export.md")
+TRACKED = ("clearml", "comet", "mlflow", "tensorboard", "wb")
+A_LOGGER = Absent('train(loggers=["wandb"]) sends a run to trackers, see docs/results.md')
 NO_TRACKER = Absent("a callback of your own sends trainer.metrics wherever you like, see docs/trainer.md")
 OPTIONS = Absent("its images are augmented by options, such as mosaic=, mixup=, cutmix=, or transforms= of train()")
 
@@ -312,8 +314,8 @@ GONE: Mapping[str, Absent] = {
     "ultralytics.utils.tuner": Absent("call train() in a loop of your own, or from a tuner of your choice"),
     "ultralytics.yolo": Absent("newer releases have the same in .models.yolo, .engine, .data and .utils; use those"),
     **{
-        f"ultralytics.utils.callbacks.{tracker}": NO_TRACKER
-        for tracker in ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wb")
+        f"ultralytics.utils.callbacks.{tracker}": A_LOGGER if tracker in TRACKED else NO_TRACKER
+        for tracker in (*TRACKED, "dvc", "hub", "neptune", "raytune")
     },
 }  # fmt: skip
 """Whole modules that nothing stands for."""

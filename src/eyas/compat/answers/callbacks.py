@@ -40,5 +40,5 @@ def get_default_callbacks() -> defaultdict[str, list[Callable[..., object]]]:
 
 
 def add_integration_callbacks(instance: Any) -> None:
-    """Attach the trackers that are installed: Eyas has none, and says so."""
-    LOGGER.info("Eyas attaches no trackers; a callback of your own sends trainer.metrics, see docs/trainer.md.")
+    """Attach the trackers that are installed: Eyas attaches those that are asked for, and says so."""
+    LOGGER.info('Eyas attaches no trackers by itself; train(loggers=["wandb"]) does, see docs/results.md.')

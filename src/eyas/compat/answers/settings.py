@@ -10,7 +10,8 @@ from eyas.data.cache import cache_root
 from eyas.log import LOGGER
 from eyas.names import did_you_mean
 
-TRACKERS = ("clearml", "comet", "dvc", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
+LOGGERS = ("clearml", "comet", "mlflow", "tensorboard", "wandb")  # that the option loggers knows
+TRACKERS = (*LOGGERS, "dvc", "neptune", "raytune")
 INSTEAD = {
     "datasets_dir": "write the folder into the data's YAML as path: (downloads go below the folder EYAS_CACHE)",
     "weights_dir": "give the file's path to YOLO() or to pretrained=",
@@ -20,6 +21,7 @@ INSTEAD = {
     **dict.fromkeys(
         TRACKERS, "write a callback that sends trainer.metrics (docs/trainer.md), and register it by add_callback()"
     ),
+    **{name: f'send a run there with train(loggers=["{name}"])' for name in LOGGERS},
 }
 """What to do where a setting of the incumbent would be changed."""
 
