@@ -129,6 +129,8 @@ def span(values: Sequence[float], *, zero: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
     if zero and 0 <= low <= 0.5 * high:
         low = 0.0
+    if zero and low == high == 0:
+        return 0.0, 1.0
     if low == high:
         room = (abs(low) / 2 or 0.5) if zero else 0.5
         return low - room, high + room
@@ -193,7 +195,7 @@ def legend(lines: Sequence[Line], more: int) -> str:
 
 def colour(number: int) -> str:
     """Return the colour of a line: hues a golden section apart, readable on white and on black."""
-    return f"hsl({(215 + 137.508 * number) % 360:.0f} 75% 52%)"
+    return f"hsl({(215 + 137.508 * number) % 360:.0f} 75% 46%)"
 
 
 def to_x(value: float, across: tuple[float, float]) -> float:

@@ -26,7 +26,7 @@ SMALLER = ("val/", "train/")  # keys of losses, of which the smallest is the bes
 PLACES = frozenset(
     {"cfg", "exist_ok", "loggers", "name", "plots", "project", "report", "resume", "save_dir", "verbose"}
 )
-COLUMNS = frozenset({"model", "data"})  # of the table anyway
+COLUMNS = frozenset({"model", "data", "epochs"})  # of the table anyway
 CURVES = ("metrics/mAP50-95(B)", "metrics/mAP50(B)", "metrics/precision(B)", "metrics/recall(B)")
 
 

@@ -127,6 +127,10 @@ def test_any_range_can_be_drawn(values: list[float]) -> None:
     assert "nan" not in chart(Panel("p", "u", [line]))
 
 
+def test_shares_that_are_all_zero_stay_above_it() -> None:
+    assert span([0.0, 0.0], zero=True) == (0.0, 1.0)
+
+
 def test_a_single_epoch_is_a_dot() -> None:
     tree = drawing(Panel("p", "u", [Line("l", [1.0], [0.5])]))
     assert [e.get("class") for e in tree.iter("circle")] == ["dot"]

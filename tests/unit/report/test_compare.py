@@ -33,7 +33,9 @@ def write_run(folder: Path, values: list[float], losses: tuple[float, ...] = (),
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     write_run(tmp_path / "runs/detect/train", [0.1, 0.3, 0.2], (3.0, 1.0, 2.0))
-    write_run(tmp_path / "runs/detect/train-2", [0.5, float("nan")], (9.0, 8.0), lr0=0.02, mosaic=0.0, name="b")
+    write_run(
+        tmp_path / "runs/detect/train-2", [0.5, float("nan")], (9.0, 8.0), lr0=0.02, mosaic=0.0, name="b", epochs=9
+    )
     write_run(tmp_path / "runs/other/train", [], plots=False)
     return tmp_path / "runs"
 
