@@ -267,7 +267,7 @@ class TrainOptions(BaseModel):
         "Where the run is sent to as well: tensorboard, wandb, mlflow, clearml, comet, jsonl (a file of events).",
         expected="a name or a list of names",
         auto="nowhere",
-        also="logger tracker trackers",
+        also="logger",
         resumable=True,
         rehearsed=Fixed(None),
         told_by=Teller.COMPONENT,

@@ -39,6 +39,7 @@ class Attempts:
         self.left = 0
 
     def note(self, error: Exception) -> None:
+        """Remember a failure, and say the first."""
         self.left -= 1
         if not self.failure:
             first = (str(error).strip().splitlines() or [""])[0]

@@ -298,14 +298,12 @@ def test_an_interrupt_is_not_swallowed(folder: Path) -> None:
 
 
 def test_a_wrong_name_and_a_missing_package_are_said_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"no tracker 'wandbb'.* did you mean wandb\?|no tracker 'wandbb'.*wandb"):
+    with pytest.raises(ValueError, match=r"no tracker 'wandbb'. Did you mean 'wandb'\?"):
         Trackers("wandbb")
     with pytest.raises(ValueError, match="names jsonl twice"):
         Trackers("jsonl", "JSONL")
     with pytest.raises(ValueError, match="at least one"):
         Trackers()
-    monkeypatch.setitem(sys.modules, "comet_ml", None)
-    monkeypatch.delitem(sys.modules, "comet_ml")
     monkeypatch.setattr("eyas.trackers.base.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=re.escape('pip install "eyas[comet]"')):
         Trackers("comet")
