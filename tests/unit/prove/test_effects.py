@@ -20,6 +20,7 @@ from eyas.prove import effects, hooks, settings
 def test_every_due_hook_and_every_suspect_is_real() -> None:
     from eyas.callbacks import ADJUSTERS, EVENTS
     from eyas.callbacks.stock import FIRST, LAST
+    from eyas.trackers import Trackers
     from eyas.train import DetectionTrainer
 
     later = {"on_model_save", "adjust_checkpoint", "on_fit_epoch_end", "on_train_end", "on_exception", "teardown"}
@@ -30,7 +31,7 @@ def test_every_due_hook_and_every_suspect_is_real() -> None:
     methods |= {f.needs for f in known.values() if f.needs}
     methods |= {m for f in known.values() for m in f.adjusted_by if m not in ADJUSTERS}
     assert [m for m in sorted(methods) if not hasattr(DetectionTrainer, m)] == []
-    owned = {name for cls in (*FIRST, *LAST) for name in cls.options}
+    owned = {name for cls in (*FIRST, *LAST, Trackers) for name in cls.options}
     assert {name for name, f in known.items() if f.told_by is Teller.COMPONENT} == owned - {"schedule", "cos_lr", "lrf"}
 
 
