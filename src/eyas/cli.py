@@ -3,7 +3,8 @@
 It parses and reports, and leaves the work to `eyas.api`. Options are checked before anything heavy is imported, so a
 typing mistake is answered at once and nothing is started.
 
-Exit codes: 0 done, 1 the run failed for a reason its message tells, 2 wrong usage, 130 interrupted by Ctrl-C.
+Exit codes: 0 done, 1 the run failed for a reason its message tells, or `doctor` found errors, 2 wrong usage, 130
+interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ COMMAND_ROWS = (
     ("plan", "what a training would do, without training", "eyas plan model=yolo26n data=digits epochs=12"),
     ("profile", "where a training spends its time", "eyas profile model=yolo26n data=digits imgsz=128"),
     ("rehearse", "try a training script of yours in two minutes", "eyas rehearse my_trainer.py"),
+    ("doctor", "what is wrong with a data set", "eyas doctor digits imgsz=128 html=report.html"),
     ("val", "measure a trained model", "eyas val model=runs/detect/train/weights/best.pt data=digits"),
     (
         "predict",
@@ -43,6 +45,15 @@ COMMAND_ROWS = (
     ("info", "versions, devices and the size of a model", "eyas info model=yolo26n"),
     ("explain", "what an option does; without a name, all of them", "eyas explain lr0"),
 )
+# Options of `doctor` alone, and those that it shares with a training or validation.
+DOCTOR_OPTIONS = {
+    "html": "writes one page with pictures into this file",
+    "json": "writes all findings, for programs, into this file",
+    "checks": "makes these checks only, as in checks=[leaks,sizes]",
+    "skip": "leaves these checks out",
+    "strict": "exits with 1 for warnings too",
+}
+DOCTOR_SHARED = ("data", "imgsz", "model", "device", "ids_start", "val_fraction")
 SWITCH_ROWS = (
     ("cfg=FILE", "reads options from a YAML file; those on the command line win"),
     ("--debug", "shows the traceback of an error (also EYAS_DEBUG=1)"),
@@ -152,6 +163,50 @@ def _rehearse(arguments: list[str]) -> int:
 
     outcomes = rehearse(script, options, rest, trainer)
     return OK if all(outcome.status == "ok" for outcome in outcomes) else FAILED
+
+
+def _doctor(arguments: list[str]) -> int:
+    pairs = parse_pairs([f"data={name}" if "=" not in name and name[:1] != "-" else name for name in arguments])
+    own = {name: pairs.pop(name) for name in DOCTOR_OPTIONS if name in pairs}
+    for name in pairs:
+        if name not in DOCTOR_SHARED:
+            raise UsageError(f"doctor knows no {name!r}{_nearest_of_doctor(name)}; see `eyas doctor --help`")
+    options = _resolved(pairs, "val")
+    _require("doctor", data=options.data)
+    if options.is_typed("device") and not options.model:
+        raise UsageError(f"device={options.device} has no effect on doctor without a model, which alone runs there")
+    strict, json, html = _switch(own, "strict"), _file_to_write(own, "json"), _file_to_write(own, "html")
+    checks, skip = _names(own, "checks"), _names(own, "skip") or []
+    from eyas.doctor import examine
+    from eyas.doctor.examine import choose
+    from eyas.doctor.render.as_json import write_json
+    from eyas.doctor.render.page import write_page
+    from eyas.doctor.render.table import print_diagnosis
+    from eyas.log import LOGGER, setup_logging
+
+    try:
+        choose(checks, skip, options.model)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    setup_logging()
+    diagnosis = examine(
+        options.data or "",
+        imgsz=options.imgsz if options.is_typed("imgsz") else None,
+        model=options.model,
+        checks=checks,
+        skip=skip,
+        ids_start=options.ids_start,
+        val_fraction=options.val_fraction,
+        device=options.device,
+    )
+    print_diagnosis(diagnosis)
+    for path, write in ((json, write_json), (html, write_page)):
+        if path:
+            write(diagnosis, path)
+            LOGGER.info("Written: %s", path)
+    if diagnosis.findings and not html:
+        LOGGER.info("html=doctor.html writes a page with pictures.")
+    return FAILED if diagnosis.fails(strict) else OK
 
 
 def _val(arguments: list[str]) -> int:
@@ -281,6 +336,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": _plan,
     "profile": _profile,
     "rehearse": _rehearse,
+    "doctor": _doctor,
     "val": _val,
     "predict": _predict,
     "convert": _convert,
@@ -322,6 +378,60 @@ def _require(command: str, **given: object) -> None:
     missing = " ".join(f"{name}=..." for name, value in given.items() if not value)
     if missing:
         raise UsageError(f"{command} needs {missing}; see `eyas {command} --help`")
+
+
+def _switch(given: dict[str, str], name: str) -> bool:
+    """True or false, as typed; false where nothing was."""
+    from eyas.config import parse_value
+
+    value = parse_value(given.get(name, "false"))
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}={given[name]}: expected true or false")
+    return value
+
+
+def _names(given: dict[str, str], name: str) -> list[str] | None:
+    """One name, or a list of them; None where nothing was typed."""
+    from eyas.config import parse_value
+
+    if name not in given:
+        return None
+    value = parse_value(given[name])
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(each, str) for each in names):
+        raise UsageError(f"{name}={given[name]}: expected a name, or a list such as [leaks,sizes]")
+    return [str(each) for each in names]
+
+
+def _file_to_write(given: dict[str, str], name: str) -> str | None:
+    """A file that can be written, by name; None where nothing was typed."""
+    path = given.get(name)
+    if path is None:
+        return None
+    folder = os.path.dirname(path) or "."
+    if not path or os.path.isdir(path) or not os.path.isdir(folder):
+        raise UsageError(f"{name}={path}: expected a file to write, in a folder that exists")
+    return path
+
+
+def _nearest_of_doctor(name: str) -> str:
+    from eyas.names import nearest
+
+    close = nearest(name, [*DOCTOR_OPTIONS, *DOCTOR_SHARED])
+    return f": did you mean {close[0]}?" if close else ""
+
+
+def _print_doctor() -> None:
+    """The checks of `doctor`, and its options."""
+    from eyas.config import describe
+    from eyas.doctor.checks.registry import WHAT
+
+    _print_text("\nChecks")
+    _print_rows(("check", "help"), [*WHAT.items()])
+    _print_text("\nOptions")
+    shared = [(name, first_sentence(describe(name).help)) for name in DOCTOR_SHARED]
+    _print_rows(("option", "help"), [*DOCTOR_OPTIONS.items(), *shared])
+    _print_text("\nIt exits with 1 if it finds errors, with 0 if there is nothing, or nothing worse than warnings.")
 
 
 def _maybe_option(argument: str) -> str:
@@ -392,6 +502,7 @@ def _print_command_help(command: str) -> None:
         "train": "eyas train model=NAME data=DATA [key=value ...]",
         "plan": "eyas plan model=NAME data=DATA [key=value ...]",
         "profile": "eyas profile model=NAME data=DATA [key=value ...]",
+        "doctor": "eyas doctor DATA [key=value ...]",
         "rehearse": "eyas rehearse FILE.py [key=value ...] [-- ARGUMENTS OF THE FILE]",
         "val": "eyas val model=CHECKPOINT [data=DATA] [key=value ...]",
         "predict": "eyas predict model=CHECKPOINT source=SOURCE [key=value ...]",
@@ -432,6 +543,9 @@ def _print_command_help(command: str) -> None:
             "(images=link). Areas to ignore are carried; drop_ignored=true leaves them out."
         )
     if command in ("train", "plan", "profile", "rehearse", "val", "predict", "track"):
+    if command == "doctor":
+        _print_doctor()
+    if command in ("train", "plan", "profile", "rehearse", "val", "predict"):
         _print_options("train" if command in ("plan", "profile", "rehearse") else command)
 
 

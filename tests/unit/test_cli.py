@@ -98,6 +98,7 @@ def test_version(run):
         (["convert", "data=a.yaml", "to=coco", "out=b", "drop_ignored=perhaps"], "expected true or false"),
         (["launch"], "the commands are train, plan, profile, rehearse, val, predict, track, info, explain"),
         (["launch"], "the commands are train, plan, profile, rehearse, val, predict, runs, info, explain"),
+        (["launch"], "the commands are train, plan, profile, rehearse, doctor, val, predict, info, explain"),
         (["train", "epochs", "3"], "options are written key=value, as in epochs=..."),
         (["train", "--epochs=3"], "write epochs=3"),
         (["train", "--batch-size=3"], "write batch_size=3"),

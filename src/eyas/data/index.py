@@ -17,7 +17,7 @@ import os
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -39,6 +39,7 @@ from eyas.data.formats.yolo import NO_RULES, TextRules, listed
 from eyas.data.ignore import NO_IGNORE_RULES, IgnoreRules, areas, distinct
 from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, read_header
 from eyas.data.processes import can_fork, spread, usable_cores
+from eyas.data.progress import with_progress
 from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing
 from eyas.log import LOGGER
@@ -511,7 +512,7 @@ def _scan(found: _Found, workers: int | None) -> ImageIndex:
     report, unknown = DatasetReport(split=split), set[int]()
     parts: list[_Columns] = []
     with large_images(), closing(_chunks(found, tasks, _processes(total, workers))) as results:
-        for chunk in _with_progress(results, total, split):
+        for chunk in with_progress(results, title=f"Scanning {split}", total=total, each=_CHUNK):
             report.add(chunk.problems)
             report.left_out += chunk.left_out
             unknown |= chunk.unknown
@@ -669,32 +670,6 @@ def _assemble(found: _Found, kept: _Columns) -> dict[str, np.ndarray]:
 
 def _offsets(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
-
-
-def _with_progress(chunks: Iterable[_Chunk], total: int, split: str) -> Iterator[_Chunk]:
-    """Pass chunks on; draw a bar once the scan has taken longer than a second and the output is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Column
-
-    from eyas.log import console
-
-    counts = MofNCompleteColumn(table_column=Column(no_wrap=True))  # so that a narrow terminal shortens the bar
-    left = TimeRemainingColumn(table_column=Column(no_wrap=True))
-    columns = TextColumn("{task.description}"), BarColumn(), counts, left
-    progress = Progress(*columns, console=console(), transient=True)
-    start, done, task = time.monotonic(), 0, None
-    try:
-        for chunk in chunks:
-            yield chunk
-            done = min(done + _CHUNK, total)
-            if task is None and time.monotonic() - start > 1 and console().is_terminal:
-                progress.start()
-                task = progress.add_task(f"Scanning {split}", total=total)
-            if task is not None:
-                progress.update(task, completed=done)
-    finally:
-        if task is not None:  # rich ends even a bar that was never drawn with an empty line
-            progress.stop()
 
 
 def _cache_file(
