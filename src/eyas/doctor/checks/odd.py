@@ -15,41 +15,40 @@ LEAST = 30  # boxes of a class from which on there is a usual size
 RARE = 0.01  # share of a class's boxes: where more are odd, its objects are simply of many shapes
 
 
-def outlying(values: np.ndarray) -> np.ndarray:
-    """(n,) by how many interquartile ranges each value lies beyond the quartiles; 0 between them.
+def outlying(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """(n,) by how many interquartile ranges of ``usual`` (m,) each value lies above its quartiles, negative below them.
 
-    Values of which the middle half is equal have no scale, and none is outlying.
+    Usual values of which the middle half is equal have no scale, and nothing is outlying.
     """
-    low, high = np.quantile(values, [0.25, 0.75])
+    low, high = np.quantile(usual, [0.25, 0.75])
     if high == low:
         return np.zeros(len(values))
-    return np.maximum(np.maximum(low - values, values - high), 0) / (high - low)
+    return (np.maximum(values - high, 0) - np.maximum(low - values, 0)) / (high - low)
 
 
 def look(case: Case) -> Iterator[Finding]:
-    """Compare the boxes of each class; those at a border are cut off there, and left aside."""
+    """Compare the boxes of each class. What is cut off at a border may have any aspect, and any smaller size."""
     for split in case.splits.values():
-        free = np.asarray(~split.at_border.any(axis=1) & (split.sides > 0).all(axis=1))
-        width, height = np.log(split.sides, out=np.zeros_like(split.sides), where=split.sides > 0).T
-        for kind, values, unit in (
-            ("odd size", (width + height) / 2, "{:.0f} px square"),
-            ("odd aspect", width - height, "{:.2g} times as wide as high"),
-        ):
-            yield from _tell(case, split, free, values, kind, unit)
+        whole = np.asarray(~split.at_border.any(axis=1))
+        width, height = np.log(np.maximum(split.sides, 1e-3)).T
+        yield from _tell(case, split, whole, (width + height) / 2, "odd size", "{:.0f} px square")
+        yield from _tell(case, split, whole, width - height, "odd aspect", "{:.2g} times as wide as high")
 
 
-def _tell(case: Case, split: Split, free: np.ndarray, values: np.ndarray, kind: str, unit: str) -> Iterator[Finding]:
+def _tell(case: Case, split: Split, whole: np.ndarray, values: np.ndarray, kind: str, unit: str) -> Iterator[Finding]:
     found: list[tuple[float, int, str]] = []
     for cls, name in case.names.items():
-        rows = np.flatnonzero(free & (split.cls == cls))
-        if len(rows) < LEAST:
+        rows = np.flatnonzero(split.cls == cls)
+        usual = values[rows[whole[rows]]]
+        if len(usual) < LEAST:
             continue
-        beyond = outlying(values[rows])
-        odd = np.flatnonzero(beyond > FENCE).tolist()
+        beyond = outlying(values[rows], usual)
+        wrong = (np.abs(beyond) > FENCE) & (whole[rows] | ((beyond > 0) & (kind == "odd size")))
+        odd = np.flatnonzero(wrong).tolist()
         if len(odd) <= max(RARE * len(rows), 1):
-            usual = np.exp(np.median(values[rows]))
+            middle = np.exp(np.median(usual))
             found += [
-                (-beyond[i], int(rows[i]), f"{name} {unit.format(np.exp(values[rows[i]]))}, usual is {usual:.3g}")
+                (-abs(beyond[i]), int(rows[i]), f"{name} {unit.format(np.exp(values[rows[i]]))}, usual is {middle:.3g}")
                 for i in odd
             ]
     if found:

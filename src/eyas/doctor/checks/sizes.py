@@ -35,7 +35,7 @@ def _tiny(split: Split) -> Iterator[Finding]:
             NAME,
             "tiny box",
             "note" if len(rows) <= RARE * len(longer) else "warning",
-            f"{split.name}: {counted(len(rows), 'box is', 'boxes are')} ({percent(len(rows), len(longer))}) less than "
+            f"{split.name}: {_boxes(rows, longer)} less than "
             f"{CELL} px wide and high at imgsz={split.imgsz}: less than one cell of the finest grid (stride {CELL}), "
             "which is seldom found",
             f"Train with imgsz={needed}, which makes nine of ten of them {CELL} px, cut the images into tiles, or "
@@ -53,7 +53,7 @@ def _thin(split: Split) -> Iterator[Finding]:
             NAME,
             "thin box",
             "note" if len(rows) <= RARE * len(shorter) else "warning",
-            f"{split.name}: {counted(len(rows), 'box is', 'boxes are')} ({percent(len(rows), len(shorter))}) less than "
+            f"{split.name}: {_boxes(rows, shorter)} less than "
             f"{THIN} px wide or high at imgsz={split.imgsz}: it may vanish when the image is scaled",
             "Look whether these are objects; a larger imgsz keeps them.",
             [split.place_of(row, what=f"{shorter[row]:.1f} px at imgsz={split.imgsz}") for row in rows],
@@ -64,8 +64,8 @@ def _giant(split: Split) -> Iterator[Finding]:
     share: np.ndarray = split.sides.prod(axis=1) / np.maximum(split.index.shapes[split.image_of].prod(axis=1), 1)
     whole = np.asarray(split.at_border.all(axis=1))
     for kind, chosen, text in (
-        ("whole image", whole, "reaches to all four borders of its image"),
-        ("giant box", (share >= GIANT) & ~whole, f"covers {GIANT:.0%} of its image or more"),
+        ("whole image", whole, "as large as the image: they reach to all its borders"),
+        ("giant box", (share >= GIANT) & ~whole, f"{GIANT:.0%} of the image or more"),
     ):
         rows = _rising(-share, chosen)
         if len(rows):
@@ -73,12 +73,15 @@ def _giant(split: Split) -> Iterator[Finding]:
                 NAME,
                 kind,
                 "note" if len(rows) > 0.5 * len(share) else "warning",
-                f"{split.name}: {counted(len(rows), 'box', 'boxes')} ({percent(len(rows), len(share))}) {text}"
-                if len(rows) == 1
-                else f"{split.name}: {len(rows):,} boxes ({percent(len(rows), len(share))}): each {text}",
+                f"{split.name}: {_boxes(rows, share)} {text}",
                 "See whether a label of the whole image was meant; close-ups are right as they are.",
                 [split.place_of(row, what=f"{share[row]:.0%} of the image") for row in rows],
             )
+
+
+def _boxes(rows: list[int], of: np.ndarray) -> str:
+    """Such as "3 boxes (1.2 %) are"."""
+    return f"{counted(len(rows), 'box', 'boxes')} ({percent(len(rows), len(of))}) {'is' if len(rows) == 1 else 'are'}"
 
 
 def _rising(values: np.ndarray, chosen: np.ndarray) -> list[int]:
