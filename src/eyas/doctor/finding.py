@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning", "note"]
@@ -73,8 +74,11 @@ class Finding:
 def finding(
     check: str, kind: str, severity: Severity, sentence: str, action: str, places: Iterable[Place] = (), count: int = 0
 ) -> Finding:
-    """Return a finding that keeps at most `MAX_PLACES` places; ``count`` is theirs unless more is known."""
-    known = tuple(places)
+    """Return a finding that keeps at most `MAX_PLACES` places.
+
+    With ``count``, their number, no more of them are made than are kept.
+    """
+    known = tuple(islice(places, MAX_PLACES) if count else places)
     return Finding(check, kind, severity, sentence, action, known[:MAX_PLACES], count or len(known))
 
 

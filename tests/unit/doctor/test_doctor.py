@@ -183,8 +183,7 @@ def test_the_page_is_whole_and_small(diagnosis):
     for found in diagnosis.findings:
         assert found.sentence in read.text
     pictured = [min(sum(p.image is not None for p in found.places), MAX_PICTURES) for found in diagnosis.findings]
-    broken = sum(len(found.places) for found in of_kind(diagnosis, "broken image"))
-    assert read.tags.count("figure") == sum(pictured) - broken
+    assert read.tags.count("figure") == sum(pictured)
 
 
 def test_pictures_share_the_room_there_is(diagnosis, monkeypatch):

@@ -20,7 +20,9 @@ _DISGUISED = "image under another suffix"
 def look(case: Case) -> Iterator[Finding]:
     """Tell what the index has found, and what decoding every image finds beside it."""
     for name, why in case.closed.items():
-        yield finding(NAME, "split cannot be used", "error", f"{name}: {why}", "Repair it; nothing can be trained so.")
+        yield finding(
+            NAME, "split cannot be used", "error", f"{name}: {why}", "Repair what is named; the split is not looked at."
+        )
     for split in case.splits.values():
         yield from _problems(split)
         yield from _unused(split)
@@ -86,5 +88,6 @@ def _flat(split: Split) -> Iterable[Finding]:
             f"{split.name}: {counted(len(flat), 'image is', 'images are')} ({percent(len(flat), len(split))}) of one "
             "plain colour: nothing can be seen there",
             "Remove them, or their labels if they are meant as background.",
-            [split.place(i) for i in flat],
+            (split.place(i) for i in flat),
+            len(flat),
         )

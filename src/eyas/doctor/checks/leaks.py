@@ -26,7 +26,8 @@ def look_between(case: Case) -> Iterator[Finding]:
                 else f"{images} {_show(pairs)} what an image of {first} shows: scaled, saved anew, mirrored, or the "
                 "next of a series",
                 f"Remove them from {second}, or from {first}: what is measured on them is memory.",
-                [pair.place(_how(pair)) for pair in pairs],
+                (pair.place(_how(pair)) for pair in pairs),
+                len(pairs),
             )
 
 
@@ -45,7 +46,8 @@ def look_within(case: Case) -> Iterator[Finding]:
                 "Keep one of each: a copy only gives its objects more weight."
                 if equal
                 else "Nothing need be done, but such images teach little, and belong in the same split.",
-                [pair.place(_how(pair)) for pair in pairs],
+                (pair.place(_how(pair)) for pair in pairs),
+                len(pairs),
             )
 
 

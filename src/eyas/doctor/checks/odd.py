@@ -12,7 +12,7 @@ from eyas.doctor.finding import Finding, counted, finding
 NAME = "odd"
 FENCE = 4.0  # interquartile ranges beyond the quartiles; of a normal distribution one in 10^9 lies there
 LEAST = 30  # boxes of a class from which on there is a usual size
-RARE = 0.01  # share of a class's boxes: where more are odd, its objects are simply of many shapes
+RARE, A_FEW = 0.01, 5  # of a class's boxes, share and number: where more are odd, its objects are of many shapes
 
 
 def outlying(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
@@ -45,7 +45,7 @@ def _tell(case: Case, split: Split, whole: np.ndarray, values: np.ndarray, kind:
         beyond = outlying(values[rows], usual)
         wrong = (np.abs(beyond) > FENCE) & (whole[rows] | ((beyond > 0) & (kind == "odd size")))
         odd = np.flatnonzero(wrong).tolist()
-        if len(odd) <= max(RARE * len(rows), 1):
+        if len(odd) <= max(RARE * len(rows), A_FEW):
             middle = np.exp(np.median(usual))
             found += [
                 (-abs(beyond[i]), int(rows[i]), f"{name} {unit.format(np.exp(values[rows[i]]))}, usual is {middle:.3g}")

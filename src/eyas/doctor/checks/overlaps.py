@@ -88,12 +88,12 @@ def _tell(case: Case, split: Split, found: Overlaps, which: np.ndarray, fault: F
     rows = np.flatnonzero(which)
     rows = rows[np.argsort(-found.iou[rows], kind="stable")]
     if len(rows):
-        places = [
+        places = (
             split.place_of(int(found.a[row]), int(found.b[row]), what=_names(case, split, found, row))
             for row in rows.tolist()
-        ]
+        )
         text = f"{split.name}: {counted(len(rows), 'object is', 'objects are')} {fault.text}"
-        yield finding(NAME, fault.kind, "warning", text, fault.action, places)
+        yield finding(NAME, fault.kind, "warning", text, fault.action, places, len(rows))
 
 
 def _names(case: Case, split: Split, found: Overlaps, row: int) -> str:

@@ -40,7 +40,8 @@ def _tiny(split: Split) -> Iterator[Finding]:
             "which is seldom found",
             f"Train with imgsz={needed}, which makes nine of ten of them {CELL} px, cut the images into tiles, or "
             "remove these labels.",
-            [split.place_of(row, what=f"{longer[row]:.1f} px at imgsz={split.imgsz}") for row in rows],
+            (split.place_of(row, what=f"{longer[row]:.1f} px at imgsz={split.imgsz}") for row in rows),
+            len(rows),
         )
 
 
@@ -56,7 +57,8 @@ def _thin(split: Split) -> Iterator[Finding]:
             f"{split.name}: {_boxes(rows, shorter)} less than "
             f"{THIN} px wide or high at imgsz={split.imgsz}: it may vanish when the image is scaled",
             "Look whether these are objects; a larger imgsz keeps them.",
-            [split.place_of(row, what=f"{shorter[row]:.1f} px at imgsz={split.imgsz}") for row in rows],
+            (split.place_of(row, what=f"{shorter[row]:.1f} px at imgsz={split.imgsz}") for row in rows),
+            len(rows),
         )
 
 
@@ -72,10 +74,11 @@ def _giant(split: Split) -> Iterator[Finding]:
             yield finding(
                 NAME,
                 kind,
-                "note" if len(rows) > 0.5 * len(share) else "warning",
+                "warning" if kind == "whole image" and len(rows) <= len(share) / 2 else "note",
                 f"{split.name}: {_boxes(rows, share)} {text}",
                 "See whether a label of the whole image was meant; close-ups are right as they are.",
-                [split.place_of(row, what=f"{share[row]:.0%} of the image") for row in rows],
+                (split.place_of(row, what=f"{share[row]:.0%} of the image") for row in rows),
+                len(rows),
             )
 
 

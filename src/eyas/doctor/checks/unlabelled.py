@@ -37,7 +37,8 @@ def _without_file(split: Split, absent: np.ndarray) -> Iterator[Finding]:
             f"{split.name}: {counted(len(images), 'image has', 'images have')} no label file "
             f"({percent(len(images), len(split))}), and {'is' if len(images) == 1 else 'are'} trained as background",
             "Label them; if nothing is to be seen there, an empty label file says so.",
-            [split.place(i) for i in images],
+            (split.place(i) for i in images),
+            len(images),
         )
 
 
@@ -51,7 +52,8 @@ def _exceptions(split: Split, empty: np.ndarray) -> Iterator[Finding]:
             f"{split.name}: {counted(len(images), 'image has', 'images have')} no object, and all others "
             f"({percent(len(split) - len(images), len(split))}) have some",
             "See whether they were forgotten.",
-            [split.place(i) for i in images],
+            (split.place(i) for i in images),
+            len(images),
         )
 
 
