@@ -8,7 +8,11 @@ images with an equal byte are compared, in NumPy: for 100,000 images that are no
 390 pairs of 64-bit numbers instead of 100,000 x 100,000, and again for mirrored images. That takes 3.5 seconds each on
 one core. A candidate is confirmed if its pixels do correlate by `ALIKE`.
 
-MEASURED
+Measured on 192 scenes of the embedded digits and 31 images of BCCD: every copy as a JPEG of quality 30 or 75, at a
+quarter, half or 1.5 times its size, 40 grey levels brighter, at 60 % of its brightness, grey, with noise, or mirrored
+is found (they correlate by 0.990 to 1), 96 % of those at half size and quality 40, three of four that were cut by 2 %,
+and none cut by 5 %. No two different images were taken for one: among 1,500 scenes, of which many are crops of one
+photograph, the two most alike correlate by 0.952, or 0.964 mirrored.
 """
 
 from __future__ import annotations
@@ -26,7 +30,6 @@ FLAT = 3.0  # grey levels of contrast below which an image is too empty to be to
 _PLANES = 64
 _BLOCK = 1 << 22  # comparisons at a time, 32 MB
 _ROWS = 4096  # images, or pairs of them, at a time
-
 
 EQUAL, UPRIGHT, MIRRORED = 1, 2, 3
 """How two images are alike: their files are equal, they show the same, or one shows the other mirrored."""
