@@ -98,7 +98,7 @@ HASHES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(HASHES, HASHES, st.integers(0, NEAR_BITS))
 def test_near_finds_what_comparing_all_finds_once_each(first, second, bits):
     queries, keys = (

@@ -68,7 +68,7 @@ def test_class_shares_are_compared_as_by_hand():
     assert compare_shares(np.array([[5, 0], [7, 0]]), images) == (0, 1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(arrays(np.float64, st.integers(4, 40), elements=st.floats(-100, 100)), st.floats(-5, 5), st.floats(0.1, 10))
 def test_what_is_outlying_does_not_change_with_the_unit(values, offset, scale):
     beyond = outlying(values, values)
