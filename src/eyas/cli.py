@@ -40,7 +40,6 @@ COMMAND_ROWS = (
     ),
     ("track", "follow objects through a video", "eyas track model=runs/detect/train/weights/best.pt source=street.mp4"),
     ("convert", "a data set in another label format", "eyas convert data=my.yaml to=coco out=my-coco"),
-    ("predict", "find objects in images", "eyas predict model=runs/detect/train/weights/best.pt source=photos/"),
     ("runs", "compare the runs in folders, in the terminal or as one page", "eyas runs runs/detect html=compare.html"),
     ("info", "versions, devices and the size of a model", "eyas info model=yolo26n"),
     ("explain", "what an option does; without a name, all of them", "eyas explain lr0"),
@@ -339,8 +338,8 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "val": _val,
     "predict": _predict,
-    "convert": _convert,
     "track": _track,
+    "convert": _convert,
     "runs": _runs,
     "info": _info,
     "explain": _explain,
@@ -508,7 +507,6 @@ def _print_command_help(command: str) -> None:
         "predict": "eyas predict model=CHECKPOINT source=SOURCE [key=value ...]",
         "track": "eyas track model=CHECKPOINT source=VIDEO [key=value ...]",
         "convert": "eyas convert data=DATA to=yolo|coco|voc out=FOLDER [images=link] [drop_ignored=true] [ids_start=N]",
-        "predict": "eyas predict model=CHECKPOINT source=FILES [key=value ...]",
         "runs": "eyas runs [FOLDER ...] [by=METRIC] [html=FILE]",
         "info": "eyas info [model=NAME]",
         "explain": "eyas explain [OPTION or GROUP ...]",
@@ -518,12 +516,11 @@ def _print_command_help(command: str) -> None:
         _print_text(
             "\nsource is an image, a video, a folder, a pattern such as 'photos/*.jpg', a .txt list of those, an\n"
             "http(s) address of an image or video, a stream (rtsp://...), a webcam (0), or the screen."
-    if command == "predict":
-        _print_text("\nsource is an image, a folder, or a pattern such as 'photos/*.jpg'.")
+        )
     if command == "runs":
         _print_text(
-            "\nA folder is a run, or holds some; without any, it is runs/. The best come first, judged by mAP50-95 or\n"
-            "the column of results.csv that by= names. Options that differ are columns. html= writes a page."
+            "\nA folder is a run, or holds some; without any, it is runs/. The best come first, by mAP50-95 or by the\n"
+            "column of results.csv that by= names; options that differ are columns. html= writes a page with curves."
         )
     if command == "plan":
         _print_text("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")
@@ -542,10 +539,9 @@ def _print_command_help(command: str) -> None:
             "\nIt writes labels in another format into a new folder, with copies of the images, or links to them\n"
             "(images=link). Areas to ignore are carried; drop_ignored=true leaves them out."
         )
-    if command in ("train", "plan", "profile", "rehearse", "val", "predict", "track"):
     if command == "doctor":
         _print_doctor()
-    if command in ("train", "plan", "profile", "rehearse", "val", "predict"):
+    if command in ("train", "plan", "profile", "rehearse", "val", "predict", "track"):
         _print_options("train" if command in ("plan", "profile", "rehearse") else command)
 
 
