@@ -69,9 +69,14 @@ def test_f1_is_that_of_the_metrics() -> None:
 
 def test_weak_detections_are_not_shown() -> None:
     weak = ([(BOX, 0)], [(BOX, 0, 0.9, True), (AWAY, 0, 0.01, False)])
-    metrics = metrics_of(weak, weak, weak, MISSED)
+    weakly_right = ([(BOX, 0)], [(BOX, 0, 0.01, True)])
+    metrics = metrics_of(weak, weak, weak, MISSED, weakly_right)
     assert metrics.box.best_conf > 0.01
-    assert [image.file for image in worst_images(metrics)] == ["folder/3.jpg"]
+    found = worst_images(metrics)
+    assert [(image.file, image.missed, image.false) for image in found] == [
+        ("folder/3.jpg", 1, 0),
+        ("folder/4.jpg", 1, 0),
+    ]
 
 
 def test_without_boxes_there_is_nothing_to_draw() -> None:
