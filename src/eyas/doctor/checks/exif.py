@@ -26,8 +26,8 @@ def look(case: Case) -> Iterator[Finding]:
                 NAME,
                 "EXIF rotation",
                 "note",
-                f"{split.name}: {counted(len(turned), 'image is', 'images are')} ({percent(len(turned), len(split))}) "
-                "turned by their EXIF data. Eyas turns them as a viewer does, so labels must fit the turned picture",
+                f"{split.name}: {counted(len(turned), 'image')} ({percent(len(turned), len(split))}) "
+                "turned by EXIF data. Eyas turns them as a viewer does, so labels must fit the turned picture",
                 "See in the pictures whether the boxes fit; if not, the labels were drawn on the stored one.",
                 (split.place(i, what=_TURNED[int(orientations[i])]) for i in turned),
                 len(turned),

@@ -35,7 +35,7 @@ def _problems(split: Split) -> Iterable[Finding]:
     for kind, count in report.counts.most_common():
         rows = [row for row in report.problems if row.kind == kind]
         severity = _MILD.get(kind, "error")
-        first = f"; the first: {rows[0].message}" if rows and rows[0].message else ""
+        first = f"; the first: {rows[0].message.rstrip('.')}" if rows and rows[0].message else ""
         kept = "kept" if severity == "note" else "left out"
         yield finding(
             NAME,
@@ -85,7 +85,7 @@ def _flat(split: Split) -> Iterable[Finding]:
             NAME,
             "empty picture",
             "warning",
-            f"{split.name}: {counted(len(flat), 'image is', 'images are')} ({percent(len(flat), len(split))}) of one "
+            f"{split.name}: {counted(len(flat), 'image')} ({percent(len(flat), len(split))}) of one "
             "plain colour: nothing can be seen there",
             "Remove them, or their labels if they are meant as background.",
             (split.place(i) for i in flat),
