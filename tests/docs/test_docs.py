@@ -36,7 +36,7 @@ from eyas.train import BaseTrainer
 from eyas.train.venue import Venue, hosted_by
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 SHELLS = ("sh", "bash", "shell")

@@ -224,7 +224,9 @@ def test_what_only_a_resume_needs(content: dict[str, Any]) -> None:
             check_fields({key: value for key, value in whole.items() if key != name})
 
 
-@pytest.mark.parametrize("wrong", [object(), "\ud800", [torch.ones(1)], {1: {2: 3}}], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", [object(), "\ud800", [torch.ones(1)], {1: {2: 3}}], ids=["object", "text", "tensor", "keys"]
+)
 def test_no_entry_takes_everything(wrong: object, content: dict[str, Any]) -> None:
     for name in FIELDS:
         with pytest.raises(CheckpointError, match=name):
