@@ -40,6 +40,7 @@ Row = Sequence[Any]
 C3K_EVERYWHERE = frozenset("mlx")
 LARGEST_SCALE = 100  # of depth and width
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03  # of every batch normalisation in a numbered layer
+LONGEST = 300  # letters of what a layer says is wrong
 POOL, POOLS = 63, 16  # sides of the window of an SPPF, and how often it is passed
 # What layers raise where the arguments of a row, or the maps that it is given, do not fit them.
 UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -295,7 +296,7 @@ def build_graph(table: Mapping[str, Any], *, ch: int, nc: int, layers: Mapping[s
         try:
             layer, width = layers[name].build(ctx, *args)
         except UNFIT as error:
-            raise ModelTableError(f"{where}: {name} cannot be built: {error}") from error
+            raise ModelTableError(f"{where}: {name} cannot be built: {str(error)[:LONGEST]}") from error
         built.append(layer)
         widths.append(width)
         sources.append(absolute)

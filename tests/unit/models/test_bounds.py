@@ -77,6 +77,8 @@ def changed(**entries: Any) -> dict[str, Any]:
         (changed(backbone=[[-1, 1, "Conv", ["x" * 5000]]]), r"row 0 .*xxx \.\.\.: Conv cannot be built"),
         ({"arch": "rtdetr", "variant": "r18", "queries": 10**9}, "queries is 1000000000, .* at most 10,000"),
         ({"arch": "rtdetr", "variant": "r18", "eval_layer": 7}, "eval_layer is 7"),
+        ({"arch": "rtdetr", "variant": "r18", "eval_layer": None}, "eval_layer is None"),
+        (changed(backbone=[[-1, 1, "Conv", [8, 3, "x" * 5000]]]), "row 0 .* cannot be built"),
         ({"arch": "rtdetr", "variant": "r" * 5000}, r"variant is 'rrr.*rrr \.\.\.; there are r18"),
         ({"arch": "x" * 5000}, r"arch is 'xxx.*xxx \.\.\., and must be"),
     ],

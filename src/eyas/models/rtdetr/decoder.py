@@ -198,8 +198,8 @@ class RTDETRDecoder(Fusable):
     ) -> None:
         super().__init__()
         check_counts({"queries": queries, "num_denoising": num_denoising})
-        if not -layers <= eval_layer < layers:
-            raise ValueError(f"eval_layer is {eval_layer}, and there are layers 0 to {layers - 1}")
+        if type(eval_layer) is not int or not -layers <= eval_layer < layers:
+            raise ValueError(f"eval_layer is {shown(eval_layer)}, and there are layers 0 to {layers - 1}")
         if hidden % heads:
             raise ValueError(f"{hidden} channels cannot be shared by {heads} heads: choose a divisor of {hidden}")
         self.nc = nc
