@@ -55,6 +55,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["EYAS_CACHE"] = before
 
 
+@pytest.fixture
+def forked() -> Iterator[None]:
+    """New interpreters are forks of this process, as long as the test lasts: see ``tests/helpers/forked.py``."""
+    from forked import forked_interpreters
+
+    with forked_interpreters():
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits_tiny(own_cache: Path) -> Path:
     """YAML of the embedded data set, 64 + 16 scenes."""
