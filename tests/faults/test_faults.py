@@ -138,6 +138,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"], "no temporary file is left"
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_full_disk_in_a_run_is_one_line(data: Path, tiny_model: Path, tmp_path: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY)); "
     code = limit + "import sys; from eyas.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -31,6 +31,7 @@ def rows_of(trainer: Any) -> list[dict[str, float]]:
         return [{key.strip(): float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
+@pytest.mark.usefixtures("forked")
 def test_01_an_empty_subclass_trains_from_the_command_line(folder: Path) -> None:
     command = [sys.executable, "-m", "eyas.compat", str(GUIDE / "01_custom_trainer.py")]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
@@ -126,6 +127,7 @@ def test_07_six_groups_and_their_ratio(run: Run) -> None:
     assert groups[0]["initial_lr"] == 1e-4
 
 
+@pytest.mark.usefixtures("forked")
 def test_08_normalisation_is_synchronised_in_two_processes(run: Run, folder: Path, capfd: Any) -> None:
     (script,) = GUIDE.glob("08_*.py")
     text = script.read_text(encoding="utf-8")

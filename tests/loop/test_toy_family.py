@@ -17,6 +17,7 @@ from eyas import YOLO
 from eyas.checkpoint import load_checkpoint
 from eyas.models import ModelTableError, RTDETRDetectionModel
 from eyas.train import DetectionTrainer
+from forked import forked_interpreters
 
 MODULE = Path(__file__).with_name("toy_family.py")
 
@@ -65,9 +66,10 @@ sys.exit(main(["val", f"model={sys.argv[1]}", "plots=false", "workers=0", f"save
 def python(*arguments: str, folder: Path) -> str:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(MODULE.parent), *filter(None, sys.path)])}
     command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    with forked_interpreters():
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

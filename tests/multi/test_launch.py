@@ -1,4 +1,7 @@
-"""Trainings in two processes from a user's script: nothing of the script is lost, errors are real, nobody is left."""
+"""Trainings in two processes from a user's script: nothing of the script is lost, errors are real, nobody is left.
+
+Most have interpreters that are forked: three real ones take twelve seconds to import what they need.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from sockets import listening
 
 SCRIPT = Path(__file__).with_name("standins.py")
 SOURCE = Path(eyas.__file__).parents[1]  # that of the package under test, which may be a copy
+forked = pytest.mark.usefixtures("forked")
 
 
 def start(folder: Path, what: str) -> subprocess.Popen[str]:
@@ -29,7 +33,7 @@ def start(folder: Path, what: str) -> subprocess.Popen[str]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), str(folder), what],
-        env=environment | {"TMPDIR": str(folder.parent)},  # the workers' command lines name it
+        env=environment | {"TMPDIR": str(folder.parent)},
         cwd=folder.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -57,11 +61,11 @@ def assert_nobody_left(folder: Path) -> None:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Processes whose command line names the folder of a test."""
+    """Processes that work in the folder of a test."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if str(folder.parent) in (entry / "cmdline").read_text():
+            if (entry / "cwd").readlink() == folder.parent:
                 found.append(int(entry.name))
         except OSError:
             continue  # it ended meanwhile
@@ -96,12 +100,14 @@ def test_a_script_travels_whole_and_runs_once(tmp_path: Path) -> None:
     assert output.strip() == "line of rank 0"
 
 
+@forked
 def test_where_output_is_captured_the_main_process_is_streamed(tmp_path: Path) -> None:
     report, output = run(tmp_path, "captured")
     assert report == {"text": "line of rank 0\n"}
     assert output == ""
 
 
+@forked
 def test_the_real_traceback_of_the_process_that_failed(tmp_path: Path) -> None:
     report, output = run(tmp_path, "raises")
     assert (report["kind"], report["rank"]) == ("WorkerError", 1)
@@ -110,6 +116,7 @@ def test_the_real_traceback_of_the_process_that_failed(tmp_path: Path) -> None:
     assert output == ""  # said once, by the error
 
 
+@forked
 def test_a_killed_process_ends_the_run(tmp_path: Path) -> None:
     began = time.monotonic()
     report, _ = run(tmp_path, "dies")
@@ -118,6 +125,7 @@ def test_a_killed_process_ends_the_run(tmp_path: Path) -> None:
     assert report["traceback"] == "last words"
 
 
+@forked
 def test_a_process_that_died_is_restarted_and_resumed(tmp_path: Path) -> None:
     report, _ = run(tmp_path, "dies once")
     assert report == {"resumed": True, "restarts": 1}
@@ -133,6 +141,7 @@ class Planted:
         return os.mkdir, (str(self.file),)
 
 
+@forked
 def test_nothing_listens_beyond_this_host_and_what_a_stranger_sends_is_not_opened(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(folder, "waits")
@@ -151,6 +160,7 @@ def test_nothing_listens_beyond_this_host_and_what_a_stranger_sends_is_not_opene
     assert not (tmp_path / "opened").exists()
 
 
+@forked
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_request_to_stop_saves_and_leaves_nobody(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "run"
@@ -177,12 +187,14 @@ def test_asked_where_they_are_all_show_their_stacks_and_go_on(tmp_path: Path) ->
     assert said.count("in body") == 2 and "Process 1:\n" in said, "those of both processes"
 
 
+@forked
 def test_a_process_told_to_stop_by_itself_stops_all(tmp_path: Path) -> None:
     report, _ = run(tmp_path, "preempted")
     assert report["kind"] == "Interrupted" and report["text"].startswith("saved;")
     assert not (tmp_path / "run" / "ran-0-1").exists()
 
 
+@forked
 def test_workers_end_with_the_process_that_launched_them(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(folder, "waits")

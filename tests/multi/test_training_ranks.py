@@ -59,6 +59,7 @@ def test_more_processes_than_validation_batches(
     assert {key: rows[0][0][key] for key in keys} == pytest.approx({key: mine[key] for key in keys}, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.usefixtures("forked")
 def test_torchrun_on_two_nodes_trains_one_model(
     digits_tiny: Path, tiny_model: Path, tmp_path: Path, free_port: int
 ) -> None:
@@ -72,7 +73,7 @@ def test_torchrun_on_two_nodes_trains_one_model(
         subprocess.Popen(
             command,
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "EYAS_TEST_TOKEN": str(tmp_path)},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -84,7 +85,7 @@ def test_torchrun_on_two_nodes_trains_one_model(
     assert sum("mAP50" in text for text in said) == 1, "one of them speaks"
     saved = load_checkpoint(tmp_path / "run" / "weights" / "last.pt")
     assert saved["epoch"] == 0 and saved["state"]["plan"]["updates"] == 2
-    assert left_over(str(tmp_path)) == []
+    assert left_over(tmp_path) == []
 
 
 SCRIPT = """
@@ -105,6 +106,7 @@ except WorkerError as error:
 """
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("what", "said"),
     [
@@ -122,7 +124,7 @@ def test_a_process_that_fails_ends_the_run_and_leaves_nobody(
     done = subprocess.run(
         [sys.executable, str(script), str(tiny_model), str(digits_tiny)],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "EYAS_TEST_TOKEN": str(tmp_path)},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -130,15 +132,15 @@ def test_a_process_that_fails_ends_the_run_and_leaves_nobody(
     assert time.monotonic() - began < 100
     for text in said:
         assert text in done.stdout, done.stdout + done.stderr[-3000:]
-    assert left_over(str(tmp_path)) == []
+    assert left_over(tmp_path) == []
 
 
-def left_over(token: str) -> list[str]:
-    """Command lines of processes whose environment holds a token: those that the script started."""
+def left_over(folder: Path) -> list[str]:
+    """Command lines of processes that work in a folder: those that the script started."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if f"EYAS_TEST_TOKEN={token}" in (process / "environ").read_bytes().decode(errors="replace"):
+            if (process / "cwd").readlink() == folder:
                 found.append((process / "cmdline").read_text())
         except OSError:
             continue  # it ended while we looked, or is not ours to see
@@ -146,14 +148,11 @@ def left_over(token: str) -> list[str]:
 
 
 def test_the_search_for_processes_finds_one(tmp_path: Path) -> None:
-    if not Path("/proc/self/environ").exists():
+    if not Path("/proc/self/cwd").exists():
         pytest.skip("needs /proc")
-    sleeper = subprocess.Popen(["sleep", "30"], env={**os.environ, "EYAS_TEST_TOKEN": str(tmp_path)})
+    sleeper = subprocess.Popen(["sleep", "30"], cwd=tmp_path)
     try:
-        limit = time.monotonic() + 10  # a new program has no environment for a moment
-        while not left_over(str(tmp_path)) and time.monotonic() < limit:
-            time.sleep(0.05)
-        assert len(left_over(str(tmp_path))) == 1
+        assert len(left_over(tmp_path)) == 1
     finally:
         sleeper.kill()
         sleeper.wait()

@@ -23,6 +23,7 @@ from eyas.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from eyas.models import DetectionModel
 from eyas.optim import unwrap_model
 from eyas.train import DetectionTrainer, RTDETRTrainer
+from forked import forked_interpreters
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -275,7 +276,8 @@ def script(finder: Path, squares: Path, tmp_path_factory: pytest.TempPathFactory
     python(folder, str(users), str(folder), str(finder), str(squares), str(image))
     report = json.loads((folder / "report.json").read_text())
     other = tmp_path_factory.mktemp("other")
-    python(other, "-c", ELSEWHERE, report["best"], str(squares), str(image))
+    with forked_interpreters():
+        python(other, "-c", ELSEWHERE, report["best"], str(squares), str(image))
     return Script(
         folder=folder,
         report=report,
