@@ -15,7 +15,10 @@ import yaml
 from eyas.checkpoint import FORMAT, save_checkpoint
 from eyas.compat import hook
 from eyas.compat.__main__ import run_script
+from eyas.config import TrainOptions
 from eyas.models import build_detector
+from eyas.train import BaseTrainer
+from eyas.train.venue import Venue, hosted_by
 
 NAMES = {0: "red", 1: "green", 2: "blue"}
 COLOURS = ((0, 0, 230), (0, 230, 0), (230, 0, 0))  # BGR
@@ -79,10 +82,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+class WithoutPictures(Venue[BaseTrainer]):
+    """Draws nothing: pictures take longer than these trainings. The script that has a process of its own draws."""
+
+    def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
+        given.plots = False
+        return given
+
+
 @pytest.fixture
 def run(folder: Path) -> Iterator[Callable[[Path], dict[str, Any]]]:
-    """Runs a script as ``python -m eyas.compat`` does, and returns its globals."""
-    yield run_script
+    """Runs a script as ``python -m eyas.compat`` does, but without pictures, and returns its globals."""
+    with hosted_by(WithoutPictures()):
+        yield run_script
     hook.uninstall()
 
 
