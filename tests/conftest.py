@@ -83,6 +83,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def short_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """YAML of a YOLO26 of nine rows, for tests of what happens around a network: see ``small_yolo.few_layers``."""
+    import small_yolo
+
+    path = tmp_path_factory.mktemp("model") / "short.yaml"
+    path.write_text(yaml.safe_dump(small_yolo.few_layers()))
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_rtdetr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """YAML of a numbered RT-DETR of five convolutions and two decoder layers."""
     backbone = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16, 16, 16)]

@@ -4,8 +4,8 @@ A page is a story: its ``python`` blocks share one namespace and its ``eyas ...`
 order, in a temporary folder. A block below ``<!-- not run: reason -->`` is only checked: Python must compile, options
 must exist. A shell line may end in ``# exits 2`` to say which exit code it gives.
 
-All is run as it is written, with two exceptions that keep it to minutes: ``yolo26n`` has simpler blocks, except in the
-quickstart, and of the trainings in several processes on one page the first has them.
+All is run as it is written, with three exceptions that keep it to minutes. Except in the quickstart, ``yolo26n`` has
+nine rows, and trainings draw no pictures; of those in several processes on a page the first has them, which are forked.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from eyas.models.catalog import MODELS
 from eyas.models.rtdetr.published import PUBLISHED
 from eyas.train import BaseTrainer
 from eyas.train.venue import Venue, hosted_by
+from forked import forked_interpreters
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -111,7 +112,7 @@ def check_command_line(arguments: list[str]) -> None:
 
 
 class Smaller(Venue[BaseTrainer]):
-    """Gives the processes that are started the network of a file, and starts them for the first trainings only.
+    """Draws nothing, gives processes that are started the network of a file, and starts them for few trainings only.
 
     Args:
         model: what ``yolo26n`` is for them; a name that only this process knows would not do.
@@ -122,6 +123,7 @@ class Smaller(Venue[BaseTrainer]):
         self.model, self.launches = model, launches
 
     def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
+        given.plots = False
         if (given.processes or 1) > 1:
             given.model = str(self.model) if given.model == "yolo26n" else given.model
             given.processes = given.processes if self.launches else 1
@@ -133,19 +135,19 @@ class Smaller(Venue[BaseTrainer]):
 def smaller(model: Path, launches: int) -> Iterator[None]:
     """Let ``yolo26n`` have fewer layers, and few trainings several processes."""
     table = yaml.safe_load(model.read_text())
-    with pytest.MonkeyPatch.context() as patch, hosted_by(Smaller(model, launches)):
+    with pytest.MonkeyPatch.context() as patch, hosted_by(Smaller(model, launches)), forked_interpreters():
         patch.setitem(catalog._tables, "yolo26n", lambda: copy.deepcopy(table))
         yield
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory, own_cache: Path, tiny_model: Path) -> Any:
+def executed(tmp_path_factory: pytest.TempPathFactory, own_cache: Path, short_model: Path) -> Any:
     """Return a function that executes a page once and gives its folder and names."""
 
     @functools.cache
     def execute(page: Path) -> tuple[Path, dict[str, Any]]:
         folder = tmp_path_factory.mktemp(page.stem)
-        with contextlib.nullcontext() if page == QUICKSTART else smaller(tiny_model, launches=1):
+        with contextlib.nullcontext() if page == QUICKSTART else smaller(short_model, launches=1):
             return folder, run_page(page, folder)
 
     return execute
@@ -157,8 +159,8 @@ def test_every_block_of_the_page_runs(executed: Any, page: Path) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
-def test_every_example_runs(example: Path, tmp_path: Path, own_cache: Path, tiny_model: Path) -> None:
-    with contextlib.chdir(tmp_path), smaller(tiny_model, launches=2):
+def test_every_example_runs(example: Path, tmp_path: Path, own_cache: Path, short_model: Path) -> None:
+    with contextlib.chdir(tmp_path), smaller(short_model, launches=2):
         runpy.run_path(str(example), run_name="__main__")
 
 

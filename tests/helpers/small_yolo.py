@@ -20,3 +20,19 @@ def table() -> dict[str, Any]:
             [row[0], 1, "Conv", [row[3][0], 1]] if i in simpler else [*row] for i, row in enumerate(real[room])
         ]
     return small
+
+
+def few_layers() -> dict[str, Any]:
+    """Return the table of a network of two strides and little else, for tests of what happens around one."""
+    return {
+        "nc": 80,
+        "end2end": True,
+        "reg_max": 1,
+        "backbone": [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 16, 16, 16, 16)],
+        "head": [
+            [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
+            [[-1, 3], 1, "Concat", [1]],
+            [-1, 1, "Conv", [16, 1, 1]],
+            [[7, 4], 1, "Detect", ["nc"]],
+        ],
+    }
