@@ -138,6 +138,7 @@ def code_of(outcome: Outcome) -> str | None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_good_trainer_is_green_in_every_stage(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(GOOD)
     code = cli.main(["rehearse", path.name, "batch=4", "--", "7"])
@@ -152,6 +153,7 @@ def test_a_good_trainer_is_green_in_every_stage(write: Write, capsys: pytest.Cap
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_each_stage_names_the_line_that_breaks_it(write: Write) -> None:
     path = write(BROKEN)
     found = by_stage(rehearse(path))
