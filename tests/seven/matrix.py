@@ -1,4 +1,4 @@
-"""Trainings of the seven needs, two by two and all together, straight and resumed; by one process or by two.
+"""Trainings of the eight needs, two by two and all together, straight and resumed; by one process or by two.
 
 As a program, under torch's launcher: ``python -m torch.distributed.run --nproc-per-node=2 matrix.py OUT OPTIONS.json``,
 where the options are those of each family: ``{"yolo": {"model": ..., "data": ...}, "rtdetr": {...}}``.
@@ -45,9 +45,10 @@ NEEDS: dict[str, dict[str, Any]] = {
     "rates": {"lr_rules": {"backbone": 0.1, "head.cls": 3.0}, "layer_decay": 0.9},
     "sync_bn": {"sync_bn": True},
     "clip": {"clip_grad_norm": 0.1},
+    "ignore": {"ignore": ["3"]},
 }
 COMBINATIONS = [*itertools.combinations(NEEDS, 2), tuple(NEEDS)]
-assert len(COMBINATIONS) == 22
+assert len(COMBINATIONS) == 29
 
 
 def title(needs: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""All 21 pairs of the seven needs, and all seven: {one process, two} x {straight, resumed} end in the same weights."""
+"""All 28 pairs of the eight needs, and all eight: {one process, two} x {straight, resumed} end in the same weights."""
 
 from __future__ import annotations
 
