@@ -11,7 +11,18 @@ from torch import Tensor, nn
 
 from eyas.models.bounds import NUMBERS, Allowance, Passage
 from eyas.models.detector import Detector
-from eyas.models.graph import BN_EPS, BN_MOMENTUM, LAYERS, UNFIT, Layer, Rows, Scale, build_graph, maps_for_last
+from eyas.models.graph import (
+    BN_EPS,
+    BN_MOMENTUM,
+    LAYERS,
+    LONGEST,
+    UNFIT,
+    Layer,
+    Rows,
+    Scale,
+    build_graph,
+    maps_for_last,
+)
 from eyas.models.table import ModelTableError, Table, called, last_layer, shown
 
 PROBE_SIZE = 256  # pixels of the image that is sent through a new model to learn its strides
@@ -140,7 +151,9 @@ class GraphDetector(Detector):
             i = len(heights)
             table = self.yaml
             row = shown([*table["backbone"], *table["head"]][i])
-            raise ModelTableError(f"row {i} of {called(table)}, {row}: it cannot be run: {error}") from error
+            raise ModelTableError(
+                f"row {i} of {called(table)}, {row}: it cannot be run: {str(error)[:LONGEST]}"
+            ) from error
         finally:
             self.train(training)
             for hook in hooks:
