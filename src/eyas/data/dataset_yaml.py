@@ -254,6 +254,9 @@ def _sources(
     """The splits that a label format claims, and the paths of each split; none where it is claimed."""
     claimed = {}
     for split in SPLITS:
+        for entry in _entries(content.get(split) or ()):
+            if isinstance(entry, str):
+                _as_path(entry, split, where)
         try:
             source = claim(content[split], root, names) if content.get(split) else None
         except ValueError as error:

@@ -64,7 +64,7 @@ def draw_boxes(
 
 def hatched(image: NDArray[np.uint8], areas: NDArray) -> NDArray[np.uint8]:
     """Return a copy of an image (h, w, 3) with slanted lines through areas (m, 4) of corners in pixels."""
-    drawn = np.array(image, order="C")
+    drawn = image.copy()
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
     lines = (rows + columns) % HATCH < 2
     for x1, y1, x2, y2 in np.round(areas).astype(int).tolist():

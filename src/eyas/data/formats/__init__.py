@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def claim(entry: object, root: Path, names: Mapping[int, str] | None) -> LabelSo
     parts = [_claimed(part, root, names) for part in entry]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):
-        if found and all((root / str(part)).exists() for part, own in zip(entry, parts, strict=True) if own is None):
+        if found and all(
+            os.path.exists(root / str(part)) for part, own in zip(entry, parts, strict=True) if own is None
+        ):
             raise ValueError(f"{entry} mixes annotation files ({found[0]}) with images that have files of their own.")
         return None
     return Joined(found) if found else None

@@ -95,12 +95,12 @@ def image_folder(entry: Entry, root: Path, names: Sequence[str]) -> Path:
 
 def likely_folders(annotations: Path, root: Path) -> list[Path]:
     """Where images of an annotation file or folder usually stand, the likeliest first."""
-    above, stem = annotations.parent, annotations.name if annotations.is_dir() else annotations.stem
+    above, stem = annotations.parent, annotations.name if os.path.isdir(annotations) else annotations.stem
     for prefix in _PREFIXES:
         stem = stem.removeprefix(prefix)
     for suffix in _SUFFIXES:
         stem = stem.removesuffix(suffix)
-    inner = [annotations] if annotations.is_dir() else []
+    inner = [annotations] if os.path.isdir(annotations) else []
     bases = [*inner, above, *([above.parent] if os.path.abspath(above) != os.path.abspath(root) else []), root]
     stems = dict.fromkeys((stem, stem.rstrip("0123456789")))  # train2017, train
     below = [
@@ -110,7 +110,7 @@ def likely_folders(annotations: Path, root: Path) -> list[Path]:
         *(f"{place}{stem}" for stem in stems for place in ("", "images/", "JPEGImages/")),
     ]
     found = dict.fromkeys(base / name for base in bases for name in below)
-    return [folder for folder in found if folder.is_dir()] or [above]
+    return [folder for folder in found if os.path.isdir(folder)] or [above]
 
 
 class Images:

@@ -43,7 +43,7 @@ def open_voc(entry: object, root: Path, names: Mapping[int, str] | None) -> Labe
         ValueError: no names are given: files tell of the classes that they show, not of those that there are.
     """
     told = read_entry(entry, root)
-    if told is None or not told.annotations.is_dir():
+    if told is None or not os.path.isdir(told.annotations):
         return None
     if not isinstance(entry, Mapping) and not _holds_only_xml(told.annotations):
         return None
