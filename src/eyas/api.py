@@ -7,18 +7,20 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from eyas import dist
 from eyas.callbacks import Callback, CallbackList
 from eyas.callbacks.base import EVENTS, check_event
-from eyas.checkpoint import CheckpointError, load_checkpoint, refusals_of
+from eyas.checkpoint import load_checkpoint, refusals_of
 from eyas.config import TrainOptions, resolve, with_defaults
+from eyas.config.values import to_plain
 from eyas.data.dataset import Transform
 from eyas.data.depth import White
 from eyas.device import random_state_kept, select_device
@@ -29,12 +31,14 @@ from eyas.evaluate.predictor import Predictor, Step
 from eyas.evaluate.results import Results
 from eyas.evaluate.tracking import Follower, make_tracker
 from eyas.evaluate.validator import DetectionValidator, LoneValidator
-from eyas.export import ExportTarget, export, find_target
+from eyas.export import Exported, ExportTarget, export, find_target, open_exported
 from eyas.export.verify import IMAGES as VERIFIED_IMAGES
+from eyas.export.verify import Check, Listener, verify_on_noise
+from eyas.export.verify import verify as verify_on_images
 from eyas.families import family_of
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
-from eyas.models import Detector, detector_class, load_weights, model_table
+from eyas.models import Detector, detector_class, load_weights, model_table, network_from
 from eyas.models.table import ModelTableError
 from eyas.report.overview import print_overview
 from eyas.run.overrides import overrides
@@ -59,7 +63,8 @@ class YOLO:
     """A detector: its weights, and what can be done with them.
 
     Args:
-        model: a name such as ``"yolo26n"`` (random weights), a YAML of layers, or a ``.pt`` checkpoint.
+        model: a name such as ``"yolo26n"`` (random weights), a YAML of layers, a checkpoint (``.pt``,
+            ``.safetensors``), or a file that ``export`` wrote (``.onnx`` ...), which can be measured and used.
         task: ``"detect"``, the only one.
         verbose: print a summary of the model.
         model_class: class to rebuild a checkpoint with; only for models whose layers their table does not describe.
@@ -71,9 +76,11 @@ class YOLO:
         trainer, metrics: those of the latest ``train`` or ``val``.
         callbacks: the functions of every event, for every later ``train``.
         ckpt: the checkpoint it was loaded from, ``{}`` for random weights.
+        exported: the exported file that it was opened from, None for all else.
     """
 
     _opened: Source | None = None
+    exported: Exported | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> YOLO:
         """Return an object of the class for the model's family; subclasses open whatever family they are given."""
@@ -86,6 +93,11 @@ class YOLO:
         verbose: bool = False,
         model_class: type[Detector] | None = None,
     ) -> YOLO:
+        exported = open_exported(model)
+        if exported is not None:
+            self = object.__new__(FACADES.get(exported.card.family, YOLO))
+            self.exported = exported
+            return self
         source = opened(model)
         self = object.__new__(facade_of(model_class or detector_class(source.table)))
         self._opened = source  # for __init__: a checkpoint is read once
@@ -110,7 +122,9 @@ class YOLO:
         self.model_class = model_class
         self.running: BaseTrainer | None = None  # while train() is on
         self.follower: Follower | None = None  # of the latest track()
-        self.model = self.load_network(self.name, verbose)
+        self.exported = self.exported or open_exported(self.name)
+        if self.exported is None:
+            self.model = self.load_network(self.name, verbose)
 
     def load_network(self, model: str, verbose: bool) -> Detector:
         """Build the network of a name, YAML or checkpoint."""
@@ -123,7 +137,16 @@ class YOLO:
 
     @property
     def model(self) -> Detector:
-        """The network; of a training that runs in this process the averaged weights, not a copy."""
+        """The network; of a training that runs in this process the averaged weights, not a copy.
+
+        Raises:
+            ValueError: this is an exported file, which holds none.
+        """
+        if self.exported is not None:
+            raise ValueError(
+                f"{self.name} is an exported file: it can be measured (val) and used (predict). For all else open the "
+                "checkpoint that it was made from."
+            )
         return self._network if self.live is None else averaged(self.live)
 
     @model.setter
@@ -141,20 +164,30 @@ class YOLO:
         return family_of(self.model).trainer
 
     @property
+    def family(self) -> str:
+        """Name of the model's family."""
+        return family_of(self.model).name if self.exported is None else self.exported.card.family
+
+    @property
     def names(self) -> dict[int, str]:
         """Class names by id."""
-        return dict(self.model.names)
+        return dict((self.exported or self.model).names)
 
     def __repr__(self) -> str:
         """For example ``YOLO('yolo26n', 80 classes, 2,572,280 parameters)``."""
+        if self.exported is not None:
+            card = self.exported.card
+            return f"{type(self).__name__}({self.name!r}, {len(card.names)} classes, {card.precision}, {card.imgsz} px)"
         return (
             f"{type(self).__name__}({self.name!r}, {self.model.nc} classes, {parameters_of(self.model):,} parameters)"
         )
 
     def _repr_html_(self) -> str:
         names = ", ".join(map(str, self.names.values()))
-        rows = [("model", self.name), ("parameters", f"{parameters_of(self.model):,}"), ("classes", self.model.nc)]
-        rows += [("names", textwrap.shorten(names, 200, placeholder=" ..."))]
+        rows: list[tuple[str, object]] = [("model", self.name)]
+        if self.exported is None:
+            rows += [("parameters", f"{parameters_of(self.model):,}")]
+        rows += [("classes", len(self.names)), ("names", textwrap.shorten(names, 200, placeholder=" ..."))]
         if self.metrics is not None:
             rows += [("metrics", self.metrics.box.means_text())]
         return html_table(("", ""), rows, type(self).__name__)
@@ -188,6 +221,7 @@ class YOLO:
         Raises:
             ValueError: an unknown option (with the nearest), a bad value, bad data.
         """
+        _ = self.model  # an exported file stops here
         if self.running is not None:
             raise ValueError("train() of this object runs already: train another one with a YOLO(...) of its own.")
         if trainer is not None and not (isinstance(trainer, type) and issubclass(trainer, BaseTrainer)):
@@ -265,7 +299,9 @@ class YOLO:
             refuse_unbuilt(network.nc, 1 if options.single_cls else len(data["names"]))
         with (
             venue().folder(options, default_name="val") as save_dir,
-            assemble.split_loader(options, data, device, stretch=network.stretch, white=self.white) as loader,
+            assemble.split_loader(
+                options, data, device, stretch=network.stretch, rect=network.side is None, white=self.white
+            ) as loader,
         ):
             loader.dataset.index.report.print_table()
             quiet = assemble.build_validator(
@@ -282,12 +318,24 @@ class YOLO:
         self.metrics = validator.metrics
         return validator.metrics
 
-    def network(self) -> Detector:
+    def network(self) -> Detector | Exported:
         """Return the network to work with, which may be moved and changed: of a training that runs a copy."""
+        return self.exported or self.copied_model()
+
+    def copied_model(self) -> Detector:
+        """Return the detector, of a training that runs a copy."""
         return self.model if self.live is None else copy.deepcopy(self.model)
 
     def device_for(self, options: TrainOptions) -> torch.device:
-        """Return where to work: as typed, else where a training runs, else what there is."""
+        """Return where to work: as typed, else where a training or an exported file runs, else what there is.
+
+        Raises:
+            ValueError: a precision was typed, and that of an exported file is fixed.
+        """
+        if self.exported is not None:
+            if options.is_typed("amp"):
+                raise ValueError(f"amp has no effect: the precision of {self.name} is {self.exported.card.precision}")
+            return select_device(options.device) if options.is_typed("device") else self.exported.device
         return self.live.device if self.live and not options.is_typed("device") else select_device(options.device)
 
     def predict(self, source: Any, stream: bool = False, **options: Any) -> list[Results] | Iterator[Results]:
@@ -395,6 +443,8 @@ class YOLO:
     @property
     def white(self) -> White | None:
         """What was white in the images of more than 8 bits that the model was trained on."""
+        if self.exported is not None:
+            return White.from_dict(self.exported.card.white) if self.exported.card.white is not None else None
         described = self.live.describe_model() if self.live else self.ckpt
         return White.from_dict(described["white"]) if "white" in described else None
 
@@ -406,7 +456,10 @@ class YOLO:
 
     def remembered(self, command: str) -> dict[str, Any]:
         """Defaults of the checkpoint's training, or the one that runs: input size, and for ``val`` data and batch."""
-        stored = self.live.args.to_dict() if self.live else self.ckpt.get("train_args", {})
+        if self.exported is not None:
+            stored = {**self.exported.card.remembered, "imgsz": self.exported.card.imgsz}
+        else:
+            stored = self.live.args.to_dict() if self.live else self.ckpt.get("train_args", {})
         names = (*REMEMBERED, *REMEMBERED_DATA) if command == "val" else REMEMBERED
         found = {name: stored[name] for name in names if stored.get(name) is not None}
         # In the same batches as in training, because kernels round otherwise in others.
@@ -418,45 +471,100 @@ class YOLO:
 
     def export(
         self,
-        target: str | ExportTarget = "pt2",
+        format: str | ExportTarget = "pt2",
         imgsz: int | None = None,
         verify: bool = True,
         data: str | Mapping[str, Any] | None = None,
+        fraction: float | None = None,
+        **settings: Any,
     ) -> Path:
         """Write the model for another runtime, next to its checkpoint; a model without one, into the current folder.
 
         Args:
-            target: name of a stock target, or an object that is one, see ``eyas.export.ExportTarget``.
+            format: name of a stock target, or an object that is one, see ``eyas.export.ExportTarget``.
             imgsz: side of the square input in pixels; default that of the training.
-            verify: measure the file on up to 200 images of ``data``, and fail if it is not as good as the model.
-            data: what to verify on, the split ``val``; default that of the training.
+            verify: compare the file with the model, and fail if it is not as good: on up to 200 labelled images of
+                ``data``, or without any on images of noise.
+            data: what to verify on, the split ``val``, and what ``int8`` is fitted to, the split ``train``; default
+                that of the training.
+            fraction: with ``int8``, the share of the training images, or their number, that it is fitted to; default
+                200 of them.
+            **settings: those of the target, such as ``half``, ``int8``, ``dynamic``, ``batch``, ``opset``.
 
         Returns:
-            Path of the file.
+            Path of the file or folder.
 
         Raises:
-            ExportError: the target cannot write the model, or the file's mAP50-95 is off by more than 0.002.
-            ValueError: no such target, one that would replace the checkpoint, or there is no data to verify on.
+            ExportError: the target cannot write the model, mAP50-95 of the file is off by more than 0.002 (``int8``:
+                0.01), or a box by more than a pixel.
+            ImportError: a library that the target needs is not installed.
+            ValueError: no such target or setting, or a file that would replace the checkpoint.
         """
-        chosen = find_target(target)
-        given = {"model": self.name, "imgsz": imgsz, "data": data, "device": "cpu", "workers": 0}
-        call = {name: value for name, value in given.items() if value is not None}
+        given = {name: value for name, value in settings.items() if value is not None}
+        chosen = find_target(format, given)
+        fits = bool(given.get("int8"))
+        if fraction is not None and not fits:
+            raise ValueError("fraction says how many images int8 is fitted to: give int8=True too, or leave it out.")
+        if data is not None and not verify and not fits:
+            raise ValueError("data is there to verify on, and verify is False: leave one of them out.")
+        typed = {"model": self.name, "imgsz": imgsz, "data": data, "device": "cpu", "workers": 0}
+        call = {name: value for name, value in typed.items() if value is not None}
         options = venue().val_options(self.val_options(resolve(call=call, command="val")))
-        path = Path(self.ckpt_path or Path(self.name).name).with_suffix(chosen.suffix)
+        path = beside(Path(self.ckpt_path or Path(self.name).name), chosen.suffix)
         if self.ckpt_path and path == Path(self.ckpt_path):
             raise ValueError(f"a file of suffix {chosen.suffix!r} would take the place of {path}; choose another.")
-        write = partial(export, self.network(), chosen, path, imgsz=options.imgsz)
-        if not verify:
-            if data is not None:
-                raise ValueError("data is there to verify on, and verify is False: leave one of them out.")
-            return write(validator=None)
-        if options.data is None:
-            raise ValueError("there is no data to verify on; give data=my.yaml, or verify=False.")
+        network, white = self.copied_model(), self.white
+        with ExitStack() as stack:
+            return export(
+                network,
+                chosen,
+                path,
+                imgsz=options.imgsz,
+                check=stack.enter_context(self.check_of(options)) if verify else None,
+                samples=partial(self.training_images, options, VERIFIED_IMAGES if fraction is None else fraction),
+                remembered=to_plain({name: value for name, value in self.remembered("val").items() if name != "batch"}),
+                white=None if white is None else white.to_dict(),
+            )
+
+    @contextmanager
+    def check_of(self, options: TrainOptions) -> Iterator[Check]:
+        """Yield what compares an exported file with the model: on labelled images, or on noise for want of any.
+
+        Raises:
+            ValueError: data was given, and cannot be read.
+        """
+        try:
+            data = assemble.described_data(options, (options.split,)) if options.data is not None else None
+        except (ValueError, OSError) as error:
+            if options.is_typed("data"):
+                raise
+            warn(f"the data of the training is not here, so that the file is compared on noise: {error}")
+            data = None
+        if data is None:
+            yield verify_on_noise
+            return
         device, stretch = select_device(options.device), self.model.stretch
-        with assemble.square_validator(
-            options, device, stretch=stretch, images=VERIFIED_IMAGES, white=self.white
-        ) as validator:
-            return write(validator=validator)
+        with assemble.square_loader(
+            options, data, options.split, device, stretch=stretch, images=VERIFIED_IMAGES, white=self.white
+        ) as loader:
+            settings = assemble.validator_settings(options, device)
+            listener = Listener(loader, names=data["names"], device=device, verbose=False, **settings)
+            yield partial(verify_on_images, validator=listener)
+
+    def training_images(self, options: TrainOptions, images: float) -> Iterator[Tensor]:
+        """Give so many training images, or such a share, as the network takes them: (1, 3, S, S) in [0, 1].
+
+        Raises:
+            ValueError: no data is known.
+        """
+        if options.data is None:
+            raise ValueError("int8 is fitted to images of the training, and none are known: give data=my.yaml.")
+        data, device = assemble.described_data(options, ("train",)), select_device(options.device)
+        with assemble.square_loader(
+            options, data, "train", device, stretch=self.model.stretch, images=images, white=self.white
+        ) as loader:
+            for batch in loader:
+                yield from (batch["img"].float() / 255).split(1)
 
     # -- the rest ------------------------------------------------------------------------------------------------------
     def load(self, weights: str | Path) -> YOLO:
@@ -476,6 +584,11 @@ class YOLO:
         return self.model.info()
 
 
+def beside(path: Path, suffix: str) -> Path:
+    """Return where a file of another suffix lies beside a checkpoint; ``_openvino`` as well as ``.onnx``."""
+    return path.with_name(path.with_suffix("").name + suffix)
+
+
 def parameters_of(model: Detector) -> int:
     """Count the numbers that a network learns."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -492,7 +605,7 @@ class RTDETR(YOLO):
         model_class: type[Detector] | None = None,
     ) -> None:
         super().__init__(model, task, verbose, model_class)
-        if facade_of(type(self.model)) is not RTDETR:
+        if FACADES.get(self.family, YOLO) is not RTDETR:
             raise ValueError(f"{model} is not of the RT-DETR family; open it with YOLO({str(model)!r}).")
 
 
@@ -544,32 +657,6 @@ def opened(model: str | Path) -> Source:
     source = model_source(TrainOptions(model=str(model)), None)
     with refusals_of(model, *(() if source.weights is None else (ModelTableError,))):
         return source._replace(table=model_table(source.table))
-
-
-def network_from(
-    checkpoint: Mapping[str, Any], verbose: bool = False, model_class: type[Detector] | None = None
-) -> Detector:
-    """Rebuild the network of a checkpoint.
-
-    The file's table and tensors are enough; ``model_class`` is for models with layers that no table describes.
-
-    Raises:
-        CheckpointError: the class builds other tensors than the file holds.
-    """
-    cls = model_class or detector_class(checkpoint["yaml"])
-    model = cls(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
-    copied = model.load(checkpoint, remap=False, verbose=False)
-    described = model.state_dict().keys()
-    left = [key for key in checkpoint["model"] if key not in described and not key.startswith("criterion.")]
-    name = checkpoint.get("model_class", "ThatClass").rpartition(".")[2]
-    if copied != len(described) or left:
-        raise CheckpointError(
-            f"the checkpoint fills {copied} of the {len(described)} tensors of a {cls.__name__}, and "
-            f"{len(left)} of its own fit none{f' ({left[0]})' if left else ''}: it "
-            f"was written by {checkpoint.get('model_class', 'a model')}, with layers that no table describes. Open it "
-            f"where that class is defined: YOLO(path, model_class={name})."
-        )
-    return model.eval()
 
 
 # -- behind the command line -------------------------------------------------------------------------------------------
@@ -675,3 +762,11 @@ def told(results: Iterable[Results]) -> int:
         LOGGER.info("%s", result)
         count += 1
     return count
+
+
+def run_export(model: str, **arguments: Any) -> Path:
+    """``eyas export key=value ...``."""
+    setup_logging(True)
+    path = YOLO(model).export(**arguments)
+    LOGGER.info("Exported to %s", path)
+    return path

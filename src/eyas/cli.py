@@ -16,7 +16,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eyas import __version__
 from eyas.tables import NARROWEST, format_table
@@ -39,6 +39,7 @@ COMMAND_ROWS = (
         "eyas predict model=runs/detect/train/weights/best.pt source=photos/",
     ),
     ("track", "follow objects through a video", "eyas track model=runs/detect/train/weights/best.pt source=street.mp4"),
+    ("export", "a model as a file for another runtime", "eyas export model=best.pt format=onnx"),
     ("convert", "a data set in another label format", "eyas convert data=my.yaml to=coco out=my-coco"),
     ("runs", "compare the runs in folders, in the terminal or as one page", "eyas runs runs/detect html=compare.html"),
     ("info", "versions, devices and the size of a model", "eyas info model=yolo26n"),
@@ -53,6 +54,21 @@ DOCTOR_OPTIONS = {
     "strict": "exits with 1 for warnings too",
 }
 DOCTOR_SHARED = ("data", "imgsz", "model", "device", "ids_start", "val_fraction")
+EXPORT_ROWS = (
+    ("model", "", "the checkpoint"),
+    ("format", "pt2", "onnx, openvino, torchscript, ncnn, safetensors, tensorrt, coreml, tflite or pt2"),
+    ("imgsz", "as trained", "side of the square input in pixels"),
+    ("half", "false", "fp16 weights, and arithmetic where the runtime has it"),
+    ("int8", "false", "integers of 8 bits, fitted to images of the training"),
+    ("fraction", "200 images", "share of the training images, or their number, that int8 is fitted to"),
+    ("dynamic", "false", "images of other sizes too, any number of them where the runtime can"),
+    ("batch", "1", "images at a time"),
+    ("opset", "18", "version of ONNX's operators"),
+    ("simplify", "true", "fold constants of an ONNX graph"),
+    ("workspace", "4", "GiB that TensorRT may use while it builds"),
+    ("verify", "true", "compare the file with the model, and write none that is not as good"),
+    ("data", "as trained", "what to verify on, the split val; int8 is fitted to the split train"),
+)
 SWITCH_ROWS = (
     ("cfg=FILE", "reads options from a YAML file; those on the command line win"),
     ("--debug", "shows the traceback of an error (also EYAS_DEBUG=1)"),
@@ -225,6 +241,24 @@ def _predict(arguments: list[str]) -> int:
     return OK
 
 
+def _export(arguments: list[str]) -> int:
+    from eyas.config.yaml_text import parse_value
+    from eyas.names import did_you_mean
+
+    pairs = parse_pairs(arguments)
+    known = [name for name, _, _ in EXPORT_ROWS]
+    for name in pairs:
+        if name not in known:
+            raise UsageError(f"export knows no {name!r}: it takes {', '.join(known)}.{did_you_mean(name, known)}")
+    _require("export", model=pairs.get("model"))
+    texts = {name: text for name, text in pairs.items() if name in ("model", "format", "data")}
+    values: dict[str, Any] = {name: parse_value(text) for name, text in pairs.items() if name not in texts}
+    from eyas import api
+
+    api.run_export(**texts, **values)
+    return OK
+
+
 def _convert(arguments: list[str]) -> int:
     pairs = parse_pairs(arguments)
     known = ("data", "to", "out", "images", "drop_ignored", "ids_start")
@@ -339,6 +373,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "val": _val,
     "predict": _predict,
     "track": _track,
+    "export": _export,
     "convert": _convert,
     "runs": _runs,
     "info": _info,
@@ -503,9 +538,10 @@ def _print_command_help(command: str) -> None:
         "profile": "eyas profile model=NAME data=DATA [key=value ...]",
         "doctor": "eyas doctor DATA [key=value ...]",
         "rehearse": "eyas rehearse FILE.py [key=value ...] [-- ARGUMENTS OF THE FILE]",
-        "val": "eyas val model=CHECKPOINT [data=DATA] [key=value ...]",
-        "predict": "eyas predict model=CHECKPOINT source=SOURCE [key=value ...]",
-        "track": "eyas track model=CHECKPOINT source=VIDEO [key=value ...]",
+        "val": "eyas val model=CHECKPOINT or exported FILE [data=DATA] [key=value ...]",
+        "predict": "eyas predict model=CHECKPOINT or exported FILE source=SOURCE [key=value ...]",
+        "track": "eyas track model=CHECKPOINT or exported FILE source=VIDEO [key=value ...]",
+        "export": "eyas export model=CHECKPOINT [format=FORMAT] [key=value ...]",
         "convert": "eyas convert data=DATA to=yolo|coco|voc out=FOLDER [images=link] [drop_ignored=true] [ids_start=N]",
         "runs": "eyas runs [FOLDER ...] [by=METRIC] [html=FILE]",
         "info": "eyas info [model=NAME]",
@@ -528,6 +564,10 @@ def _print_command_help(command: str) -> None:
         _print_text(
             "\nIt trains some steps, validates and saves once, prints what took how long, and leaves no folder."
         )
+    if command == "export":
+        print()
+        _print_rows(("option", "default", "help"), EXPORT_ROWS, least=("default",))
+        _print_text("\nThe file lies beside the checkpoint; docs/export.md says what each format can do.")
     if command == "rehearse":
         _print_text(
             "\nIt runs FILE.py with two epochs of a few of its images: in one process, in two, killed, resumed,\n"

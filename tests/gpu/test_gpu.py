@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from eyas.api import network_from
 from eyas.checkpoint import load_checkpoint
 from eyas.device import reproducible
 from eyas.launch.interrupt import Interrupted
-from eyas.models import DetectionModel
+from eyas.models import DetectionModel, network_from
 from eyas.train import DetectionTrainer
 
 if not torch.cuda.is_available():

@@ -152,8 +152,8 @@ def test_weights_that_only_memory_has_do_not_get_lost_unsaid(tiny_model: Path, d
         assert not hasattr(model, name)
     with pytest.raises(AttributeError, match="hyper-parameters"):
         model.tune  # noqa: B018
-    with pytest.raises(ValueError, match="'onnx'.*'pt2'"):
-        model.export(format="onnx")
+    with pytest.raises(ValueError, match="'paddle'.*'pt2'"):
+        model.export(format="paddle")
     with pytest.raises(ValueError, match="half=True"):
         model.export(format="pt2", half=True)
 

@@ -295,7 +295,10 @@ yolo = YOLO(best)
 metrics = yolo.val(data=data, plots=False, verbose=False, workers=0, batch=16, device="cpu")
 boxes = yolo.predict(image, conf=0.01, imgsz=64, device="cpu")[0].boxes.data.tolist()
 loaded = sorted(name for name in sys.modules if "users_script" in name)
+exported = YOLO(yolo.export("torchscript", data=data))  # which fails if the file is not as good
+found = exported.predict(image, conf=0.01, max_det=3)[0].boxes.data.tolist()
 report = {"class": type(yolo.model).__name__, "metrics": metrics.results_dict, "boxes": boxes, "loaded": loaded}
+report |= {"exported": repr(exported), "found": found}
 open("report.json", "w").write(json.dumps(report))
 """
 

@@ -333,10 +333,13 @@ def test_trap_11_closures_that_share_a_variable_share_it_in_every_process(tiny: 
 
 @pytest.mark.slow
 def test_trap_12_the_weights_open_where_nobody_knows_the_script(script: Any) -> None:
-    """Naive: a checkpoint that pickles the user's class. Exporting will follow with the package that exports."""
+    """Naive: a checkpoint that pickles the user's class. They leave as a file for another runtime, too."""
     there = script.elsewhere
     assert there["class"] == "DetectionModel" and there["loaded"] == []
     assert there["boxes"] == script.report["boxes"] and len(there["boxes"]) > 0, "the same boxes, to the last digit"
+    assert ".torchscript" in there["exported"] and len(there["found"]) == min(3, len(there["boxes"]))
+    for found, box in zip(there["found"], there["boxes"], strict=False):
+        assert found == pytest.approx(box, abs=0.01)
     here = script.report["metrics"]
     for name in ("metrics/precision(B)", "metrics/recall(B)", "metrics/mAP50(B)", "metrics/mAP50-95(B)"):
         assert there["metrics"][name] == pytest.approx(here[name], abs=1e-6), name

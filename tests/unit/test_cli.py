@@ -91,7 +91,10 @@ def test_version(run):
     ("arguments", "tells"),
     [
         (["trian"], "did you mean train?"),
-        (["launch"], "train, plan, profile, rehearse, doctor, val, predict, track, convert, runs, info, explain"),
+        (
+            ["launch"],
+            "train, plan, profile, rehearse, doctor, val, predict, track, export, convert, runs, info, explain",
+        ),
         (["convert", "data=a.yaml", "to=coco"], "convert needs out=..."),
         (["convert", "data=a.yaml", "ot=coco"], "convert knows no 'ot'"),
         (["convert", "data=a.yaml", "to=cocoa", "out=b"], "to=cocoa: expected yolo, coco, voc; did you mean coco?"),

@@ -14,6 +14,7 @@ from eyas.checkpoint.fields import check_fields
 from eyas.checkpoint.foreign import holds_network, weights_of
 from eyas.checkpoint.pickled import read_pickle
 from eyas.checkpoint.plain import check_plain, only_tensors, read_plain
+from eyas.checkpoint.safetensors import SUFFIX, read_checkpoint
 from eyas.checkpoint.tensors import Tensors
 from eyas.files import write_atomic
 
@@ -48,7 +49,8 @@ def save_checkpoint(checkpoint: dict[str, Any], *paths: Path) -> None:
 
 
 def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, whoever made it: one of Eyas, or of the incumbent library.
+    """Read a checkpoint, whoever made it: one of Eyas, also as safetensors, or of the incumbent
+    library.
 
     Nothing in it is run, every number in it is held against its checksum, and time and memory are bounded by the
     size of the file.
@@ -61,6 +63,11 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         CheckpointError: not a checkpoint, damaged, holding code, of another task, or from a newer format.
     """
     path = existing(path)
+    if path.suffix == SUFFIX:
+        with refusals_of(path):
+            checkpoint = read_checkpoint(path)
+            check_fields(checkpoint)
+        return checkpoint | {"model": {key: tensor.to(map_location) for key, tensor in checkpoint["model"].items()}}
     with refusals_of(path), Archive(path) as archive:
         content = read_pickle(archive.description())
         if holds_network(content):

@@ -212,8 +212,8 @@ def export_error(given: Mapping[str, Any]) -> str:
     """Return what ``export()`` says to such arguments; "" if it takes them."""
     rest = dict(given)
     try:
-        check_format(rest.pop("format", "torchscript"))
-        export_arguments(rest, Arguments(dict(rest)))
+        target = check_format(rest.pop("format", "torchscript"))
+        export_arguments(target, rest, Arguments(dict(rest)))
     except ValueError as error:
         return str(error)
     return ""

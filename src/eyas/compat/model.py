@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from eyas import api
 from eyas.checkpoint import save_checkpoint
-from eyas.compat.arguments import Arguments
+from eyas.compat.arguments import Arguments, among, spelled
 from eyas.compat.results import ScriptResults
 from eyas.compat.trainers import script_trainer
 from eyas.config.errors import UnsupportedOptionError
-from eyas.export import ExportTarget
-from eyas.export.registry import STOCK
+from eyas.export import ExportTarget, find_target, known_targets, settings_of
+from eyas.export.registry import OTHER_NAMES
 from eyas.log import LOGGER
 from eyas.metrics.detection import DetMetrics
 from eyas.train import BaseTrainer, TrainResult
@@ -24,7 +24,7 @@ from eyas.train.state import describe_network
 
 LACKING: Mapping[str, str] = {
     "tune": "Eyas does not search for hyper-parameters: call train() for each setting and compare the results' fitness",
-    "benchmark": "Eyas does not time exported models: val() says milliseconds per image in .speed",
+    "benchmark": "open each exported file, YOLO('best.onnx'): val() says milliseconds per image in .speed",
     "embed": "Eyas gives no embeddings: register a forward hook on a layer of model.model",
     "reset_weights": "for random weights open a model by its name, such as YOLO('yolo26n.yaml')",
     "half": "for lower precision in training give amp=; prediction is in full precision",
@@ -33,6 +33,14 @@ LACKING: Mapping[str, str] = {
 }
 """What a model of the incumbent can do and one of Eyas cannot -> what to use."""
 
+EXPORT_LACKS: Mapping[str, str] = {
+    "nms": "an end-to-end model needs none, and the others leave it to whoever runs the file",
+    "keras": "there is format='tflite'",
+    "optimize": "there are half, int8 and simplify",
+    "device": "files are written and verified on the CPU; only format='tensorrt' takes the GPU, the one that is there",
+}
+"""Arguments of an export that Eyas does not take -> why, or what to use."""
+
 EXPORT_OFF: Mapping[str, tuple[object, ...]] = {
     "half": (False, None),
     "int8": (False, None),
@@ -40,7 +48,7 @@ EXPORT_OFF: Mapping[str, tuple[object, ...]] = {
     "nms": (False, None),
     "optimize": (False, None),
     "keras": (False, None),
-    "simplify": (True, False, None),
+    "simplify": (True, None),
     "opset": (None,),
     "workspace": (None, 4),
     "device": ("cpu", "", None),
@@ -151,8 +159,8 @@ class ScriptModel(api.YOLO):
         Raises:
             ValueError: Eyas does not write that format, or an argument asks for what it does not do.
         """
-        target = check_format(arguments.pop("target", format))
-        return super().export(target, **export_arguments(arguments, self.arguments))
+        target = check_format(format)
+        return super().export(target, **export_arguments(target, arguments, self.arguments))
 
     # -- weights -------------------------------------------------------------------------------------------------------
     def save(self, filename: str | Path = "saved_model.pt") -> Path:
@@ -293,7 +301,7 @@ def check_format(target: str | ExportTarget) -> str | ExportTarget:
     Raises:
         ValueError: it does not; says which it does.
     """
-    known = [stock.name for stock in STOCK]
+    known = (*known_targets(), *OTHER_NAMES)
     if isinstance(target, str) and target not in known:
         raise ValueError(
             f"Eyas does not export to {target!r}: there is format={' or '.join(map(repr, known))}, and a target of "
@@ -302,24 +310,29 @@ def check_format(target: str | ExportTarget) -> str | ExportTarget:
     return target
 
 
-def export_arguments(given: Mapping[str, Any], arguments: Arguments) -> dict[str, Any]:
+def export_arguments(target: str | ExportTarget, given: Mapping[str, Any], arguments: Arguments) -> dict[str, Any]:
     """Return the arguments of an export that mean something to Eyas.
 
     Raises:
         UnsupportedOptionError: one asks for what Eyas does not do.
+        ValueError: the target has no such setting.
     """
-    left_out = {name: value for name, value in given.items() if asks_nothing(name, value)}
-    kept = {name: value for name, value in given.items() if name not in left_out}
-    unknown = [name for name in kept if name not in ("imgsz", "verify", "data")]
+    on_gpu = target in ("tensorrt", "engine")
+    left_out = {
+        name: value for name, value in given.items() if asks_nothing(name, value) or (on_gpu and name == "device")
+    }
+    kept = dict(spelled({name: value for name, value in given.items() if name not in left_out}))
+    settings = {name for stock in known_targets().values() for name in settings_of(stock)}
+    unknown = [name for name in kept if name not in settings and name not in ("imgsz", "verify", "data", "fraction")]
     if unknown:
-        raise UnsupportedOptionError(
-            f"export() does not take {unknown[0]}={kept[unknown[0]]!r}: a file of Eyas is in full precision, takes any "
-            "number of images of one size, and needs no settings but imgsz, verify and data."
-        )
+        name = unknown[0]
+        why = EXPORT_LACKS.get(name, f"it takes imgsz, verify, data, fraction and {', '.join(sorted(settings))}")
+        raise UnsupportedOptionError(f"export() does not take {name}={kept[name]!r}: {why}.")
+    find_target(target, {name: value for name, value in kept.items() if name in settings})
     arguments.tell("export", left_out)
     return kept
 
 
 def asks_nothing(name: str, value: object) -> bool:
     """Whether an argument of an export asks for what happens anyway."""
-    return name in EXPORT_OFF and value in EXPORT_OFF[name]
+    return name in EXPORT_OFF and among(value, EXPORT_OFF[name])

@@ -38,7 +38,7 @@ Names = dict[str, Entry]
 ONLY_BOXES = Absent("it detects boxes; there are no masks, keypoints, turned boxes or classes of images")
 NO_WORDS = Absent("its models know the classes that they were trained for, not words; use YOLO")
 OWN_LAYERS = Absent("layers beside those of YOLO26 and RT-DETR are a model class of your own, see docs/trainer.md")
-EXPORT = Absent("write YOLO('best.pt').export('pt2'), see docs/export.md")
+EXPORT = Absent("write YOLO('best.pt').export('onnx'), see docs/export.md")
 TRACKED = ("clearml", "comet", "mlflow", "tensorboard", "wb")
 A_LOGGER = Absent('train(loggers=["wandb"]) sends a run to trackers, see docs/results.md')
 NO_TRACKER = Absent("a callback of your own sends trainer.metrics wherever you like, see docs/trainer.md")
@@ -179,7 +179,7 @@ TABLE: Mapping[str, Mapping[str, Entry]] = {
     "ultralytics.models.yolo.model": {"YOLO": _YOLO, "YOLOWorld": NO_WORDS},
     "ultralytics.nn.autobackend": {
         "AutoBackend": Absent(
-            "YOLO('best.pt') runs a checkpoint; an exported program runs without Eyas, see docs/export.md"
+            "YOLO('best.pt') runs a checkpoint, YOLO('best.onnx') an exported file, see docs/export.md"
         )
     },
     "ultralytics.nn.modules": _BLOCKS,

@@ -26,7 +26,8 @@ class OptionValueError(OptionError):
 
 
 _OTHER_TASK = "it belongs to another task; Eyas trains object detectors"
-_EXPORT = "it configures model export, which this release does not have"
+_EXPORT = "it configures an export: `eyas export` and YOLO(...).export() take it"
+_NO_EXPORT = "it configures an export that Eyas does not write; `eyas export --help` shows those that it does"
 _SHOW = "nothing opens windows by itself; call the result's .show(), .plot() or .save()"
 
 # Known options of other trainers that would have no effect here. Accepting them silently would be a lie.
@@ -42,18 +43,18 @@ UNSUPPORTED = {
     "erasing": "it belongs to classification; use cutmix",
     "augment": "test-time augmentation is not supported",
     "visualize": "feature pictures are not supported; use plots=True for validation pictures",
-    "profile": "it times exported models; the command `eyas profile` tells where a training spends its time",
+    "profile": "`eyas val model=best.onnx` times an exported model, `eyas profile` the parts of a training",
     "distill_model": "distillation is not supported",
     "dis": "distillation is not supported",
     "quantize": "quantisation is not supported; for lower precision in training use amp",
-    "half": "use amp for lower precision in training",
-    "int8": "quantisation is not supported",
+    "half": "use amp for lower precision in training; an export takes half",
+    "int8": "it configures an export: `eyas export model=best.pt format=onnx int8=true`",
     "dnn": "the OpenCV DNN backend is not supported",
     "end2end": "use nms: nms=True is one-to-many + NMS, nms=False the end-to-end head",
     "label_smoothing": "the detection loss uses soft targets from the assigner; there is nothing to smooth",
     "save_hybrid": "it put ground truth into predictions and so made metrics meaningless",
     "crop_fraction": _OTHER_TASK,
-    "keras": _EXPORT,
+    "keras": _NO_EXPORT,
     "overlap_mask": _OTHER_TASK,
     "mask_ratio": _OTHER_TASK,
     "retina_masks": _OTHER_TASK,
@@ -69,7 +70,7 @@ UNSUPPORTED = {
     "show": _SHOW,
     "show_boxes": _SHOW,
     "format": _EXPORT,
-    "optimize": _EXPORT,
+    "optimize": _NO_EXPORT,
     "dynamic": _EXPORT,
     "simplify": _EXPORT,
     "opset": _EXPORT,

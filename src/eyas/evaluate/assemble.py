@@ -10,8 +10,7 @@ same one unless another is typed: the numbers are then equal bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +114,22 @@ def eval_loader(
 
 
 def split_loader(
-    options: TrainOptions, data: Mapping[str, Any], device: torch.device, *, stretch: bool, white: White | None = None
+    options: TrainOptions,
+    data: Mapping[str, Any],
+    device: torch.device,
+    *,
+    stretch: bool,
+    rect: bool = True,
+    white: White | None = None,
 ) -> EpochLoader:
     """Return the loader of ``options.split`` for a model that takes stretched images, or keeps their aspect.
 
-    ``white`` is what the model knows of images of more than 8 bits.
+    ``rect``: neighbours share a rectangle, else every image is a square. ``white`` is what the model knows of images of
+    more than 8 bits.
     """
     index = split_index(options, data, data[options.split], options.split, white=white)
     store = ImageStore(index, imgsz=padded(options.imgsz), stretch=stretch)
-    return eval_loader(options, eval_dataset(index, store, options.batch), device)
+    return eval_loader(options, eval_dataset(index, store, options.batch, rect=rect), device)
 
 
 def thresholds(options: TrainOptions) -> dict[str, Any]:
@@ -180,17 +186,20 @@ def with_report(options: TrainOptions, validator: DetectionValidator) -> Detecti
     return validator
 
 
-@contextmanager
-def square_validator(
-    options: TrainOptions, device: torch.device, *, stretch: bool, images: int, white: White | None = None
-) -> Iterator[DetectionValidator]:
-    """Yield the validator for a model whose input is a square of ``imgsz`` and no other, such as an exported one.
+def square_loader(
+    options: TrainOptions,
+    data: Mapping[str, Any],
+    split: str,
+    device: torch.device,
+    *,
+    stretch: bool,
+    images: float,
+    white: White | None = None,
+) -> EpochLoader:
+    """Return the loader for a model whose input is a square of ``imgsz`` and no other, such as an exported one.
 
-    It measures at most ``images`` of ``options.split``, chosen as by ``fraction`` (``eyas.data.build_index``), and
-    writes nothing.
+    It gives so many ``images`` of a split, or such a share, chosen as by ``fraction`` (``eyas.data.build_index``).
     """
-    data = described_data(options, (options.split,))
-    index = split_index(options, data, data[options.split], options.split, fraction=images, white=white)
+    index = split_index(options, data, data[split], split, fraction=images, white=white)
     store = ImageStore(index, imgsz=padded(options.imgsz), stretch=stretch)
-    with eval_loader(options, eval_dataset(index, store, options.batch, rect=False), device) as loader:
-        yield build_validator(options, loader, names=data["names"], save_dir=Path(), device=device)
+    return eval_loader(options, eval_dataset(index, store, options.batch, rect=False), device)

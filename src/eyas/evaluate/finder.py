@@ -93,8 +93,9 @@ class Finder:
         return torch.from_numpy(out).permute(0, 3, 1, 2), ratio_pads
 
     def _input_shape(self, shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """(H, W): the smallest multiple of the stride that holds images of one shape; a square for mixed ones."""
-        if len(set(shapes)) > 1 or self.network.stretch:
+        """(H, W): the smallest multiple of the stride that holds images of one shape; a square for mixed ones, and for
+        a network that takes nothing else."""
+        if len(set(shapes)) > 1 or self.network.stretch or self.network.side:
             return self.imgsz, self.imgsz
         h, w = shapes[0]
         ratio = self.imgsz / max(h, w)

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from eyas.nn.unwrap import unwrap_model
+
 STAGES = ("preprocess", "inference", "loss", "postprocess")
 
 
@@ -24,6 +26,7 @@ class Network(Protocol):
         nc, names: classes.
         stride: pixels per cell of each level; sides of images are multiples of the largest.
         stretch: whether images are stretched to the square input; otherwise they keep their aspect.
+        side: of the square that every image must be, in pixels; None where any multiples of the stride will do.
         end2end: whether results need no NMS.
         device: where it takes images.
     """
@@ -36,6 +39,8 @@ class Network(Protocol):
     def stride(self) -> Tensor: ...
     @property
     def stretch(self) -> bool: ...
+    @property
+    def side(self) -> int | None: ...
     @property
     def end2end(self) -> bool: ...
     @property
@@ -62,12 +67,22 @@ def placed(network: nn.Module | Network, device: torch.device | None) -> torch.d
         ValueError: it cannot be moved there.
     """
     if isinstance(network, nn.Module):
-        device = device or next(network.parameters()).device
+        device = device or home(network)
         network.to(device)
         return device
     if device is not None and device.type != network.device.type:
         raise ValueError(f"this {type(network).__name__} was made for {network.device} and does not run on {device}")
     return network.device
+
+
+def bare(network: Any) -> Any:
+    """Return a `Detector` without the wrappers around it, or another `Network` as it is."""
+    return unwrap_model(network) if isinstance(network, nn.Module) else network
+
+
+def home(network: nn.Module | Network) -> torch.device:
+    """Return where a network takes images now."""
+    return next(network.parameters()).device if isinstance(network, nn.Module) else network.device
 
 
 def inference_state(

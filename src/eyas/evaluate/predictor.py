@@ -15,12 +15,11 @@ from torch import Tensor
 from eyas.data.depth import White
 from eyas.data.index import check_classes
 from eyas.evaluate.finder import Finder
-from eyas.evaluate.inference import StageClock, inference_state
+from eyas.evaluate.inference import Network, StageClock, bare, home, inference_state, placed
 from eyas.evaluate.results import Results
 from eyas.evaluate.sources import Item, Picture, Reading, check_listable, finds_files, open_source
 from eyas.evaluate.tiling import Tiling
 from eyas.log import LOGGER
-from eyas.nn.unwrap import unwrap_model
 
 if TYPE_CHECKING:
     from eyas.models import Detector
@@ -33,7 +32,8 @@ class Predictor:
     """Finds objects in images.
 
     Args:
-        model: a detection model; it stays in the mode and on the branch it came with, but moves to `device`.
+        model: a detection model; it stays in the mode and on the branch it came with, but moves to `device`. Or
+            another `Network`, such as an exported model.
         imgsz: length of the longer side of the network's input in pixels, rounded up to a multiple of the stride.
         conf: lowest score that is returned, in [0, 1).
         iou: NMS threshold of the one-to-many branch.
@@ -56,7 +56,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Detector,
+        model: Detector | Network,
         *,
         imgsz: int = 640,
         conf: float = 0.25,
@@ -75,7 +75,7 @@ class Predictor:
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
-        self.model: Detector = unwrap_model(model)  # type: ignore[assignment]
+        self.model = bare(model)
         check_classes(classes, self.model.names)
         self.find = Finder(
             self.model,
@@ -92,7 +92,7 @@ class Predictor:
         self.max_det = max_det
         self.nms = nms
         self.agnostic_nms = agnostic_nms
-        self.device = torch.device(device) if device is not None else next(self.model.parameters()).device
+        self.device = torch.device(device) if device is not None else home(self.model)
         self.batch = batch
         self.tiling = tiling
         self.reading = Reading(vid_stride, stream_buffer, white)
@@ -121,7 +121,7 @@ class Predictor:
         return results if stream else list(results)
 
     def _results(self, items: Sequence[Item], broken: Broken) -> Iterator[Results]:
-        self.model.to(self.device)
+        placed(self.model, self.device)
         pictures = _pictures(items, broken)
         while True:
             clock = StageClock(self.device)

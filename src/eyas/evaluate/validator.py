@@ -22,7 +22,7 @@ from eyas import dist
 from eyas.evaluate.boxlist import Areas, BoxList, Frame, Split, joined, no_boxes
 from eyas.evaluate.close_up import CloseUp
 from eyas.evaluate.finder import Finder
-from eyas.evaluate.inference import Network, StageClock, inference_state, placed
+from eyas.evaluate.inference import Network, StageClock, bare, inference_state, placed
 from eyas.evaluate.shards import Shard, join_shards
 from eyas.evaluate.writers import write_label_files, write_predictions_json
 from eyas.log import LOGGER, console, print_table
@@ -173,7 +173,7 @@ class DetectionValidator:
             device, amp_dtype = trainer.device, trainer.amp_dtype
             self.loss_names = tuple(getattr(trainer, "loss_names", ()))  # a trainer of another kind may tell none
         else:
-            network = unwrap_model(model) if isinstance(model, nn.Module) else model
+            network = bare(model)
             self._check_classes(network)
             device, amp_dtype = placed(network, self.device), self.amp_dtype
         self.start(network, device)

@@ -2,12 +2,25 @@
 
 from eyas.export import Card, Exported, ExportTarget
 
-YOLO("best.pt").export(target="pt2")      # a stock target by its name
-YOLO("best.pt").export(target=MyTarget()) # or your own
+YOLO("best.pt").export(format="onnx")     # a stock target by its name
+YOLO("best.pt").export(format=MyTarget()) # or your own
+YOLO("best.onnx").val()                   # what was written is measured and used like a checkpoint
 """
 
 from eyas.export.base import BoxModel, Card, Exported, ExportError, ExportTarget
-from eyas.export.registry import STOCK, find_target
+from eyas.export.registry import STOCK, find_target, known_targets, open_exported, settings_of
 from eyas.export.verify import export
 
-__all__ = ["STOCK", "BoxModel", "Card", "ExportError", "ExportTarget", "Exported", "export", "find_target"]
+__all__ = [
+    "STOCK",
+    "BoxModel",
+    "Card",
+    "ExportError",
+    "ExportTarget",
+    "Exported",
+    "export",
+    "find_target",
+    "known_targets",
+    "open_exported",
+    "settings_of",
+]

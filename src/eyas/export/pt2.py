@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from torch.export import ExportedProgram as Program
 
-from eyas.export.base import BoxModel, Card, Exported, ExportError
+from eyas.export.base import LEAST_CELLS, BoxModel, Card, Exported, ExportError, untraceable
 
 CARD = "eyas.json"  # the extra file that holds the card
 LARGEST_BATCH = 1024
+LARGEST_SIDE = 8192
 # What tracing raises where the code of a model asks for the values of its tensors, besides subclasses of these.
 UNTRACEABLE = (RuntimeError, TypeError, ValueError)
 
 
+@dataclass(frozen=True)
 class ExportedProgram:
-    """``.pt2``: fp32, images of one size, batches of 1 to 1024.
+    """``.pt2``: fp32, batches of 1 to 1024.
 
     ``torch.export.load`` opens it in any process; PyTorch calls that unsafe for files from others.
+
+    Args:
+        dynamic: sides may be any multiples of the largest stride, not ``imgsz`` alone.
     """
 
-    name = "pt2"
-    suffix = ".pt2"
+    dynamic: bool = False
+
+    name: ClassVar[str] = "pt2"
+    suffix: ClassVar[str] = ".pt2"
+    runs: ClassVar[bool] = True
 
     def write(self, model: BoxModel, path: Path, card: Card) -> None:
         """Trace the model and write its graph, weights and card.
@@ -29,15 +40,8 @@ class ExportedProgram:
         Raises:
             ExportError: its code depends on values that only a run knows.
         """
-        images = torch.zeros(2, model.detector.yaml["channels"], card.imgsz, card.imgsz)  # with one, B would be fixed
-        batch = {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}
-        try:
-            with torch.no_grad():
-                program = torch.export.export(model, (images,), dynamic_shapes=(batch,))
-        except UNTRACEABLE as error:
-            kind, reason = type(model.detector), str(error).strip().partition("\n")[0]
-            raise ExportError(f"torch.export cannot follow a {kind.__name__} ({kind.family}): {reason}") from error
-        torch.export.save(program, path, extra_files={CARD: card.text()})
+        card = replace(card, dynamic=self.dynamic)
+        torch.export.save(traced(model, card), path, extra_files={CARD: card.text()})
 
     def open(self, path: Path) -> Exported:
         """Return what runs a written file, on the CPU.
@@ -46,7 +50,36 @@ class ExportedProgram:
             ExportError: it holds no card.
         """
         extra = {CARD: ""}
-        program = torch.export.load(path, extra_files=extra)
+        try:
+            program = torch.export.load(path, extra_files=extra)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ExportError(f"{path} is no exported program that this PyTorch reads: {error}") from error
         if not extra[CARD]:
             raise ExportError(f"{path} holds no {CARD}: it is a program that Eyas has not written")
         return Exported(Card.from_text(extra[CARD]), program.module())
+
+
+def traced(model: BoxModel, card: Card) -> Program:
+    """Return the graph of a model for what its card says of batch and sides.
+
+    Raises:
+        ExportError: its code depends on values that only a run knows.
+    """
+    images = model.example(card, card.batch or 2)  # with one, any number would become one
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, (images,), dynamic_shapes=(free_dimensions(card),))
+    except UNTRACEABLE as error:
+        raise untraceable(model, "torch.export", error) from error
+
+
+def free_dimensions(card: Card) -> dict[int, object]:
+    """Return the dimensions of the images that a graph leaves open."""
+    free: dict[int, object] = {}
+    if card.batch is None:
+        free[0] = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+    if card.dynamic:
+        cell = int(max(card.stride))
+        for axis, name in ((2, "rows"), (3, "columns")):
+            free[axis] = cell * torch.export.Dim(name, min=LEAST_CELLS, max=LARGEST_SIDE // cell)
+    return free

@@ -2,65 +2,238 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from eyas.augment.letterbox import padded
-from eyas.evaluate.inference import Network
+from eyas.boxes import cxcywh_to_xyxy
+from eyas.evaluate.inference import Network, inference_state
 from eyas.evaluate.validator import DetectionValidator
-from eyas.export.base import BoxModel, Card, ExportError, ExportTarget
-from eyas.log import LOGGER, warn
+from eyas.export.base import MAX_DET, BoxModel, Card, Exported, ExportError, ExportTarget, Samples, no_samples
+from eyas.log import print_table, warn
 from eyas.models import Detector
 
 IMAGES = 200  # that a file is measured on
 MAP = "metrics/mAP50-95(B)"
 LARGEST_MOVE = 0.002  # of mAP50-95; other kernels of the same precision change far less
+LARGEST_MOVE_INT8 = 0.01
+LARGEST_SHIFT = 1.0  # pixels of the input that a side of a box may be elsewhere
+LARGEST_SCORE = 0.05  # that a score may be away on images without labels, where no mAP tells
+SEEN = 0.25  # score of the boxes that are compared
+NOISE_IMAGES, NOISE_BEST = 8, 10  # images without labels, and how many of the best boxes of each are compared
+
+Check = Callable[[Detector, Exported, str], None]
+"""Compares a model with what was made of it, under that name. Raises ExportError: they differ."""
+
+
+class Agreement(NamedTuple):
+    """How far the boxes of a file are from those of its model.
+
+    Attributes:
+        boxes: how many of the model's were looked for.
+        shift: largest distance of a side, in pixels of the input; infinite if a box has no counterpart.
+        typical: the median of those distances.
+        score: largest difference of scores.
+    """
+
+    boxes: int
+    shift: float
+    typical: float
+    score: float
+
+
+class Listener(DetectionValidator):
+    """A validator that keeps what a network answered.
+
+    Attributes:
+        answers: one (n, 6) of each image: x1 y1 x2 y2 in pixels of the input, score, class.
+    """
+
+    answers: list[Tensor]
+
+    def start(self, network: Any, device: torch.device) -> None:
+        """Forget the previous run, answers too."""
+        super().start(network, device)
+        self.answers = []
+
+    def postprocess(self, found: Tensor, *, end2end: bool) -> list[Tensor]:
+        """Keep the answers as they are before NMS, where a hair's breadth decides which of two boxes stays."""
+        self.answers += rows_of(found, end2end=end2end)
+        return super().postprocess(found, end2end=end2end)
 
 
 def export(
-    model: Detector, target: ExportTarget, path: Path, *, imgsz: int, validator: DetectionValidator | None
+    model: Detector,
+    target: ExportTarget,
+    path: Path,
+    *,
+    imgsz: int,
+    check: Check | None,
+    samples: Samples = no_samples,
+    remembered: Mapping[str, Any] | None = None,
+    white: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a model, measure what was written, and return its path, where nothing is left or changed on failure.
+    """Write a model, compare what was written with it, and return its path, where nothing changes on failure.
 
     Args:
-        model: it is not changed, but moves to the validator's device.
+        model: it is not changed, but may move to another device.
         target: what kind of file.
-        path: of the file; another in its place is replaced.
+        path: of the file or folder; another in its place is replaced.
         imgsz: side of its square input in pixels, rounded up to a multiple of 32.
-        validator: measures both, on images of that size; None leaves the file unverified.
+        check: see `verify` and `verify_on_noise`; None leaves the file unverified.
+        samples: images for targets that fit themselves to some.
+        remembered, white: what the file remembers of the training, see `Card`.
 
     Raises:
-        ExportError: the target cannot write the model, or mAP50-95 of the file is more than 0.002 away from its own.
+        ExportError: the target cannot write the model, or the file answers otherwise.
     """
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         draft = Path(folder) / path.name
-        target.write(BoxModel(model), draft, Card.of(model, padded(imgsz)))
-        if validator is not None:
-            verify(model, target.open(draft), validator, f"the {target.name} file")
-        os.replace(draft, path)
+        card = Card.of(model, padded(imgsz), remembered=remembered, white=white)
+        target.write(BoxModel(model, samples), draft, card)
+        if check is not None:
+            check(model, target.open(draft), f"the {target.name} file")
+        put(draft, path, aside=Path(folder) / "earlier")
     return path
 
 
-def verify(model: Detector, written: Network, validator: DetectionValidator, what: str) -> None:
-    """Measure a model and what was made of it.
+def put(draft: Path, path: Path, aside: Path) -> None:
+    """Put a file or folder in a place, and what was there ``aside``."""
+    if path.is_dir():
+        os.replace(path, aside)
+    elif draft.is_dir():
+        path.unlink(missing_ok=True)
+    os.replace(draft, path)
+
+
+def verify(model: Detector, written: Exported, what: str, *, validator: Listener) -> None:
+    """Measure a model and what was made of it on labelled images.
 
     Raises:
-        ExportError: mAP50-95 has moved by more than 0.002, or is no number.
+        ExportError: mAP50-95 has moved by more than 0.002 (0.01 for int8) or is no number, or a box is elsewhere.
     """
     before = validator(model=model)[MAP]
+    seen = [rows[rows[:, 4] > SEEN] for rows in validator.answers]
     after = validator(model=written)[MAP]
-    images = len(validator.metrics.image_files)
-    if not as_good(after, before):
+    found = agreement(seen, validator.answers)
+    images, allowed = len(validator.metrics.image_files), allowed_move(written.card)
+    tell(f"Verified on {images} images: {what} beside the model", found, (before, after, allowed))
+    if not as_good(after, before, allowed):
         raise ExportError(
             f"{what} is not as good as the model, and was removed: on {images} images its mAP50-95 is {after:.4f}, the "
-            f"model's {before:.4f}; at most {LARGEST_MOVE} may lie between them"
+            f"model's {before:.4f}; at most {allowed} may lie between them"
         )
+    check_boxes(found, written.card, what, images)
     if before <= LARGEST_MOVE:
         warn(f"the model's mAP50-95 on {images} images is {before:.4f}, too low to tell a wrong file from a right one")
-    LOGGER.info("Verified on %d images: mAP50-95 of %s %.4f, of the model %.4f", images, what, after, before)
 
 
-def as_good(after: float, before: float) -> bool:
+def verify_on_noise(model: Detector, written: Exported, what: str) -> None:
+    """Compare the best boxes of a model and of what was made of it, on images of blurred noise.
+
+    Raises:
+        ExportError: a box or a score is elsewhere.
+    """
+    images = noise(model.yaml["channels"], written.card.imgsz)
+    best = [rows[rows[:, 4].topk(min(NOISE_BEST, len(rows))).indices] for rows in answers(model, images)]
+    found = agreement(best, answers(written, images))
+    tell(f"Compared on {len(images)} images of noise, for want of data: {what} beside the model", found, None)
+    check_boxes(found, written.card, what, len(images))
+    if not found.score <= LARGEST_SCORE:
+        raise ExportError(
+            f"{what} does not answer as the model does, and was removed: on {len(images)} images of noise a score is "
+            f"{found.score:.3f} away"
+        )
+
+
+def answers(network: Detector | Network, images: Tensor) -> list[Tensor]:
+    """Return one (n, 6) of each image: x1 y1 x2 y2 in pixels, score, class."""
+    with torch.no_grad(), inference_state(network, nms=None, max_det=MAX_DET, agnostic=False):
+        found = network(images)[0].float()
+        return rows_of(network.in_pixels(found, *images.shape[-2:]), end2end=network.end2end)
+
+
+def noise(channels: int, side: int) -> Tensor:
+    """Return images (8, channels, side, side) of blurred noise with values in [0, 1], always the same."""
+    coarse = torch.rand(NOISE_IMAGES, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    return interpolate(coarse, (side, side), mode="bilinear")
+
+
+def rows_of(found: Tensor, *, end2end: bool) -> list[Tensor]:
+    """Return one (n, 6) of each image on the CPU: x1 y1 x2 y2, score, class; of dense answers the best class of each
+    anchor."""
+    if end2end:
+        return list(found.cpu())
+    dense = found.cpu().transpose(1, 2)  # (B, A, 4 + C)
+    score, label = dense[..., 4:].max(-1, keepdim=True)
+    return list(torch.cat((cxcywh_to_xyxy(dense[..., :4]), score, label.float()), -1))
+
+
+def agreement(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Agreement:
+    """Look for every expected box among those that were found in its image, by class and place.
+
+    ``expected`` and ``found`` have one (n, 6) for each image: x1 y1 x2 y2, score, class.
+    """
+    pairs = [nearest_box(rows, others) for rows, others in zip(expected, found, strict=True) if len(rows)]
+    if not pairs:
+        return Agreement(0, 0.0, 0.0, 0.0)
+    shift, score = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return Agreement(len(shift), shift.max().item(), shift.median().item(), score.max().item())
+
+
+def nearest_box(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, for each of ``rows`` (n, 6), the distance (n,) of its farthest side from that of the nearest box of its
+    class in ``others`` (m, 6), and the difference (n,) of their scores; infinite where there is none."""
+    none = torch.tensor([[math.inf] * 6])
+    none[0, 5] = -1
+    others = torch.cat((others, none))
+    distance = (rows[:, None, :4] - others[None, :, :4]).abs().amax(-1)
+    distance = distance.masked_fill(rows[:, None, 5] != others[None, :, 5], math.inf)
+    shift, index = distance.masked_fill(distance.isnan(), math.inf).min(1)
+    return shift, (rows[:, 4] - others[index, 4]).abs()
+
+
+def tell(title: str, found: Agreement, maps: tuple[float, float, float] | None) -> None:
+    """Print what was compared, and how far it is apart."""
+    rows: list[list[object]] = []
+    if maps is not None:
+        before, after, allowed = maps
+        rows += [["mAP50-95", f"{before:.4f}", f"{after:.4f}", f"{abs(after - before):.4f}", f"{allowed}"]]
+    rows += [
+        [f"sides of {found.boxes} boxes (px)", "", "", f"{found.shift:.3f}, half of them {found.typical:.3f}", "1"]
+    ]
+    rows += [["their scores", "", "", f"{found.score:.4f}", ""]]
+    print_table(title, ["compared", "model", "file", "largest difference", "allowed"], rows)
+
+
+def check_boxes(found: Agreement, card: Card, what: str, images: int) -> None:
+    """Stop where boxes are elsewhere: the worst of them, or with int8, which rounds each for itself, half of them.
+
+    Raises:
+        ExportError: by more than a pixel.
+    """
+    shift = found.typical if card.precision == "int8" else found.shift
+    if not shift <= LARGEST_SHIFT:
+        far = f"{shift:.1f} px away" if math.isfinite(shift) else "missing"
+        raise ExportError(
+            f"{what} does not answer as the model does, and was removed: on {images} images a box is {far}; at most "
+            f"{LARGEST_SHIFT:.0f} px is allowed"
+        )
+
+
+def allowed_move(card: Card) -> float:
+    """Return how far mAP50-95 of a file may be from that of its model."""
+    return LARGEST_MOVE_INT8 if card.precision == "int8" else LARGEST_MOVE
+
+
+def as_good(after: float, before: float, allowed: float = LARGEST_MOVE) -> bool:
     """Whether one mAP50-95 is close enough to the other; what is no number is not."""
-    return abs(after - before) <= LARGEST_MOVE
+    return abs(after - before) <= allowed

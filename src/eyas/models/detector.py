@@ -41,6 +41,7 @@ class Detector(nn.Module):
         family: name of the family of models it belongs to, see ``eyas.families``; "" for none.
         trained_by, opened_by: what people train and open its models with; for messages.
         stretch: whether images are stretched to the square input; otherwise they keep their aspect.
+        side: of the square that every image must be, in pixels; None: any multiples of the stride will do.
         tables: name -> function that returns a fresh table, for the models of this class that have a name.
         arch: ``arch`` of the tables that it builds; "" if those are tables of rows.
         published: name -> weights that its models read by name or from a file; empty if they read none.
@@ -66,6 +67,7 @@ class Detector(nn.Module):
     trained_by: ClassVar[str] = "DetectionTrainer"
     opened_by: ClassVar[str] = "YOLO"
     stretch: ClassVar[bool] = False
+    side: ClassVar[int | None] = None
     tables: ClassVar[Tables] = {}
     arch: ClassVar[str] = ""
     published: ClassVar[Mapping[str, Published]] = {}

@@ -152,6 +152,14 @@ class Detect(nn.Module):
             self.one2one_cv3 = copy.deepcopy(fresh)
         self.init_biases()
 
+    def answer_densely(self) -> None:
+        """Give the boxes of all anchors of the branch that inference uses, (B, 4 + C, A), and choose none of them."""
+        self.drop_unused_branch()
+        if self.one2one_cv2 is not None:
+            self.cv2, self.cv3 = self.one2one_cv2, self.one2one_cv3
+            self.one2one_cv2 = self.one2one_cv3 = None
+        self.end2end = False
+
     def drop_unused_branch(self) -> None:
         """Keep only the branch that inference uses."""
         if not self.has_one2one:

@@ -19,6 +19,8 @@ from eyas.optim import ModelEMA, PowerAverage, parameter_groups
 from eyas.optim.optimizers import optimizer_class
 from eyas.run.plan import Plan
 
+CHECKPOINTS = (".pt", ".safetensors")  # what names of their files end with
+
 
 class Source(NamedTuple):
     """What a model is made from.
@@ -50,7 +52,7 @@ def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> Sourc
         return Source(resumed["yaml"], resumed, options.model)
     if options.model is None:
         raise ValueError("no model was given; for example model=yolo26n, a YAML of layers, or a .pt file.")
-    weights: Any = own_checkpoint(options.model) if options.model.endswith(".pt") else None
+    weights: Any = own_checkpoint(options.model) if options.model.endswith(CHECKPOINTS) else None
     table = model_table(options.model) if weights is None else weights["yaml"]
     if isinstance(options.pretrained, str):
         weights = given_weights(options.pretrained)

@@ -24,12 +24,14 @@ def installed() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("code", "line", "match"),
     [
-        ("model.export(format='onnx')", 4, "'onnx'.*'pt2'"),
-        ("model.export('engine')", 4, "'engine'"),
-        ("model.export()", 4, "'torchscript'"),
+        ("model.export(format='paddle')", 4, "'paddle'.*'pt2'"),
+        ("model.export('edgetpu')", 4, "'edgetpu'"),
+        ("model.export(half=True)", 4, "format=torchscript has no half=True"),
+        ("model.export('onnx', nms=True)", 4, "nms=True: an end-to-end model needs none"),
+        ("model.export('onnx', device=0)", 4, "device=0: files are written and verified on the CPU"),
         ("model.export(format='pt2', half=True)", 4, "half=True"),
-        ("for f in ('pt2', 'onnx'):\n    model.export(format=f)", 5, "'onnx'"),
-        ("F = 'tflite'\nmodel.export(format=F, imgsz=x)", 5, "'tflite'"),
+        ("for f in ('pt2', 'mnn'):\n    model.export(format=f)", 5, "'mnn'"),
+        ("F = 'tfjs'\nmodel.export(format=F, imgsz=x)", 5, "'tfjs'"),
         ("def main():\n    model.tune(data='d')", 5, "hyper-parameters"),
         ("if ok:\n    model.tune('a.mp4')", 5, "hyper-parameters"),
         ("YOLO('best.pt').benchmark()", 4, "speed"),
@@ -51,15 +53,18 @@ def test_it_is_seen(code: str, line: int, match: str) -> None:
     "code",
     [
         "model.export(format='pt2', imgsz=64, simplify=True, half=False)",
+        "model.export('onnx', half=True, dynamic=True, opset=20, batch=1, simplify=True, device='cpu', imgsz=(64, 64))",
+        "model.export('engine', device=0, int8=True, workspace=8, data='d')",
+        "model.export()",
         "model.export(format=chosen)",
         "model.export(**settings)",
         "model.val(rect=True, half=False, save_conf=True, save_txt=wanted)",
         "model.predict('x', stream=True, save=True, conf=0.1, show=False)",
         "model.track('x.mp4', persist=True, tracker='bytetrack.yaml', vid_stride=2, save_txt=True)",
-        "if False:\n    model.export(format='onnx')",
+        "if False:\n    model.export(format='paddle')",
         "try:\n    model.tune('x')\nexcept AttributeError:\n    pass",
         "if hasattr(model, 'tune'):\n    model.tune()",
-        "frame.export(format='onnx')",
+        "frame.export(format='paddle')",
         "net = Other()\nnet.track()",
         "def f():\n    from ultralytics.utils.loss import E2ELoss",
         "this is no Python",
@@ -70,7 +75,7 @@ def test_nothing_is_said_of_what_may_work(code: str) -> None:
 
 
 def test_a_script_that_does_not_train_is_left_to_fail_at_once() -> None:
-    assert foresee("from ultralytics import YOLO\nYOLO('x.pt').export(format='onnx')") == []
+    assert foresee("from ultralytics import YOLO\nYOLO('x.pt').export(format='paddle')") == []
 
 
 def test_other_ways_to_the_class_are_known() -> None:
@@ -80,7 +85,7 @@ def test_other_ways_to_the_class_are_known() -> None:
 
 def test_it_is_one_warning(tmp_path: Path, warnings: list[str]) -> None:
     script = tmp_path / "mine.py"
-    script.write_text(HEAD + "model.export(format='onnx')\nmodel.tune('x')\n")
+    script.write_text(HEAD + "model.export(format='paddle')\nmodel.tune('x')\n")
     foretell(script)
     (said,) = warnings
     assert "mine.py" in said and "line 4: model.export()" in said and "line 5: model.tune()" in said

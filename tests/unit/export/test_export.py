@@ -7,6 +7,7 @@ whatever answers otherwise is not.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,33 +18,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from eyas import YOLO
-from eyas.evaluate.inference import inference_state
-from eyas.export import BoxModel, Card, Exported, ExportError, ExportTarget, export, find_target
+from eyas.export import Exported, ExportError, ExportTarget, export, find_target
 from eyas.export.verify import as_good
-from eyas.models import DetectionModel, Detector, build_detector
-
-SIZE = 64
-NAMES = {0: "cat", 1: "dog", 2: "owl"}
-CHOSEN = 5  # objects of an image
-
-
-class StateDict:
-    """A target of a user's own: weights and table of the model, run by its classes."""
-
-    name, suffix = "state", ".state"
-
-    def write(self, model: BoxModel, path: Path, card: Card) -> None:
-        torch.save({"state": model.state_dict(), "table": model.detector.yaml, "card": card.text()}, path)
-
-    def open(self, path: Path) -> Exported:
-        held = torch.load(path, weights_only=True)
-        model = BoxModel(build_detector(held["table"], verbose=False))
-        model.load_state_dict(held["state"])
-        return Exported(Card.from_text(held["card"]), torch.no_grad()(model))
+from eyas.models import DetectionModel, Detector
+from small_export import DETECT, NAMES, SET_DECODER, SIZE, StateDict, answer, assert_alike, own_data, untrained
 
 
 class Shifted(StateDict):
@@ -57,58 +38,12 @@ class Shifted(StateDict):
 
 @pytest.fixture(scope="module")
 def yolo(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
-    return untrained([[2, 3, 4], 1, "Detect", ["nc"]], tmp_path_factory.mktemp("yolo"))
+    return untrained(DETECT, tmp_path_factory.mktemp("yolo"))
 
 
 @pytest.fixture(scope="module")
 def rtdetr(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
-    return untrained([[2, 3, 4], 1, "RTDETRDecoder", ["nc", 16, 30, 2, 2, 1, 32]], tmp_path_factory.mktemp("rtdetr"))
-
-
-def untrained(head: list[object], folder: Path) -> YOLO:
-    """A model of five convolutions and a head, whose boxes and scores differ from place to place."""
-    path = folder / "shallow.yaml"
-    trunk = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16, 16, 16)]
-    path.write_text(yaml.safe_dump({"nc": len(NAMES), "end2end": True, "backbone": trunk, "head": [head]}))
-    torch.manual_seed(0)
-    yolo = YOLO(path)
-    yolo.model.names = NAMES
-    yolo.model.start_outputs(SIZE)
-    yolo.model.train()
-    with torch.no_grad():
-        for key, value in yolo.model.head.named_parameters():
-            value.mul_(0.2 if key.startswith("one2one_cv2") and key.endswith("2.bias") else 1)  # boxes of half a cell
-            value.add_(0.3 * torch.randn_like(value))
-        for _ in range(20):  # averages of the normalisations; those that it starts with let nothing through
-            yolo.model(torch.rand(4, 3, SIZE, SIZE))
-    yolo.model.eval()
-    yolo.ckpt_path = str(folder / "best.pt")  # files go beside it
-    return yolo
-
-
-def own_data(model: Detector, folder: Path) -> str:
-    """YAML of noisy squares of ``SIZE`` px, labelled with the best that the model finds in each."""
-    rng = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir(parents=True)
-    for i in range(6):
-        cells = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        image = cv2.resize(cells, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
-        cv2.imwrite(str(folder / "images" / f"{i}.png"), image)
-        found = answer(model, torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None] / 255)[0, :CHOSEN]
-        low, high = found[:, :2].clamp(0, SIZE) / SIZE, found[:, 2:4].clamp(0, SIZE) / SIZE
-        rows = torch.cat((found[:, 5:], (low + high) / 2, high - low), 1).tolist()
-        text = "\n".join(f"{int(cls)} " + " ".join(f"{v:.7f}" for v in box) for cls, *box in rows)
-        (folder / "labels" / f"{i}.txt").write_text(text)
-    path = folder / "own.yaml"
-    path.write_text(yaml.safe_dump({"path": str(folder), "train": "images", "val": "images", "names": NAMES}))
-    return str(path)
-
-
-def answer(model: Detector, images: Tensor) -> Tensor:
-    """What the model itself answers, in pixels."""
-    with torch.no_grad(), inference_state(model, nms=None, max_det=300, agnostic=False):
-        return model.in_pixels(model(images)[0], SIZE, SIZE)
+    return untrained(SET_DECODER, tmp_path_factory.mktemp("rtdetr"))
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +75,6 @@ def check_program(model: Detector, path: Path) -> None:
         assert_alike(opened(images)[0], answer(model, images))
 
 
-def assert_alike(found: Tensor, expected: Tensor) -> None:
-    """The best detections are the same; others, whose scores hardly differ, may change places."""
-    assert found.shape == expected.shape and expected[..., :4].std() > 1
-    torch.testing.assert_close(found[:, :10], expected[:, :10], atol=2e-3, rtol=1e-4)
-
-
 def test_a_program_runs_where_eyas_is_not(yolo: YOLO, program: Path, tmp_path: Path) -> None:
     images = torch.rand(2, 3, SIZE, SIZE)
     np.save(tmp_path / "images.npy", images.numpy())
@@ -160,21 +89,27 @@ print(extra["eyas.json"])
     run = [sys.executable, "-I", "-c", script]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    card = json.loads(done.stdout)
+    assert card.items() >= {
         "names": ["cat", "dog", "owl"], "stride": [8.0, 16.0, 32.0], "imgsz": SIZE, "stretch": False, "end2end": True,
-    }  # fmt: skip
+        "batch": None, "dynamic": False, "precision": "fp32", "family": "yolo26",
+    }.items()  # fmt: skip
+    assert "padded with grey (114)" in card["preprocessing"] and "RGB" in card["preprocessing"]
+    assert "needs no NMS" in card["answers"] and "Apache-2.0" in card["licence"] and card["version"]
     assert_alike(torch.from_numpy(np.load(tmp_path / "boxes.npy")), answer(yolo.model, images))
 
 
 def test_a_target_of_ones_own_is_an_object_that_is_passed(
-    yolo: YOLO, data: str, caplog: pytest.LogCaptureFixture
+    yolo: YOLO, data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    caplog.set_level("INFO", "eyas")
     target: ExportTarget = StateDict()
     before = {key: value.clone() for key, value in yolo.model.state_dict().items()}
-    path = yolo.export(target=target, imgsz=SIZE, data=data)
+    path = yolo.export(format=target, imgsz=SIZE, data=data)
     assert path.suffix == ".state"
-    assert [line for line in caplog.messages if line.startswith("Verified on 6 images: mAP50-95 of the state file 0.9")]
+    said = capsys.readouterr().out
+    assert "Verified on 6 images: the state file beside the model" in said
+    assert re.search(r"mAP50-95 +0\.9\d+ +0\.9\d+ +0\.0000 +0\.002\n", said)
+    assert re.search(r"sides of [1-9]\d* boxes \(px\) +0\.000, half of them 0\.000 +1\n", said)
     images = torch.rand(2, 3, SIZE, SIZE)
     found, nothing = target.open(path)(images)
     assert_alike(found, answer(yolo.model, images))
@@ -189,10 +124,10 @@ def test_wrong_numbers_are_refused_and_leave_nothing(yolo: YOLO, data: str) -> N
     with pytest.raises(
         ExportError, match=r"the state file is not as good .* on 6 images its mAP50-95 is 0\.\d+, the model's 0\.9"
     ):
-        yolo.export(target=Shifted(), imgsz=SIZE, data=data)
+        yolo.export(format=Shifted(), imgsz=SIZE, data=data)
     assert path.read_text() == "an earlier file"
     assert not list(path.parent.glob(".export-*"))
-    yolo.export(target=Shifted(), imgsz=SIZE, verify=False)
+    yolo.export(format=Shifted(), imgsz=SIZE, verify=False)
     assert path.stat().st_size > 10_000
 
 
@@ -210,7 +145,7 @@ def test_a_model_that_finds_nothing_is_told_to_prove_nothing(
     for label in (tmp_path / "other" / "labels").iterdir():
         label.write_text("0 0.02 0.02 0.01 0.01")
     described = {"path": str(tmp_path / "other"), "train": "images", "val": "images", "names": NAMES}
-    yolo.export(target=StateDict(), imgsz=SIZE, data=described)
+    yolo.export(format=StateDict(), imgsz=SIZE, data=described)
     assert "mAP50-95 on 6 images is 0.0000, too low to tell a wrong file from a right one" in caplog.text
 
 
@@ -225,15 +160,15 @@ def test_images_of_any_shape_are_squares_to_model_and_file(rtdetr: YOLO, yolo: Y
 
     class Watched(StateDict):
         def open(self, path: Path) -> Exported:
-            card = super().open(path).card
-            return Exported(card, lambda images: sizes.append(images.shape) or torch.zeros(len(images), 0, 6))
+            right = super().open(path)
+            return Exported(right.card, lambda images: sizes.append(images.shape) or right.answer(images))
 
-    yolo.export(target=Watched(), imgsz=SIZE, data=described)
+    yolo.export(format=Watched(), imgsz=SIZE, data=described)
     assert {tuple(size[1:]) for size in sizes} == {(3, SIZE, SIZE)} and sum(size[0] for size in sizes) == 200
 
 
 def test_a_file_answers_only_as_it_was_written(yolo: YOLO, tmp_path: Path) -> None:
-    path = yolo.export(target=StateDict(), imgsz=SIZE, verify=False)
+    path = yolo.export(format=StateDict(), imgsz=SIZE, verify=False)
     opened = StateDict().open(path)
     with pytest.raises(ValueError, match="exported for images of 64 x 64 px, not 32 x 64"):
         opened(torch.zeros(1, 3, 32, 64))
@@ -266,7 +201,7 @@ class Undecided(DetectionModel):
 def test_what_cannot_be_traced_is_named(yolo: YOLO, tmp_path: Path) -> None:
     model = Undecided(yolo.model.yaml, verbose=False)
     with pytest.raises(ExportError, match=r"torch\.export cannot follow a Undecided \(yolo26\): .*data-dependent"):
-        export(model, find_target("pt2"), tmp_path / "a.pt2", imgsz=SIZE, validator=None)
+        export(model, find_target("pt2"), tmp_path / "a.pt2", imgsz=SIZE, check=None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,13 +213,11 @@ def test_a_program_of_someone_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_arguments_without_sense_are_refused(yolo: YOLO) -> None:
-    with pytest.raises(ValueError, match=r"target='pt' is not one of pt2\. Did you mean 'pt2'\?"):
-        yolo.export(target="pt")
-    with pytest.raises(ValueError, match=r"no data to verify on; give data=my.yaml, or verify=False"):
-        yolo.export()
+    with pytest.raises(ValueError, match=r"format='pt' is not one of pt2, .*\. Did you mean 'pt2'\?"):
+        yolo.export(format="pt")
     target = StateDict()
     target.suffix = ".pt"
     with pytest.raises(ValueError, match=r"suffix '.pt' would take the place of .*best.pt"):
-        yolo.export(target=target, imgsz=SIZE, verify=False)
+        yolo.export(format=target, imgsz=SIZE, verify=False)
     with pytest.raises(ValueError, match="data is there to verify on"):
         yolo.export(data="digits-tiny", verify=False)

@@ -323,8 +323,6 @@ def test_the_class_must_fit_the_table() -> None:
     with pytest.raises(ModelTableError, match="must be Detect for a DetectionModel, not RTDETRDecoder: build_detector"):
         DetectionModel(model_table("rtdetr-tiny"), verbose=False)
     with pytest.raises(ModelTableError, match="must be RTDETRDecoder for a .*, not Detect: build_detector"):
-        ModelTableError, match="must be RTDETRDecoder for a RTDETRDetectionModel, not Detect: build_detector"
-    ):
         RTDETRDetectionModel(model_table("yolo26n"), verbose=False)
     named = "no DetectionModel is called 'rtdetr-tiny': .*known models are yolo26n"
     with pytest.raises(UnknownModelError, match=named):

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from eyas.api import network_from
 from eyas.checkpoint import load_checkpoint
-from eyas.models import Detector, model_table
+from eyas.models import Detector, model_table, network_from
 from eyas.nn.conv import same_padding
 
 

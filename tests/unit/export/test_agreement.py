@@ -1,0 +1,91 @@
+"""What a file is held to, besides mAP: every box of the model is there, within a pixel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from eyas import YOLO
+from eyas.boxes import xyxy_to_cxcywh
+from eyas.export import Card, Exported, ExportError
+from eyas.export.verify import Agreement, agreement, allowed_move, check_boxes, rows_of, verify_on_noise
+from small_export import DETECT, SIZE, StateDict, untrained
+
+CARD = Card(names=("a", "b"), stride=(8.0,), imgsz=SIZE, stretch=False, end2end=True)
+
+
+@pytest.fixture(scope="module")
+def yolo(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
+    return untrained(DETECT, tmp_path_factory.mktemp("yolo"))
+
+
+def box(x: float, score: float, cls: int, y: float = 0.0) -> list[float]:
+    return [x, y, x + 10, y + 10, score, cls]
+
+
+def test_each_box_is_looked_for_by_class_and_place() -> None:
+    expected = [torch.tensor([box(0, 0.9, 0), box(30, 0.8, 1)]), torch.zeros(0, 6), torch.tensor([box(5, 0.5, 0)])]
+    found = [
+        torch.tensor([box(30.25, 0.7, 1), box(30, 0.8, 0), box(0, 0.9, 1), box(0, 0.85, 0, y=0.75)]),
+        torch.tensor([box(0, 0.9, 0)]),  # more than expected is no matter: the model has it too, with a lower score
+        torch.tensor([box(5, 0.5, 0)]),
+    ]
+    assert agreement(expected, found) == Agreement(3, 0.75, 0.25, pytest.approx(0.1))
+    missing = agreement(expected, [found[0], found[1], torch.tensor([box(5, 0.5, 1)])])
+    assert missing.shift == math.inf and missing.typical == 0.75
+    nowhere = agreement(expected, [found[0], found[1], torch.full((1, 6), math.nan)])
+    assert nowhere.shift == math.inf
+    assert agreement([torch.zeros(0, 6)], [torch.zeros(0, 6)]) == Agreement(0, 0.0, 0.0, 0.0)
+
+
+def test_dense_answers_are_compared_before_nms() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10]])
+    dense = torch.cat((xyxy_to_cxcywh(boxes), torch.tensor([[0.2, 0.9], [0.7, 0.1]])), 1).T[None]
+    (rows,) = rows_of(dense, end2end=False)
+    torch.testing.assert_close(rows, torch.tensor([[0, 0, 10, 10, 0.9, 1], [1, 0, 11, 10, 0.7, 0]]))
+
+
+def test_int8_is_held_to_half_of_its_boxes_and_others_to_all() -> None:
+    far = Agreement(boxes=9, shift=1.5, typical=0.3, score=0.1)
+    with pytest.raises(
+        ExportError, match=r"the x file does not answer .* on 7 images a box is 1\.5 px away; at most 1"
+    ):
+        check_boxes(far, CARD, "the x file", 7)
+    int8 = replace(CARD, precision="int8")
+    check_boxes(far, int8, "the x file", 7)
+    with pytest.raises(ExportError, match=r"a box is missing"):
+        check_boxes(far._replace(typical=math.inf), int8, "the x file", 7)
+    check_boxes(far._replace(shift=1.0), CARD, "the x file", 7)
+    assert (allowed_move(CARD), allowed_move(int8)) == (0.002, 0.01)
+
+
+def moved(path: Path, by: Tensor) -> Exported:
+    right = StateDict().open(path)
+    return Exported(right.card, lambda images: right.answer(images) + by)
+
+
+def test_without_data_boxes_and_scores_are_compared_on_noise(
+    yolo: YOLO, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = yolo.export(format=StateDict(), imgsz=SIZE)
+    assert "Compared on 8 images of noise, for want of data: the state file beside the model" in capsys.readouterr().out
+    verify_on_noise(yolo.model, moved(path, torch.zeros(6)), "the file")
+    with pytest.raises(ExportError, match=r"on 8 images a box is 2\.\d px away"):
+        verify_on_noise(yolo.model, moved(path, torch.tensor([2.0, 0, 0, 0, 0, 0])), "the file")
+    with pytest.raises(ExportError, match=r"on 8 images of noise a score is 0\.2\d* away"):
+        verify_on_noise(yolo.model, moved(path, torch.tensor([0.0, 0, 0, 0, 0.2, 0])), "the file")
+
+
+def test_data_of_the_training_that_is_gone_is_told_and_data_that_was_given_must_be_there(
+    yolo: YOLO, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="gone"):
+        yolo.export(format=StateDict(), imgsz=SIZE, data="gone.yaml")
+    monkeypatch.setattr(yolo, "ckpt", {"train_args": {"data": "gone.yaml", "imgsz": SIZE}})
+    yolo.export(format=StateDict())
+    assert "the data of the training is not here, so that the file is compared on noise" in caplog.text
