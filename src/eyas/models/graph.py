@@ -296,7 +296,7 @@ def build_graph(table: Mapping[str, Any], *, ch: int, nc: int, layers: Mapping[s
         try:
             layer, width = layers[name].build(ctx, *args)
         except UNFIT as error:
-            raise ModelTableError(f"{where}: {name} cannot be built: {str(error)[:LONGEST]}") from error
+            raise ModelTableError(f"{where}: {name} cannot be built: {said(error)}") from error
         built.append(layer)
         widths.append(width)
         sources.append(absolute)
@@ -305,6 +305,11 @@ def build_graph(table: Mapping[str, Any], *, ch: int, nc: int, layers: Mapping[s
     rows = Rows(*built)
     rows.sources, rows.save = tuple(sources), tuple(sorted(save))
     return rows
+
+
+def said(error: Exception) -> str:
+    """Return what a layer says is wrong, in one line."""
+    return " ".join(str(error).split())[:LONGEST]
 
 
 def _split_row(row: Row, where: str, layers: Mapping[str, Layer]) -> tuple[int | list[int], int, str, list[Any]]:

@@ -15,13 +15,13 @@ from eyas.models.graph import (
     BN_EPS,
     BN_MOMENTUM,
     LAYERS,
-    LONGEST,
     UNFIT,
     Layer,
     Rows,
     Scale,
     build_graph,
     maps_for_last,
+    said,
 )
 from eyas.models.table import ModelTableError, Table, called, last_layer, shown
 
@@ -151,9 +151,7 @@ class GraphDetector(Detector):
             i = len(heights)
             table = self.yaml
             row = shown([*table["backbone"], *table["head"]][i])
-            raise ModelTableError(
-                f"row {i} of {called(table)}, {row}: it cannot be run: {str(error)[:LONGEST]}"
-            ) from error
+            raise ModelTableError(f"row {i} of {called(table)}, {row}: it cannot be run: {said(error)}") from error
         finally:
             self.train(training)
             for hook in hooks:
