@@ -666,11 +666,12 @@ def run_train(asked: TrainOptions) -> TrainResult:
     return trainer_from(asked).train()
 
 
-def trainer_from(asked: TrainOptions) -> BaseTrainer:
+def trainer_from(asked: TrainOptions, callbacks: Sequence[Callback] = ()) -> BaseTrainer:
     """Return the trainer of the family whose model is named, or resumed."""
     setup_logging(asked.verbose)
     source = resumed_source(asked) if asked.resume else model_source(asked, None)
-    return family_of(model_table(source.table)).trainer.from_source(source, overrides=asked)
+    trainer = family_of(model_table(source.table)).trainer
+    return trainer.from_source(source, overrides=asked, _callbacks=list(callbacks) or None)
 
 
 def resumed_source(asked: TrainOptions) -> Source:

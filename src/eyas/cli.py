@@ -16,6 +16,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyas import __version__
@@ -30,6 +31,7 @@ COMMAND_ROWS = (
     ("train", "train a detector", "eyas train model=yolo26n data=digits imgsz=128 epochs=12"),
     ("plan", "what a training would do, without training", "eyas plan model=yolo26n data=digits epochs=12"),
     ("profile", "where a training spends its time", "eyas profile model=yolo26n data=digits imgsz=128"),
+    ("tune", "search for options, trial after trial", "eyas tune model=yolo26n data=digits imgsz=128 epochs=12"),
     ("rehearse", "try a training script of yours in two minutes", "eyas rehearse my_trainer.py"),
     ("doctor", "what is wrong with a data set", "eyas doctor digits imgsz=128 html=report.html"),
     ("val", "measure a trained model", "eyas val model=runs/detect/train/weights/best.pt data=digits"),
@@ -69,6 +71,17 @@ EXPORT_ROWS = (
     ("verify", "true", "compare the file with the model, and write none that is not as good"),
     ("data", "as trained", "what to verify on, the split val; int8 is fitted to the split train"),
 )
+TUNE_SETTINGS = {
+    "space": (
+        "six options",
+        "what is searched: {lr0: {low: 1e-4, high: 0.01, log: true}, mosaic: [0, 1]}, or a file",
+    ),
+    "trials": ("30", "how many trials there shall be, those of an earlier call included"),
+    "metric": ("fitness", "what is looked for, named as in best_by"),
+    "mode": ("auto", "max, or min as for a loss"),
+    "study": ("runs/tune/study.db", "file of the study; the same command goes on where it stopped"),
+    "prune": ("true", "gives up trials that are behind the median of those before"),
+}
 SWITCH_ROWS = (
     ("cfg=FILE", "reads options from a YAML file; those on the command line win"),
     ("--debug", "shows the traceback of an error (also EYAS_DEBUG=1)"),
@@ -167,6 +180,29 @@ def _profile(arguments: list[str]) -> int:
 
     api.run_profile(options)
     return OK
+
+
+def _tune(arguments: list[str]) -> int:
+    pairs = parse_pairs(arguments)
+    _refuse_misspelt_setting(pairs)
+    typed = {name: pairs.pop(name) for name in TUNE_SETTINGS if name in pairs}
+    options = _resolved(pairs, "train")
+    _require("tune", model=options.model, data=options.data)
+    from eyas.config import parse_value
+
+    try:
+        given = {name: text if name == "study" else parse_value(text) for name, text in typed.items()}
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    from eyas.tune.space import parse_space
+
+    space = parse_space(given.pop("space", None))  # type: ignore[arg-type]  # what is none is refused there
+    if "study" in given:
+        given["file"] = Path(str(given.pop("study")))
+    from eyas.tune import Search, run_search
+
+    found = run_search(Search(options, space, **given))  # type: ignore[arg-type]  # checked there
+    return OK if found.best else FAILED
 
 
 def _rehearse(arguments: list[str]) -> int:
@@ -368,6 +404,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "plan": _plan,
     "profile": _profile,
+    "tune": _tune,
     "rehearse": _rehearse,
     "doctor": _doctor,
     "val": _val,
@@ -406,6 +443,15 @@ def _split_rehearsal(arguments: list[str]) -> tuple[str, list[str], list[str]]:
     if len(files) != 1:
         raise UsageError(f"rehearse takes one file, got {' and '.join(files) or 'none'}; see `eyas rehearse --help`")
     return files[0], [argument for argument in arguments[:end] if argument != files[0]], arguments[end + 1 :]
+
+
+def _refuse_misspelt_setting(pairs: dict[str, str]) -> None:
+    """Answer `trails=3` with the setting of `tune` that was meant, rather than with an option of trainings."""
+    from eyas.names import nearest
+
+    for name in pairs.keys() - TUNE_SETTINGS.keys() - set(_option_names()):
+        if close := nearest(name, TUNE_SETTINGS, cutoff=0.7):
+            raise UsageError(f"tune knows no {name!r}: did you mean {close[0]}?")
 
 
 def _require(command: str, **given: object) -> None:
@@ -537,6 +583,7 @@ def _print_command_help(command: str) -> None:
         "plan": "eyas plan model=NAME data=DATA [key=value ...]",
         "profile": "eyas profile model=NAME data=DATA [key=value ...]",
         "doctor": "eyas doctor DATA [key=value ...]",
+        "tune": "eyas tune model=NAME data=DATA [space=SPACE] [trials=30] [metric=fitness] [key=value ...]",
         "rehearse": "eyas rehearse FILE.py [key=value ...] [-- ARGUMENTS OF THE FILE]",
         "val": "eyas val model=CHECKPOINT or exported FILE [data=DATA] [key=value ...]",
         "predict": "eyas predict model=CHECKPOINT or exported FILE source=SOURCE [key=value ...]",
@@ -568,6 +615,9 @@ def _print_command_help(command: str) -> None:
         print()
         _print_rows(("option", "default", "help"), EXPORT_ROWS, least=("default",))
         _print_text("\nThe file lies beside the checkpoint; docs/export.md says what each format can do.")
+    if command == "tune":
+        _print_text("\nEvery trial is a training with these options, and has values of its own for what is searched.\n")
+        _print_rows(("setting", "default", "help"), [(name, *row) for name, row in TUNE_SETTINGS.items()])
     if command == "rehearse":
         _print_text(
             "\nIt runs FILE.py with two epochs of a few of its images: in one process, in two, killed, resumed,\n"
@@ -581,8 +631,8 @@ def _print_command_help(command: str) -> None:
         )
     if command == "doctor":
         _print_doctor()
-    if command in ("train", "plan", "profile", "rehearse", "val", "predict", "track"):
-        _print_options("train" if command in ("plan", "profile", "rehearse") else command)
+    if command in ("train", "plan", "profile", "tune", "rehearse", "val", "predict", "track"):
+        _print_options("train" if command in ("plan", "profile", "tune", "rehearse") else command)
 
 
 def _print_options(command: str | None, group: str | None = None) -> None:

@@ -14,6 +14,7 @@ import pytest
 from eyas.checkpoint import load_checkpoint
 from eyas.train import DetectionTrainer
 
+RECIPE = Path(__file__).parents[2] / "examples" / "scale" / "torchrun_two_nodes.sh"
 COMMON = {"imgsz": 64, "workers": 0, "device": "cpu", "plots": False, "verbose": False, "optimizer": "SGD", "nbs": 8}
 
 
@@ -64,16 +65,16 @@ def test_torchrun_on_two_nodes_trains_one_model(
     digits_tiny: Path, tiny_model: Path, tmp_path: Path, free_port: int
 ) -> None:
     options = {"model": tiny_model, "data": digits_tiny, "fraction": 0.25, "batch": 8, "epochs": 1, "imgsz": 64}
-    options |= {"workers": 0, "device": "cpu", "plots": False, "save_dir": tmp_path / "run"}
+    options |= {"workers": 0, "device": "cpu", "plots": False}
+    command = ["bash", str(RECIPE), *(f"{name}={value}" for name, value in options.items())]
     # Without an address a node announces itself by its host's name, which not every machine can look up.
-    node = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--local-addr=localhost"]
-    node += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{free_port}", "-m", "eyas", "train"]
-    command = [sys.executable, *node, *(f"{name}={value}" for name, value in options.items())]
+    asked = {"HEAD": "localhost", "PORT": free_port, "PER_NODE": 1, "ADDRESS": "localhost", "RUN": tmp_path / "run"}
+    asked |= {"PYTHON": sys.executable, "OMP_NUM_THREADS": 1, "EYAS_TEST_TOKEN": tmp_path}
     nodes = [
         subprocess.Popen(
             command,
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in asked.items()}},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

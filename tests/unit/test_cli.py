@@ -56,8 +56,9 @@ def test_help_needs_neither_torch_nor_pydantic(tmp_path):
     assert done.stdout.endswith("heavy: set()\n")
 
 
-def test_checking_options_needs_no_torch(tmp_path):
-    code = "import sys; from eyas.cli import main; main(['train', 'epochs=0']); print('torch' in sys.modules)"
+@pytest.mark.parametrize("typed", [["train", "epochs=0"], ["tune", "model=a", "data=b", "space={lr: [1, 2]}"]])
+def test_checking_options_needs_no_torch(tmp_path, typed):
+    code = f"import sys; from eyas.cli import main; main({typed}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -69,7 +70,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["help"], ["train", "--help"], ["explain", "-h"], ["info", "-h"]]
+    "arguments", [["--help"], ["-h"], ["help"], ["train", "--help"], ["tune", "-h"], ["explain", "-h"], ["info", "-h"]]
 )
 def test_help(run, arguments):
     code, out, err = run(*arguments)
@@ -93,7 +94,7 @@ def test_version(run):
         (["trian"], "did you mean train?"),
         (
             ["launch"],
-            "train, plan, profile, rehearse, doctor, val, predict, track, export, convert, runs, info, explain",
+            "train, plan, profile, tune, rehearse, doctor, val, predict, track, export, convert, runs, info, explain",
         ),
         (["convert", "data=a.yaml", "to=coco"], "convert needs out=..."),
         (["convert", "data=a.yaml", "ot=coco"], "convert knows no 'ot'"),
@@ -116,6 +117,13 @@ def test_version(run):
         (["train", "cfg=none.yaml"], "there is no such file"),
         (["info", "modle=yolo26n"], "usage is"),
         (["explain", "lr"], "did you mean lr0?"),
+        (["tune", "model=yolo26n"], "tune needs data=..."),
+        (["tune", "model=yolo26n", "data=digits", "trails=3"], "did you mean trials?"),
+        (["tune", "model=yolo26n", "data=digits", "epochz=3"], "did you mean epochs?"),
+        (["tune", "model=yolo26n", "data=digits", "trials=0"], "trials=0: expected a whole number"),
+        (["tune", "model=yolo26n", "data=digits", "space={lr: [1, 2]}"], "did you mean lr0?"),
+        (["tune", "model=yolo26n", "data=digits", "space={lr0"], "cannot read"),
+        (["tune", "model=yolo26n", "data=digits", "metric=f1", "mode=up"], "must be 'max' or 'min'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(run, tmp_path, arguments, tells):
@@ -204,7 +212,9 @@ def test_the_first_sentence_is_whole(text, first):
 
 
 @pytest.mark.parametrize("columns", [40, 50, 79])
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["rehearse", "-h"], ["explain", "lr0"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["tune", "-h"], ["rehearse", "-h"], ["explain", "lr0"]]
+)
 def test_help_fits_the_terminal(run, monkeypatch, columns, arguments):
     monkeypatch.setenv("COLUMNS", str(columns))
     code, out, _ = run(*arguments)

@@ -23,7 +23,8 @@ from eyas.train import BaseTrainer, TrainResult
 from eyas.train.state import describe_network
 
 LACKING: Mapping[str, str] = {
-    "tune": "Eyas does not search for hyper-parameters: call train() for each setting and compare the results' fitness",
+    "tune": "hyper-parameters are searched by `eyas tune`, or eyas.tune.search(space, model=..., data=...), with "
+    "ranges such as {'lr0': {'low': 1e-4, 'high': 1e-2, 'log': True}}",
     "benchmark": "open each exported file, YOLO('best.onnx'): val() says milliseconds per image in .speed",
     "embed": "Eyas gives no embeddings: register a forward hook on a layer of model.model",
     "reset_weights": "for random weights open a model by its name, such as YOLO('yolo26n.yaml')",

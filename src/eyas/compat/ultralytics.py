@@ -145,7 +145,7 @@ TABLE: Mapping[str, Mapping[str, Entry]] = {
         **dict.fromkeys(("Keypoints", "Masks", "OBB", "Probs"), ONLY_BOXES),
     },
     "ultralytics.engine.trainer": {"BaseTrainer": "eyas.train:BaseTrainer"},
-    "ultralytics.engine.tuner": {"Tuner": Absent("call train() in a loop of your own, or from a tuner of your choice")},
+    "ultralytics.engine.tuner": {"Tuner": Absent("eyas.tune.search(space, model=..., data=...), see docs/tune.md")},
     "ultralytics.engine.validator": {"BaseValidator": _VALIDATOR},
     "ultralytics.models": _MODELS,
     "ultralytics.models.rtdetr": {
@@ -311,7 +311,7 @@ GONE: Mapping[str, Absent] = {
     "ultralytics.utils.benchmarks": Absent("val() tells milliseconds per image as metrics.speed"),
     "ultralytics.utils.dist": Absent("train(device=[0, 1]) or processes=2 starts the processes, and ends them"),
     "ultralytics.utils.triton": EXPORT,
-    "ultralytics.utils.tuner": Absent("call train() in a loop of your own, or from a tuner of your choice"),
+    "ultralytics.utils.tuner": Absent("eyas.tune.search(space, model=..., data=...), see docs/tune.md"),
     "ultralytics.yolo": Absent("newer releases have the same in .models.yolo, .engine, .data and .utils; use those"),
     **{
         f"ultralytics.utils.callbacks.{tracker}": A_LOGGER if tracker in TRACKED else NO_TRACKER

@@ -10,7 +10,15 @@ from eyas.config.errors import OptionValueError, UnknownOptionError, bad_value
 from eyas.config.options import TrainOptions, check_command, describe, facts, option_names, pair_schedule, unknown
 from eyas.config.yaml_text import parse_scalar, parse_value, read_mapping
 
-__all__ = ["check_effective", "parse_cli", "parse_value", "read_option_file", "resolve", "with_defaults"]
+__all__ = [
+    "check_effective",
+    "parse_cli",
+    "parse_value",
+    "read_option_file",
+    "resolve",
+    "void_options",
+    "with_defaults",
+]
 
 
 def resolve(
@@ -124,13 +132,18 @@ def _check_names(layer: Mapping[Any, Any], command: str | None, where: Mapping[s
 
 def check_effective(options: TrainOptions) -> None:
     """Raise OptionValueError when a typed option is made void by another one (nothing is accepted and ignored)."""
+    lines = list(void_options(options).values())
+    if lines:
+        raise OptionValueError("\n".join(lines))
+
+
+def void_options(options: TrainOptions) -> dict[str, str]:
+    """Typed options that another one makes void, and why, each in one line."""
     values = dict(options)
-    lines = [
-        f"{name}={options.get(name)!r} ({options.source(name)}) has no effect: {void.why.format(o=options)}"
+    return {
+        name: f"{name}={options.get(name)!r} ({options.source(name)}) has no effect: {void.why.format(o=options)}"
         for name in option_names()
         if options.is_changed(name)
         for void in facts(name).void
         if void.applies(name, values)
-    ]
-    if lines:
-        raise OptionValueError("\n".join(lines))
+    }
