@@ -216,11 +216,14 @@ def halved(graph: Any) -> Any:
     """Return a graph with fp16 weights and arithmetic, but for the decoding."""
     library("onnxruntime", "onnx", "half=True")
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that numbers beyond the range of fp16 are cut
         found = convert_float_to_float16(graph, keep_io_types=True, node_block_list=decoding(graph))
-    return without_detours(found)
+    found = without_detours(found)
+    OnnxModel(found).topological_sort()  # the conversion puts what it adds at the end, where not every runtime looks
+    return found
 
 
 def without_detours(graph: Any) -> Any:

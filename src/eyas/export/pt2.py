@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
+from zipfile import BadZipFile
 
 import torch
 from torch.export import ExportedProgram as Program
@@ -52,7 +53,7 @@ class ExportedProgram:
         extra = {CARD: ""}
         try:
             program = torch.export.load(path, extra_files=extra)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, BadZipFile) as error:
             raise ExportError(f"{path} is no exported program that this PyTorch reads: {error}") from error
         if not extra[CARD]:
             raise ExportError(f"{path} holds no {CARD}: it is a program that Eyas has not written")

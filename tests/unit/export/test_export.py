@@ -53,13 +53,25 @@ def data(yolo: YOLO, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def program(yolo: YOLO, data: str) -> Path:
-    """A verified file."""
-    return yolo.export(imgsz=SIZE - 1, data=data)
+    """A verified file, for images of any size."""
+    return yolo.export(imgsz=SIZE - 1, data=data, dynamic=True)
 
 
 def test_a_program_answers_as_the_model(yolo: YOLO, program: Path) -> None:
     assert program == Path(str(yolo.ckpt_path)).with_suffix(".pt2")
     check_program(yolo.model, program)
+
+
+def test_a_program_may_take_images_of_other_sizes(yolo: YOLO, program: Path) -> None:
+    opened = YOLO(program)
+    assert opened.written is not None and opened.written.side is None
+    with torch.no_grad():
+        images = torch.rand(1, 3, 2 * SIZE, SIZE + 32)
+        assert_alike(opened.written(images)[0], yolo.model(images)[0])
+        flat = torch.rand(1, 3, 32, SIZE)  # less than it takes: grey is added below, and boxes stay where they are
+        whole = torch.cat((flat, torch.full((1, 3, 32, SIZE), 114 / 255)), 2)
+        assert_alike(opened.written(flat)[0], yolo.model(whole)[0])
+    assert len(opened.predict(np.zeros((20, 60, 3), np.uint8), imgsz=96)) == 1
 
 
 def test_a_set_detector_leaves_in_the_same_way(rtdetr: YOLO, tmp_path: Path) -> None:
@@ -92,7 +104,7 @@ print(extra["eyas.json"])
     card = json.loads(done.stdout)
     assert card.items() >= {
         "names": ["cat", "dog", "owl"], "stride": [8.0, 16.0, 32.0], "imgsz": SIZE, "stretch": False, "end2end": True,
-        "batch": None, "dynamic": False, "precision": "fp32", "family": "yolo26",
+        "batch": None, "dynamic": True, "precision": "fp32", "family": "yolo26",
     }.items()  # fmt: skip
     assert "padded with grey (114)" in card["preprocessing"] and "RGB" in card["preprocessing"]
     assert "needs no NMS" in card["answers"] and "Apache-2.0" in card["licence"] and card["version"]

@@ -39,12 +39,6 @@ def rtdetr(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
 
 
 @pytest.fixture(scope="module")
-def coarse(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
-    """One level: what follows the sides of images through it takes a third of the time."""
-    return untrained([[4], 1, "Detect", ["nc"]], tmp_path_factory.mktemp("coarse"))
-
-
-@pytest.fixture(scope="module")
 def data(yolo: YOLO, tmp_path_factory: pytest.TempPathFactory) -> str:
     return own_data(yolo.model, tmp_path_factory.mktemp("data") / "own")
 
@@ -191,18 +185,6 @@ def test_torchscript(yolo: YOLO, data: str) -> None:
     path = yolo.export("torchscript", imgsz=SIZE, data=data, batch=2)
     check(yolo, YOLO(path))
     assert YOLO(path).exported.card.batch == 2  # type: ignore[union-attr]
-
-
-def test_a_program_with_free_sides(coarse: YOLO) -> None:
-    opened = YOLO(coarse.export("pt2", imgsz=SIZE, dynamic=True)).written
-    assert opened is not None and opened.side is None
-    for images in (torch.rand(1, 3, 128, 96), torch.rand(2, 3, 64, 64)):
-        with torch.no_grad():
-            assert_alike(opened(images)[0], coarse.model(images)[0])
-    flat = torch.rand(1, 3, 32, 96)  # less than it takes: grey is added, and boxes stay
-    with torch.no_grad():
-        whole = coarse.model(torch.cat((flat, torch.full((1, 3, 32, 96), 114 / 255)), 2))[0]
-    assert_alike(opened(flat)[0], whole)
 
 
 @pytest.mark.parametrize("half", [False, True])
