@@ -221,9 +221,9 @@ def halved(graph: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that numbers beyond the range of fp16 are cut
         found = convert_float_to_float16(graph, keep_io_types=True, node_block_list=decoding(graph))
-    found = without_detours(found)
     OnnxModel(found).topological_sort()  # the conversion puts what it adds at the end, where not every runtime looks
-    return found
+    del found.graph.value_info[:]  # of the types before
+    return without_detours(found)
 
 
 def without_detours(graph: Any) -> Any:
@@ -242,10 +242,13 @@ def without_detours(graph: Any) -> Any:
     for node in graph.graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = shorter.get(name, name)
-    read = {name for node in graph.graph.node for name in node.input} | {value.name for value in graph.graph.output}
-    unread = [node for node in graph.graph.node if node.op_type == "Cast" and node.output[0] not in read]
-    for node in unread:
-        graph.graph.node.remove(node)
+        if node.output[0] in shorter:  # of the graph itself, perhaps, whose name stays
+            node.input[0] = shorter[node.output[0]]
+    given = {value.name for value in graph.graph.output}
+    for node in reversed(list(graph.graph.node)):
+        read = given | {name for other in graph.graph.node for name in other.input}
+        if node.op_type == "Cast" and node.output[0] not in read:
+            graph.graph.node.remove(node)
     return graph
 
 
