@@ -45,7 +45,7 @@ def test_a_worker_that_starts_again_goes_on_from_what_ray_kept(tmp_path: Path) -
             Path(path).mkdir(parents=True)
             (Path(path) / "last.pt").touch()
 
-    assert continued({"save_dir": str(tmp_path / "run")}, Kept()) == {"resume": str(tmp_path / "run/weights/last.pt")}
+    assert continued(tmp_path / "run", Kept()) == {"resume": str(tmp_path / "run/weights/last.pt")}
     assert (tmp_path / "run" / "weights" / "last.pt").exists()
 
 
