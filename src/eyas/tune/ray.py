@@ -2,8 +2,8 @@
 
 A thin layer over Ray Train and Ray Tune, which are asked for when they are used (``pip install "eyas[ray]"``). What a
 worker does is ``eyas train`` with the same options; Ray gives it its place, and keeps what it reports. Tests look at
-what is handed to Ray and do without a cluster. By hand it was run under Ray 2.60 on one machine without a GPU, a training
-of two workers and a search of two trials; several machines, GPUs and the loss of a worker were not at hand.
+what is handed to Ray and do without a cluster. By hand it was run under Ray 2.60 on one machine without a GPU: a
+training of two workers and a search of two trials. Several machines, GPUs and the loss of a worker were not at hand.
 
 ::
 
