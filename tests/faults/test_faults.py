@@ -123,7 +123,9 @@ def test_weights_that_are_not_there(data: Path, tmp_path: Path, capsys: Any) -> 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     """The system refuses to let the file grow, as a full disk does; what was there is still there and opens."""
     path = tmp_path / "last.pt"
-    first = {"eyas": {"format": 1, "version": "0"}, "model": {"w": torch.zeros(10)}}
+    table = {"backbone": [], "head": []}
+    first = {"eyas": {"format": 1, "version": "0"}, "model": {"w": torch.zeros(10)}, "yaml": table}
+    first |= {"nc": 1, "names": {0: "a"}, "model_class": "eyas.X"}
     save_checkpoint(first, path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

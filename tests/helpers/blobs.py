@@ -44,7 +44,7 @@ class Blobs(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.nc, self.names, self.end2end, self.stretch = 2, NAMES, True, False
-        self.stride = torch.tensor([32.0])
+        self.stride, self.side = torch.tensor([32.0]), None
         self.head = SimpleNamespace(max_det=MOST, agnostic_nms=False)
 
     def set_head_attr(self, **settings: Any) -> None:

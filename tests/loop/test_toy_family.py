@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from eyas import YOLO
-from eyas.checkpoint import load_checkpoint
-from eyas.models import ModelTableError, RTDETRDetectionModel
+from eyas.checkpoint import CheckpointError, load_checkpoint
+from eyas.models import RTDETRDetectionModel
 from eyas.train import DetectionTrainer
 from forked import forked_interpreters
 
@@ -111,7 +111,7 @@ def test_it_trains_validates_predicts_and_resumes(session: tuple[Path, list[floa
 def test_its_checkpoint_opens_where_the_module_is_imported_and_only_there(session: tuple[Path, list[float]]) -> None:
     best = session[0] / "straight" / "weights" / "best.pt"
     python("-c", ELSEWHERE, str(best), str(session[0] / "elsewhere"), folder=session[0])
-    with pytest.raises(ModelTableError, match="arch is 'toy', and must be 'rtdetr'"):
+    with pytest.raises(CheckpointError, match=r"best\.pt was not opened: .*arch is 'toy', and must be 'rtdetr'"):
         YOLO(best)
 
 

@@ -64,13 +64,13 @@ def test_a_program_answers_as_the_model(yolo: YOLO, program: Path) -> None:
 
 def test_a_program_may_take_images_of_other_sizes(yolo: YOLO, program: Path) -> None:
     opened = YOLO(program)
-    assert opened.written is not None and opened.written.side is None
+    assert opened.exported is not None and opened.exported.side is None
     with torch.no_grad():
         images = torch.rand(1, 3, 2 * SIZE, SIZE + 32)
-        assert_alike(opened.written(images)[0], yolo.model(images)[0])
+        assert_alike(opened.exported(images)[0], yolo.model(images)[0])
         flat = torch.rand(1, 3, 32, SIZE)  # less than it takes: grey is added below, and boxes stay where they are
         whole = torch.cat((flat, torch.full((1, 3, 32, SIZE), 114 / 255)), 2)
-        assert_alike(opened.written(flat)[0], yolo.model(whole)[0])
+        assert_alike(opened.exported(flat)[0], yolo.model(whole)[0])
     assert len(opened.predict(np.zeros((20, 60, 3), np.uint8), imgsz=96)) == 1
 
 
