@@ -8,7 +8,7 @@ area as large as the image teaches nothing of where objects are not; a loss of o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from eyas.callbacks.base import Decision, StockCallback
@@ -22,7 +22,6 @@ from eyas.run.protocol import Run
 
 if TYPE_CHECKING:
     from eyas.config import TrainOptions
-    from eyas.types import Batch
 
 
 class IgnoreAreas(StockCallback):
@@ -55,13 +54,14 @@ class IgnoreAreas(StockCallback):
         """
         return data if self.ignore is None else with_ignored(data, self.ignore)
 
-    def adjust_batch(self, trainer: Run, batch: Batch) -> Batch:
+    def on_train_batch_end(self, trainer: Run) -> None:
         """Count areas; their number is known from a shape, without waiting for the device."""
-        self.seen += len(batch.get("ignored", ()))
-        return batch
+        batch = trainer.batch
+        if isinstance(batch, Mapping) and batch.get("ignored") is not None:  # a user's own batch may be anything
+            self.seen += len(batch["ignored"])
 
     def needs(self, adjuster: str) -> bool:
-        return self.ignore is not None and adjuster == "adjust_data"
+        return self.ignore is not None
 
     def on_pretrain_routine_end(self, trainer: Run) -> None:
         """Stop before the first step where there is nothing to ignore, or the loss would not look at it.
