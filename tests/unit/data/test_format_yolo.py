@@ -141,6 +141,13 @@ def write(row: tuple[float, ...]) -> str:
     return " ".join(repr(float(value)) if i else str(value) for i, value in enumerate(row))
 
 
+def test_numbers_that_stand_alone_are_no_row() -> None:
+    for data in (b"0", b"1\n1\n1\n1\n1", b"0 0.5 0.5 0.5 0.5\n1\n1\n1\n1\n1"):
+        labels = parse_labels(data, num_classes=3)
+        assert len(labels.cls) == data.count(b"0 0.5")
+        assert [problem.kind for problem in labels.problems] == ["bad column count"] * (data.count(b"1") or 1)
+
+
 @given(st.binary(max_size=300))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_read_without_an_exception(data: bytes) -> None:

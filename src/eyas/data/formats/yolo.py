@@ -63,9 +63,10 @@ LABEL_KINDS = (
 
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
-# Rows of one class and four numbers, or blank. All quantifiers are possessive: the match is linear in the file's size.
+# Rows of one class and four numbers, or blank. What one part may match begins where no other can, so that the match is
+# linear in the file's size; possessive quantifiers would say so, and match too much in Python before 3.11.5.
 _CLEAN_FILE = re.compile(
-    rb"(?:[ \t]*+(?:\d++(?:\.0*+)?+(?:[ \t]++[-+]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][-+]?+\d++)?+){4}+[ \t]*+)?+\r?+\n)*+"
+    rb"(?:[ \t]*(?:\d+(?:\.0*)?(?:[ \t]+[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?){4}[ \t]*)?\r?\n)*"
 )
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
