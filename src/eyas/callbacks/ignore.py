@@ -86,8 +86,7 @@ class IgnoreAreas(StockCallback):
 
     def foreign_losses(self, trainer: Run) -> list[str]:
         """Return the classes of losses that are no criteria of ours."""
-        parts = criterion_parts(getattr(unwrap_model(trainer.model), "criterion", None)).values()
-        return [type(part).__name__ for part in parts if not isinstance(part, Criterion)]
+        return [type(part).__name__ for part in losses_of(trainer) if not isinstance(part, Criterion)]
 
     def describe(self, trainer: Run) -> dict[str, object]:
         index = own_index(trainer.train_loader)
@@ -95,8 +94,12 @@ class IgnoreAreas(StockCallback):
 
     def witness(self, trainer: Run) -> dict[str, object]:
         """Return what was ignored, if the areas that the batches brought reached the loss, or none came under False."""
-        parts = criterion_parts(getattr(unwrap_model(trainer.model), "criterion", None)).values()
-        reached = sum(part.areas_seen for part in parts if isinstance(part, Criterion))
+        reached = sum(part.areas_seen for part in losses_of(trainer) if isinstance(part, Criterion))
         if self.ignore is False:
             return {"ignore": False} if not self.seen else {}
         return {"ignore": self.ignore} if reached or not self.seen else {}
+
+
+def losses_of(trainer: Run) -> list[object]:
+    """Return the parts of the model's criterion; a user's own model may have none."""
+    return list(criterion_parts(getattr(unwrap_model(trainer.model), "criterion", None)).values())

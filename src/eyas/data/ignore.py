@@ -102,7 +102,14 @@ def rules_of(data: Mapping[str, Any]) -> IgnoreRules:
     given = data.get("ignore", NO_IGNORE_RULES)
     if isinstance(given, IgnoreRules):
         return given
-    return read_rules(data, data["names"], data.get("path", Path()), "data")
+    names = class_names(data)
+    rules = read_rules(data, names, data.get("path", Path()), "data")
+    return rules if names is data["names"] else rules.for_one_class(len(names))
+
+
+def class_names(data: Mapping[str, Any]) -> Mapping[int, str]:
+    """Return the classes that annotations have, of a description in which all may be one."""
+    return data.get("class_names", data["names"])
 
 
 def with_ignored(data: Mapping[str, Any], ignore: bool | Sequence[str | int] | None) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def with_ignored(data: Mapping[str, Any], ignore: bool | Sequence[str | int] | N
     if isinstance(ignore, bool):
         rules = rules._replace(use=ignore)
     elif ignore is not None:
-        rules = rules._replace(use=True, classes=class_ids(ignore, data["names"], "ignore"))
+        rules = rules._replace(use=True, classes=class_ids(ignore, class_names(data), "ignore"))
     return {**data, "ignore": rules}
 
 

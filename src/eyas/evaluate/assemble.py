@@ -59,7 +59,8 @@ def described_data(options: TrainOptions, splits: tuple[str, ...], optional: tup
     data = with_ignored(data, options.ignore)
     if not options.single_cls:
         return data
-    return data | {"names": {0: "item"}, "nc": 1, "ignore": data["ignore"].for_one_class(data["nc"])}
+    one = {"names": {0: "item"}, "nc": 1, "class_names": data["names"]}
+    return data | one | {"ignore": data["ignore"].for_one_class(data["nc"])}
 
 
 def split_index(

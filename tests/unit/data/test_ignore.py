@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from eyas.augment.settings import AugmentSettings
+from eyas.config import resolve
 from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.formats import YoloText
 from eyas.data.formats.base import ANY_CLASS, Ignored, Labels, no_labels
-from eyas.data.ignore import IgnoreRules, areas, distinct, with_ignored
+from eyas.data.ignore import IgnoreRules, areas, distinct, rules_of, with_ignored
 from eyas.data.index import ImageIndex, build_index
 from eyas.data.sampler import EvalKey, SampleKey
 from eyas.data.store import ImageStore
+from eyas.evaluate.assemble import described_data
 
 NAMES = {0: "cat", 1: "dog", 2: "unsure"}
 SIZE = 64
@@ -77,6 +79,18 @@ def test_ignored_classes_are_found_where_all_are_one(folder: Path) -> None:
     one = indexed(folder, {**data, "names": {0: "item"}}, single_cls=True)
     assert one.instances().tolist() == [2]
     assert len(one.ignored) == 4
+
+
+def test_classes_have_names_where_all_are_one() -> None:
+    """A component and an override find the description as one class already."""
+    options = resolve(call={"data": "digits-tiny", "single_cls": True, "ignore": ["7"]})
+    data = described_data(options, ("train",))
+    assert data["names"] == {0: "item"}
+    assert data["ignore"].classes == (7,)
+    assert with_ignored(data, ["7"])["ignore"] == data["ignore"]
+    assert rules_of(data | {"ignore": ["7"]}) == data["ignore"]
+    with pytest.raises(ValueError, match="no class 'item'"):
+        with_ignored(data, ["item"])
 
 
 def test_data_without_areas_are_the_same_data_as_ever(folder: Path) -> None:
