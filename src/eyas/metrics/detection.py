@@ -49,10 +49,11 @@ class BoxMetrics:
         maps: (nc,) mAP50-95 of every class; classes without ground truth carry the overall `map`.
         px, p_curve, r_curve, f1_curve, prec_values: the curves, see `APResult`.
         image_metrics: per image, see the property.
+        counts: the same in arrays; None before any run.
         nc: number of class names.
     """
 
-    def __init__(self, nc: int = 0, result: APResult | None = None, images: _ImageCounts | None = None) -> None:
+    def __init__(self, nc: int = 0, result: APResult | None = None, images: ImageCounts | None = None) -> None:
         self.nc = nc
         result = result if result is not None else _no_result()
         self.p, self.r, self.f1 = result.p, result.r, result.f1
@@ -61,7 +62,7 @@ class BoxMetrics:
         self.px, self.p_curve, self.r_curve, self.f1_curve = result.px, result.p_curve, result.r_curve, result.f1_curve
         self.prec_values = result.prec_values
         self.best_conf = result.best_conf
-        self._images = images
+        self.counts = images
 
     def __repr__(self) -> str:
         """For example ``BoxMetrics(P 0.8, R 0.7, mAP50 0.75, mAP50-95 0.5, 3 of 80 classes)``."""
@@ -115,7 +116,7 @@ class BoxMetrics:
         of 0.001, as the incumbent counts, the precision of any image is close to 0. An image without ground truth and
         without detections has precision = recall = f1 = 1.
         """
-        return self._images.as_dict() if self._images is not None else {}
+        return self.counts.as_dict() if self.counts is not None else {}
 
     def mean_results(self) -> list[float]:
         """[mp, mr, map50, map]."""
@@ -219,7 +220,7 @@ class DetMetrics:
         seen = np.unique(stats["target_img"] * max(self.nc, 1) + stats["target_cls"]) % max(self.nc, 1)
         self.nt_per_image = np.bincount(seen, minlength=self.nc)
         result = ap_per_class(*(stats[key] for key in ("tp", "conf", "pred_cls", "target_cls", "excused")))
-        self.box = BoxMetrics(self.nc, result, _ImageCounts(self.image_files, stats, result.best_conf))
+        self.box = BoxMetrics(self.nc, result, ImageCounts(self.image_files, stats, result.best_conf))
         self._confusion = None
         return self.results_dict
 
@@ -334,11 +335,16 @@ class DetMetrics:
         return json.dumps(self.summary(decimals=decimals))
 
 
-class _ImageCounts:
-    """Keeps flat arrays; the dict of dicts is built only when somebody reads it."""
+class ImageCounts:
+    """Hits, detections and objects of each image at IoU 0.5, in flat arrays; a dict of dicts is made when read.
+
+    Attributes:
+        shown: (N,) bool, detections that count: confident enough, and not excused.
+        tp, predicted, true: (images,) int64.
+    """
 
     def __init__(self, image_files: Sequence[str], stats: Mapping[str, NDArray], conf: float) -> None:
-        shown = (stats["conf"] >= conf) & ~stats["excused"][:, 0]
+        self.shown = shown = (stats["conf"] >= conf) & ~stats["excused"][:, 0]
         count = len(image_files)
         self.image_files = list(image_files)
         self.tp = np.bincount(stats["pred_img"][shown & stats["tp"][:, 0]], minlength=count)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from eyas.data.decode import read_image, resize
 from eyas.data.numbered import Numbered, data_sets
-from eyas.metrics.detection import DetMetrics
+from eyas.metrics.detection import DetMetrics, ImageCounts
 from eyas.run.protocol import Loader
 
 MOST = 12  # images shown
@@ -63,27 +63,20 @@ class Judged(NamedTuple):
 
 def worst_images(metrics: DetMetrics, most: int = MOST) -> list[Judged]:
     """Return the images with mistakes in a processed validation, the worst first; none where boxes were not kept."""
-    stats, count = metrics.stats, len(metrics.image_files)
-    if not stats or not count or np.isnan(stats["pred_box"]).any() or np.isnan(stats["target_box"]).any():
+    stats, counts = metrics.stats, metrics.box.counts
+    if counts is None or np.isnan(stats["pred_box"]).any() or np.isnan(stats["target_box"]).any():
         return []
-    shown = stats["conf"] >= metrics.box.best_conf
-    right = shown & stats["tp"][:, 0]
-    hits = np.bincount(stats["pred_img"][right], minlength=count)
-    found = np.bincount(stats["pred_img"][shown], minlength=count)
-    true = np.bincount(stats["target_img"], minlength=count)
+    hits, found, true = counts.tp, counts.predicted, counts.true
     f1 = np.where(found + true > 0, 2 * hits / np.maximum(found + true, 1), 1.0)
-    order = np.lexsort((np.arange(count), -(found + true - 2 * hits), f1))[:most]
-    return [
-        judged(metrics, int(i), float(f1[i]), missed=int(true[i] - hits[i]), false=int(found[i] - hits[i]))
-        for i in order
-        if f1[i] < 1
-    ]
+    order = np.lexsort((np.arange(len(f1)), -(found + true - 2 * hits), f1))[:most]
+    return [judged(metrics, counts, i, float(f1[i])) for i in order.tolist() if f1[i] < 1]
 
 
-def judged(metrics: DetMetrics, i: int, f1: float, *, missed: int, false: int) -> Judged:
+def judged(metrics: DetMetrics, counts: ImageCounts, i: int, f1: float) -> Judged:
     """Return what is known of image i."""
     stats = metrics.stats
-    mine = np.flatnonzero((stats["pred_img"] == i) & (stats["conf"] >= metrics.box.best_conf))
+    missed, false = int(counts.true[i] - counts.tp[i]), int(counts.predicted[i] - counts.tp[i])
+    mine = np.flatnonzero((stats["pred_img"] == i) & counts.shown)
     mine = mine[np.argsort(-stats["conf"][mine], kind="stable")]
     its = stats["target_img"] == i
     return Judged(

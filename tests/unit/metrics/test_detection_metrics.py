@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eyas.metrics import METRIC_KEYS, DetMetrics, fitness
-from eyas.metrics.detection import BoxMetrics, _ImageCounts, shortest_unique_names
+from eyas.metrics.detection import BoxMetrics, ImageCounts, shortest_unique_names
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
 
@@ -157,5 +157,5 @@ def test_a_detection_at_the_confidence_of_the_table_counts_in_its_image():
     on_grid = np.linspace(0, 1, 1000)[500]
     stats = {"conf": np.array([on_grid, on_grid - 1e-6]), "tp": np.ones((2, 10), bool), "pred_img": np.zeros(2, int)}
     stats["excused"] = np.zeros((2, 10), bool)
-    images = _ImageCounts(["a.jpg"], stats | {"target_img": np.zeros(2, int)}, on_grid).as_dict()
+    images = ImageCounts(["a.jpg"], stats | {"target_img": np.zeros(2, int)}, on_grid).as_dict()
     assert images["a.jpg"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "tp": 1, "fp": 0, "fn": 1}

@@ -79,6 +79,20 @@ def test_weak_detections_are_not_shown() -> None:
     ]
 
 
+def test_what_is_excused_is_not_wrong() -> None:
+    metrics = metrics_of(HALF, MISSED)
+    assert [image.false for image in worst_images(metrics)] == [0, 1]
+    for batch in metrics._collected:
+        batch["excused"] = ~batch["tp"]
+    metrics.process()
+    found = worst_images(metrics)
+    assert [(image.file, image.missed, image.false) for image in found] == [
+        ("folder/1.jpg", 1, 0),
+        ("folder/0.jpg", 1, 0),
+    ]
+    assert [len(image.found) for image in found] == [0, 1]
+
+
 def test_without_boxes_there_is_nothing_to_draw() -> None:
     metrics = DetMetrics(NAMES)
     assert worst_images(metrics) == []
