@@ -24,7 +24,7 @@ from eyas import YOLO
 from eyas.export import Exported, ExportError, ExportTarget, export, find_target
 from eyas.export.verify import as_good
 from eyas.models import DetectionModel, Detector
-from small_export import DETECT, NAMES, SET_DECODER, SIZE, StateDict, answer, assert_alike, own_data, untrained
+from small_export import NAMES, SIZE, StateDict, answer, assert_alike, own_data
 
 
 class Shifted(StateDict):
@@ -34,21 +34,6 @@ class Shifted(StateDict):
         right = super().open(path)
         off = torch.tensor([2.0, 2, 2, 2, 0, 0])
         return Exported(right.card, lambda images: right.answer(images) + off)
-
-
-@pytest.fixture(scope="module")
-def yolo(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
-    return untrained(DETECT, tmp_path_factory.mktemp("yolo"))
-
-
-@pytest.fixture(scope="module")
-def rtdetr(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
-    return untrained(SET_DECODER, tmp_path_factory.mktemp("rtdetr"))
-
-
-@pytest.fixture(scope="module")
-def data(yolo: YOLO, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return own_data(yolo.model, tmp_path_factory.mktemp("data") / "own")
 
 
 @pytest.fixture(scope="module")

@@ -25,22 +25,7 @@ from eyas.export.ncnn import INPUT, OUTPUT, Layers
 from eyas.export.onnx import Onnx, decoding, halved
 from eyas.export.tensorrt import LENGTH, TensorRt
 from eyas.export.tflite import appended
-from small_export import DETECT, NAMES, SET_DECODER, SIZE, answer, assert_alike, own_data, untrained
-
-
-@pytest.fixture(scope="module")
-def yolo(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
-    return untrained(DETECT, tmp_path_factory.mktemp("yolo"))
-
-
-@pytest.fixture(scope="module")
-def rtdetr(tmp_path_factory: pytest.TempPathFactory) -> YOLO:
-    return untrained(SET_DECODER, tmp_path_factory.mktemp("rtdetr"))
-
-
-@pytest.fixture(scope="module")
-def data(yolo: YOLO, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return own_data(yolo.model, tmp_path_factory.mktemp("data") / "own")
+from small_export import NAMES, SIZE, answer, assert_alike
 
 
 @pytest.fixture(scope="module")

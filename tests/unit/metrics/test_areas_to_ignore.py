@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-
 import numpy as np
 import pytest
 
+from coco_reference import with_pycocotools
 from eyas.metrics import IOU_THRESHOLDS, ap_per_class, match_detections
 from eyas.metrics.coco import coco_dataset, coco_detections, coco_numbers
 from eyas.metrics.confusion import ConfusionMatrix
@@ -41,21 +39,6 @@ def by_class(areas):
     places, kind, image = areas
     area, cls = np.nonzero(KINDS[kind])
     return places[area], cls, image[area]
-
-
-def with_pycocotools(dataset, detections):
-    pycocotools = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = pycocotools.COCO()
-        truth.dataset = dataset
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
 
 
 @pytest.mark.parametrize("seed", range(3))

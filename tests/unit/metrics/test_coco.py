@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-
 import numpy as np
 import pytest
 
+from coco_reference import with_pycocotools
 from eyas.metrics import IOU_THRESHOLDS, ap_per_class, match_detections
 from eyas.metrics.coco import COCO_KEYS, coco_dataset, coco_detections, coco_numbers
 
@@ -28,21 +26,6 @@ def scene(seed, images=30, objects=8, noise=3.0):
     scores = rng.permutation(2 * count) / (2 * count + 1)
     keep = rng.random(2 * count) < 0.7
     return (det[keep], scores[keep], det_cls[keep], np.repeat(gt_image, 2)[keep]), (gt, gt_cls, gt_image), images
-
-
-def with_pycocotools(dataset, detections):
-    pycocotools = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = pycocotools.COCO()
-        truth.dataset = dataset
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
 
 
 def coco_precision(tp, num_targets):

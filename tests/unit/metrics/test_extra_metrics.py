@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coco_reference import with_pycocotools
 from eyas.metrics import DetMetrics, match_detections
 from eyas.metrics.coco import coco_dataset, coco_detections, coco_numbers
 from eyas.metrics.extra import (
@@ -140,26 +138,12 @@ def test_matching_by_size_on_a_coarse_grid(data):
         np.testing.assert_array_equal(counted, expected_counted)
 
 
-def with_pycocotools(dataset, detections):
-    pycocotools = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = pycocotools.COCO()
-        truth.dataset = dataset
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_matching_by_size_is_that_of_pycocotools(seed):
     """COCO's precision by class, size and threshold follows from our matches."""
     found, truth, images = scene(seed)
     metrics = collected(found, truth, images)
-    reference = with_pycocotools(coco_dataset(*truth, num_images=images, names=NAMES), coco_detections(*found))
+    reference = with_pycocotools(coco_dataset(*truth, num_images=images, names=NAMES), coco_detections(*found)).eval
     order = np.argsort(-found[1])
     for a, limits in enumerate(SIZES.values(), 1):
         tp, ignored, counted = match_sizes(metrics.stats, *limits)
