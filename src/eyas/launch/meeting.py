@@ -6,6 +6,8 @@ find there. One launcher on one host has nobody to meet: its notes stay in its m
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from torch.distributed import HashStore
 from torch.distributed.elastic.rendezvous import (
     RendezvousHandler,
@@ -51,4 +53,5 @@ class Alone(RendezvousHandler):
 
 def register() -> None:
     """Make the launcher know it by name; again and again does no harm."""
-    rendezvous_handler_registry.register(BACKEND, Alone)
+    with suppress(ValueError):  # this module was loaded anew: the class that torch keeps from before does the same
+        rendezvous_handler_registry.register(BACKEND, Alone)
