@@ -122,12 +122,27 @@ def test_musgd_calls_its_closure_with_gradients_and_skips_parameters_without_any
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
 def test_orthogonalise_brings_singular_values_near_one(shape: tuple[int, int]) -> None:
-    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalise(matrix).float())
+    matrices = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 50])[:, None, None]
+    near = orthogonalise(matrices)
+    values = torch.linalg.svdvals(near)
     assert values.min() > 0.5 and values.max() < 1.4
-    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    cosine_to_polar = torch.cosine_similarity(orthogonalise(matrix).float().flatten(), (u @ vh).flatten(), dim=0)
-    assert cosine_to_polar > 0.95
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    assert torch.cosine_similarity(near.flatten(1), (u @ vh).flatten(1)).min() > 0.95
+
+
+def test_musgd_moves_each_matrix_as_if_it_were_alone() -> None:
+    """Matrices of one shape are orthogonalised together, whatever lies between them in the group."""
+    shapes = [(4, 6), (6, 4), (4, 2, 3, 1), (4, 6), (3, 2, 1, 1), (6, 4)]
+    start = [torch.randn(*shape, generator=torch.Generator().manual_seed(n)) for n, shape in enumerate(shapes)]
+    together, alone = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    optimizers = [MuSGD([{"params": p, "param_group": "muon"}], lr=0.1) for p in (together, *([one] for one in alone))]
+    for step in range(2):
+        for p, q, value in zip(together, alone, start, strict=True):
+            p.grad = q.grad = (value * (step + 1)).sin()
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, q in zip(together, alone, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
 def test_schedules_at_known_points() -> None:
