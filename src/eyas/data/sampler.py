@@ -221,6 +221,21 @@ def smallest_share(images: int, batch: int, world_size: int) -> int:
     return max(last // world_size, 1)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A pass over the images.
+
+    Attributes:
+        epoch: 0-based.
+        mosaic_closed: without mosaic, mixup and cutmix (`close_mosaic`).
+        first_batch: batches to leave out, for a run resumed inside the epoch.
+    """
+
+    epoch: int = 0
+    mosaic_closed: bool = False
+    first_batch: int = 0
+
+
 class TrainBatchSampler:
     """Yields lists of `SampleKey`, one list for each batch of this rank.
 
@@ -249,7 +264,7 @@ class TrainBatchSampler:
             )
         self.rank, self.world_size = rank, world_size
         self.window = window or partner_window(batch)
-        self.epoch, self.mosaic_closed, self.paused, self.first_batch = 0, False, False, 0
+        self.turn = Turn()
 
     @property
     def images(self) -> int:
@@ -261,20 +276,17 @@ class TrainBatchSampler:
         """Images in the smallest batch of an epoch, of any rank."""
         return smallest_share(self.order.n, self.batch, self.world_size)
 
-    def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:
-        """Choose what the next `iter()` yields, see `EpochLoader.set_epoch`."""
-        self.epoch, self.mosaic_closed, self.first_batch = epoch, mosaic_closed, first_batch
-
     def __len__(self) -> int:
         return math.ceil(self.order.n / self.batch)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        if self.paused:
-            return
-        epoch, closed = self.epoch, self.mosaic_closed
-        order = self.order.permutation(epoch).tolist()
+        return self.keys(self.turn)
+
+    def keys(self, turn: Turn) -> Iterator[list[SampleKey]]:
+        """Yield the batches of one pass."""
+        order = self.order.permutation(turn.epoch).tolist()
         block, partners = -1, ()
-        for first in range(self.first_batch * self.batch, self.order.n, self.batch):
+        for first in range(turn.first_batch * self.batch, self.order.n, self.batch):
             keys = []
             for position in self._positions(first):
                 if position // self.window != block:
@@ -282,7 +294,7 @@ class TrainBatchSampler:
                     # A short last block of an epoch reaches back, or a lone last image would meet only itself.
                     start = max(min(block * self.window, self.order.n - self.window), 0)
                     partners = tuple(order[start : start + self.window])
-                keys.append(SampleKey(epoch, position, order[position], partners, closed))
+                keys.append(SampleKey(turn.epoch, position, order[position], partners, turn.mosaic_closed))
             yield keys
 
     def effects(self) -> dict[str, object]:
@@ -308,10 +320,7 @@ class EvalBatchSampler:
         self.batches, self.world_size = batches[start:stop], world_size
         self.images = sum(len(indices) for indices, _ in batches)
         self.smallest = min((len(indices) for indices, _ in batches), default=0)
-        self.epoch, self.paused = 0, False
-
-    def set_epoch(self, epoch: int, *, mosaic_closed: bool = False, first_batch: int = 0) -> None:
-        """Images that are measured are the same in every epoch."""
+        self.turn = Turn()
 
     def effects(self) -> dict[str, object]:
         """Return nothing: what it yields is the data set's choice."""
@@ -321,7 +330,9 @@ class EvalBatchSampler:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[EvalKey]]:
-        if self.paused:
-            return
+        return self.keys(self.turn)
+
+    def keys(self, turn: Turn) -> Iterator[list[EvalKey]]:  # they are the same in every epoch
+        """Yield the batches of one pass."""
         for indices, shape in self.batches:
             yield [EvalKey(index, shape) for index in indices.tolist()]

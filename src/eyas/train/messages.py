@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch.utils.data import DataLoader
 
 from eyas.data.dataset import TrainDataset
+from eyas.data.loader import EpochLoader
 from eyas.data.numbered import data_sets
 from eyas.run.protocol import FollowsEpoch, Loader
 from eyas.types import Batch, Progress
@@ -44,6 +45,12 @@ def tell_loader(loader: Any, epoch: int, mosaic_closed: bool, first_batch: int) 
     if mosaic_closed:
         for dataset in ours:
             dataset.close_numbered()
+
+
+def tell_next(loader: object, epoch: int, mosaic_closed: bool) -> None:
+    """Send our own loader what will come after the epoch that it was told of."""
+    if isinstance(loader, EpochLoader):
+        loader.expect(epoch, mosaic_closed=mosaic_closed)
 
 
 def batches_from(loader: Loader, first_batch: int) -> Iterable[Batch]:

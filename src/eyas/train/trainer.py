@@ -521,12 +521,18 @@ class BaseTrainer:
             self.meter = LossMeter()
         loading.seed_loader(self.args.seed, self.epoch)
         messages.tell_loader(self.train_loader, self.epoch, self.augmentation_closed(), self.start_step)
+        if self.epoch + 1 < self.epochs:
+            messages.tell_next(self.train_loader, self.epoch + 1, self.closes_by(self.epoch + 1))
         for model in (unwrap_model(self.model), *([self.ema.ema] if self.ema else [])):
             messages.tell_criterion(model.criterion, Progress(self.epoch, self.epochs))
 
     def augmentation_closed(self) -> bool:
         """Whether this epoch belongs to the last part of the run, without mosaic and mixing."""
-        return self.epoch >= self.epochs - self.closing_epochs()
+        return self.closes_by(self.epoch)
+
+    def closes_by(self, epoch: int) -> bool:
+        """Whether mosaic and mixing are planned to have ended in an epoch."""
+        return epoch >= self.epochs - self.closing_epochs()
 
     def closing_epochs(self) -> int:
         """Return how many last epochs go without mosaic and mixing; under a ``time`` budget the run is an estimate."""

@@ -19,7 +19,15 @@ from eyas.data.balance import (
     repeat_factors,
     sampling_factors,
 )
-from eyas.data.sampler import BalancedOrder, EpochOrder, RepeatOrder, TrainBatchSampler, WeightedOrder, choose_order
+from eyas.data.sampler import (
+    BalancedOrder,
+    EpochOrder,
+    RepeatOrder,
+    TrainBatchSampler,
+    Turn,
+    WeightedOrder,
+    choose_order,
+)
 
 NC = 4
 Labels = list[list[int]]
@@ -137,7 +145,7 @@ def test_ranks_together_see_the_order_of_one_process(kind: int, world: int) -> N
     whole = TrainBatchSampler(order, batch=6)
     shares = [TrainBatchSampler(orders()[kind], batch=6, rank=rank, world_size=world) for rank in range(world)]
     for sampler in (whole, *shares):
-        sampler.epoch = 2
+        sampler.turn = Turn(2)
     steps = zip(*shares, strict=True)
     for keys, parts in zip(whole, steps, strict=True):
         joined = [key for part in parts for key in part]

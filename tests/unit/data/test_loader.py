@@ -3,6 +3,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from dataclasses import replace
@@ -70,6 +71,18 @@ def train_data(index, settings=EVERYTHING, *, transforms=None, seed=5, store=Non
     return TrainDataset(
         index, store or ImageStore(index, imgsz=IMGSZ), imgsz=IMGSZ, settings=settings, seed=seed, transforms=transforms
     )
+
+
+class Noting:
+    """A transform that leaves a file for each image that it sees."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, image, boxes, labels):
+        handle, _ = tempfile.mkstemp(dir=self.folder)
+        os.close(handle)
+        return image, boxes, labels
 
 
 def collect(dataset, *, epoch=0, closed=False, batch=4, workers=0, **options):
@@ -147,6 +160,35 @@ def test_stopping_in_the_middle_of_an_epoch_leaves_no_trace(index):
         loader.set_epoch(1)
         again = [{k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in b.items()} for b in loader]
     assert_same(again, collect(dataset, epoch=1))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_reading_ahead_changes_nothing(index, workers):
+    """The expected epoch is taken over, another one is read anew; an epoch of few batches may end while it is read."""
+    dataset = train_data(index)
+    for batch in (4, 30):
+        with build_train_loader(dataset, batch=batch, workers=workers, seed=9) as loader:
+            for epoch, expected, closed in ((0, 1, False), (1, 2, False), (2, 3, True), (3, 7, True), (5, None, True)):
+                loader.set_epoch(epoch, mosaic_closed=closed)
+                if expected is not None:
+                    loader.expect(expected, mosaic_closed=closed)
+                seen = [{k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in b.items()} for b in loader]
+                assert_same(seen, collect(dataset, epoch=epoch, closed=closed, batch=batch))
+
+
+def test_workers_have_the_next_epoch_ready_when_it_begins(index, tmp_path):
+    """Nobody asks for a batch of it, and its first batch is made."""
+    dataset = train_data(index, transforms=[Noting(tmp_path)])
+    with build_train_loader(dataset, batch=30, workers=1, seed=9) as loader:
+        loader.expect(1, mosaic_closed=False)
+        images = sum(len(batch["img"]) for batch in loader)
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2 * images and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(list(tmp_path.iterdir())) == 2 * images
+        loader.set_epoch(1)
+        assert sum(len(batch["img"]) for batch in loader) == images
+        assert len(list(tmp_path.iterdir())) == 2 * images
 
 
 def test_the_global_random_numbers_are_left_alone(index):

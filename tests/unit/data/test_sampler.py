@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyas.data.sampler import EpochOrder, EvalBatchSampler, TrainBatchSampler, partner_window
+from eyas.data.sampler import EpochOrder, EvalBatchSampler, TrainBatchSampler, Turn, partner_window
 
 sizes = st.integers(1, 90)
 batches = st.integers(1, 40)
@@ -11,7 +11,7 @@ batches = st.integers(1, 40)
 
 def sampler(n, batch, *, epoch=0, **options):
     made = TrainBatchSampler(EpochOrder(n, 7), batch=batch, **options)
-    made.epoch = epoch
+    made.turn = Turn(epoch)
     return made
 
 
@@ -79,7 +79,7 @@ def test_window_of_a_global_batch(batch, window):
 def test_an_epoch_needs_no_earlier_one():
     straight = sampler(20, 4)
     for epoch in range(4):
-        straight.epoch = epoch
+        straight.turn = Turn(epoch)
         last = list(straight)
     assert list(sampler(20, 4, epoch=3)) == last
 
@@ -88,7 +88,7 @@ def test_the_epoch_is_fixed_when_iteration_starts():
     made = sampler(8, 4)
     running = iter(made)
     first = next(running)
-    made.epoch, made.mosaic_closed = 5, True
+    made.turn = Turn(5, mosaic_closed=True)
     assert {(key.epoch, key.mosaic_closed) for key in [*first, *next(running)]} == {(0, False)}
 
 
@@ -109,5 +109,5 @@ def test_an_epoch_can_start_at_any_batch(n, batch, first):
     """A run resumed inside an epoch sees the rest of it, partners included."""
     whole = list(sampler(n, batch, epoch=1))
     made = sampler(n, batch, epoch=1)
-    made.first_batch = first
+    made.turn = Turn(1, first_batch=first)
     assert list(made) == whole[first:] and len(made) == len(whole)
