@@ -33,6 +33,11 @@ COMMAND_ROWS = (
     ("profile", "where a training spends its time", "eyas profile model=yolo26n data=digits imgsz=128"),
     ("tune", "search for options, trial after trial", "eyas tune model=yolo26n data=digits imgsz=128 epochs=12"),
     ("rehearse", "try a training script of yours in two minutes", "eyas rehearse my_trainer.py"),
+    (
+        "verify-resume",
+        "kill your training at random moments, and compare every bit",
+        "eyas verify-resume my_trainer.py epochs=3 kills=3",
+    ),
     ("doctor", "what is wrong with a data set", "eyas doctor digits imgsz=128 html=report.html"),
     ("val", "measure a trained model", "eyas val model=runs/detect/train/weights/best.pt data=digits"),
     (
@@ -205,8 +210,24 @@ def _tune(arguments: list[str]) -> int:
     return OK if found.best else FAILED
 
 
+def _verify_resume(arguments: list[str]) -> int:
+    script, typed, rest = _split_script(arguments, "verify-resume")
+    options = parse_pairs(typed)
+    counts = {name: _whole_number(name, options.pop(name)) for name in ("kills", "moments") if name in options}
+    trainer = options.pop("trainer", None)
+    given = _resolved(options, "train")
+    if script is None:
+        _require("verify-resume", model=given.model, data=given.data)
+    from eyas.rehearsal.interruptions import verify_resume
+
+    outcomes = verify_resume(script, options, rest, trainer, **counts)
+    return OK if all(outcome.status == "ok" for outcome in outcomes) else FAILED
+
+
 def _rehearse(arguments: list[str]) -> int:
-    script, typed, rest = _split_rehearsal(arguments)
+    script, typed, rest = _split_script(arguments, "rehearse")
+    if script is None:
+        raise UsageError("rehearse takes one file, got none; see `eyas rehearse --help`")
     options = parse_pairs(typed)
     trainer = options.pop("trainer", None)
     _resolved(options, "train")
@@ -406,6 +427,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "profile": _profile,
     "tune": _tune,
     "rehearse": _rehearse,
+    "verify-resume": _verify_resume,
     "doctor": _doctor,
     "val": _val,
     "predict": _predict,
@@ -436,13 +458,21 @@ def _resolved(pairs: dict[str, str], command: str) -> TrainOptions:
     return resolve(cli=pairs, command=command)
 
 
-def _split_rehearsal(arguments: list[str]) -> tuple[str, list[str], list[str]]:
-    """The file, the options for us, and behind `--` those for the file."""
+def _split_script(arguments: list[str], command: str) -> tuple[str | None, list[str], list[str]]:
+    """The file, if one was named, the options for us, and behind `--` those for the file."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     files = [argument for argument in arguments[:end] if "=" not in argument and not argument.startswith("-")]
-    if len(files) != 1:
-        raise UsageError(f"rehearse takes one file, got {' and '.join(files) or 'none'}; see `eyas rehearse --help`")
-    return files[0], [argument for argument in arguments[:end] if argument != files[0]], arguments[end + 1 :]
+    if len(files) > 1:
+        raise UsageError(f"{command} takes one file, got {' and '.join(files)}; see `eyas {command} --help`")
+    options = [argument for argument in arguments[:end] if argument not in files]
+    return (files[0] if files else None), options, arguments[end + 1 :]
+
+
+def _whole_number(name: str, text: str) -> int:
+    """A whole number, as typed."""
+    if not text.isdecimal():
+        raise UsageError(f"{name}={text}: expected a whole number")
+    return int(text)
 
 
 def _refuse_misspelt_setting(pairs: dict[str, str]) -> None:
@@ -585,6 +615,7 @@ def _print_command_help(command: str) -> None:
         "doctor": "eyas doctor DATA [key=value ...]",
         "tune": "eyas tune model=NAME data=DATA [space=SPACE] [trials=30] [metric=fitness] [key=value ...]",
         "rehearse": "eyas rehearse FILE.py [key=value ...] [-- ARGUMENTS OF THE FILE]",
+        "verify-resume": "eyas verify-resume [FILE.py] [kills=3] [moments=0] [key=value ...] [-- ARGUMENTS]",
         "val": "eyas val model=CHECKPOINT or exported FILE [data=DATA] [key=value ...]",
         "predict": "eyas predict model=CHECKPOINT or exported FILE source=SOURCE [key=value ...]",
         "track": "eyas track model=CHECKPOINT or exported FILE source=VIDEO [key=value ...]",
@@ -624,6 +655,13 @@ def _print_command_help(command: str) -> None:
             "opened elsewhere, and one step at full size. key=value wins over what the file says. A file that\n"
             "never calls train() needs model= and data=, and trainer=CLASS if it defines several."
         )
+    if command == "verify-resume":
+        _print_text(
+            "\nIt trains as FILE.py, or key=value, says: once undisturbed, and once killed kills= times at random\n"
+            "moments (moments= is their seed) and resumed each time. Weights, average and optimizer must be equal in\n"
+            "the end, bit for bit; if not, it names the first tensor and what the file left out of its checkpoints.\n"
+            "epochs= and fraction= choose a length that suits."
+        )
     if command == "convert":
         _print_text(
             "\nIt writes labels in another format into a new folder, with copies of the images, or links to them\n"
@@ -631,8 +669,8 @@ def _print_command_help(command: str) -> None:
         )
     if command == "doctor":
         _print_doctor()
-    if command in ("train", "plan", "profile", "tune", "rehearse", "val", "predict", "track"):
-        _print_options("train" if command in ("plan", "profile", "tune", "rehearse") else command)
+    if command in ("train", "plan", "profile", "tune", "rehearse", "verify-resume", "val", "predict", "track"):
+        _print_options(command if command in ("val", "predict", "track") else "train")
 
 
 def _print_options(command: str | None, group: str | None = None) -> None:

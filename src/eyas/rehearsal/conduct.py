@@ -24,6 +24,8 @@ GRACE = 5.0  # seconds to end after being asked to
 IMGSZ = 64  # px: two cells of the coarsest level
 LAST_LINES = 8  # of the output of a part that died without a word
 
+REAL = ("worst", "whole", "interrupted")  # parts at the size of the user's run
+
 STAGES = {  # part -> its rows in the table
     "straight": ("one process", "save"),
     "two": ("two processes",),
@@ -122,8 +124,19 @@ def run_part(part: str, folder: Path, task: Mapping[str, object], limit: float) 
 
 def run_interpreter(part: str, folder: Path, log: Path, limit: float) -> int | None:
     """Run a part and return its exit code, None if its time was over."""
+    process = start_interpreter(part, folder, log)
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        end(process)
+
+
+def start_interpreter(part: str, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start a part in an interpreter and a session of its own; what it prints goes into a file."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "eyas.rehearsal", part, str(folder)],
             cwd=elsewhere(folder) if part == "load" else None,
             env=environment(part),
@@ -132,12 +145,6 @@ def run_interpreter(part: str, folder: Path, log: Path, limit: float) -> int | N
             stderr=output,
             start_new_session=True,
         )
-        try:
-            return process.wait(limit)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            end(process)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -158,7 +165,7 @@ def environment(part: str) -> dict[str, str]:
     root = str(Path(__file__).parents[2])
     before = "" if part == "load" else values.get("PYTHONPATH", "")  # the user's own folders may be in it
     values["PYTHONPATH"] = os.pathsep.join(filter(None, (root, before)))
-    if part != "worst":
+    if part not in REAL:
         values.setdefault("OMP_NUM_THREADS", "1")
     return values
 
@@ -193,8 +200,12 @@ def without_report(part: str, folder: Path, log: Path, ended: int | None, limit:
         return Outcome(stage, "FAILED", message=message, place=place)
     how = f"was ended by signal {-ended} ({signal.Signals(-ended).name})" if ended < 0 else f"ended with code {ended}"
     hint = " Memory may have run out: try a smaller batch or imgsz." if ended == -signal.SIGKILL else ""
-    last = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
-    return Outcome(stage, "FAILED", message=f"Its process {how} without a report.{hint}\n{last}".rstrip())
+    return Outcome(stage, "FAILED", message=f"Its process {how} without a report.{hint}\n{last_lines(log)}".rstrip())
+
+
+def last_lines(log: Path) -> str:
+    """Return the end of what a part printed."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
 
 
 def hanging(part: str, folder: Path) -> Place | None:

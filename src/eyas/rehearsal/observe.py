@@ -98,13 +98,41 @@ class TakeSnapshot(Callback):
     def on_train_epoch_start(self, trainer: Run) -> None:
         """Write."""
         if trainer.epoch == 1:
-            now = global_random_numbers()
-            drawn = [name for name, state in now.items() if state != self.at_start.get(name)]
-            Snapshot(
-                weights=digest(unwrap_model(trainer.model).state_dict().items()),
-                values=own_values(trainer, self.script),
-                drawn={name: blame.random_call(self.script, name) for name in drawn},
-            ).write(self.path)
+            self.write(trainer)
+
+    def write(self, trainer: Run) -> None:
+        """Write what stands now."""
+        now = global_random_numbers()
+        drawn = [name for name, state in now.items() if state != self.at_start.get(name)]
+        Snapshot(
+            weights=digest(unwrap_model(trainer.model).state_dict().items()),
+            values=own_values(trainer, self.script),
+            drawn={name: blame.random_call(self.script, name) for name in drawn},
+        ).write(self.path)
+
+
+class TakeSnapshots(TakeSnapshot):
+    """Does so whenever an epoch begins, as ``1.json``, ``2.json``, ... in a folder; and says that it trains."""
+
+    def __init__(self, folder: Path, script: Path) -> None:
+        super().__init__(folder / "1.json", script)
+
+    def on_train_start(self, trainer: Run) -> None:
+        """Say that training begins."""
+        super().on_train_start(trainer)
+        self.path.parent.mkdir(exist_ok=True)
+        began_file(self.path.parent).touch()
+
+    def on_train_epoch_start(self, trainer: Run) -> None:
+        """Write, if it is the beginning: a run may go on inside an epoch."""
+        if trainer.start_step == 0 and dist.is_main():
+            self.path = self.path.with_name(f"{trainer.epoch + 1}.json")
+            self.write(trainer)
+
+
+def began_file(folder: Path) -> Path:
+    """Return the file that says that a run which leaves its snapshots in a folder trains."""
+    return folder / "began"
 
 
 class KeepAnswer(Callback):

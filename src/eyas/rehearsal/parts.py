@@ -26,6 +26,7 @@ from eyas.rehearsal.observe import (
     KillInSecondEpoch,
     RehearsalError,
     TakeSnapshot,
+    TakeSnapshots,
     WatchForHang,
     answer,
 )
@@ -107,9 +108,7 @@ class Part(Host):
     def train(self, trainer: BaseTrainer, go: Go) -> TrainResult:
         """Train with observers; an error ends the file, whatever it would do about it."""
         self.started += 1
-        for callback in trainer.callbacks.callbacks:
-            if callback.origin == "component":  # an option was shortened already
-                callback.shorten(self.real.epochs, EPOCHS)
+        self.fit_components(trainer)
         for observer in self.observers():
             trainer.callbacks.add(observer)
         try:
@@ -143,6 +142,12 @@ class Part(Host):
             processes=self.processes,
             imgsz=self.task.imgsz,
         )
+
+    def fit_components(self, trainer: BaseTrainer) -> None:
+        """Shorten what hangs in the trainer as the options were shortened."""
+        for callback in trainer.callbacks.callbacks:
+            if callback.origin == "component":  # an option was shortened already
+                callback.shorten(self.real.epochs, EPOCHS)
 
     def observers(self) -> list[Callback]:
         """Return callbacks that watch."""
@@ -291,6 +296,38 @@ class Resumed(Part):
         return [Outcome(self.stage, "FAILED", message=message, place=place)]
 
 
+class Whole(Part):
+    """The user's run as it is, at its own length and size, from beginning to end."""
+
+    name, stage = "whole", "the run"
+
+    def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
+        """Return the user's options; files go to a folder of ours, and nothing is told to trackers."""
+        self.real = with_typed(given, self.task.options)
+        values = self.real.to_dict() | {"save_dir": str(self.task.folder / self.name), "plots": False, "loggers": None}
+        return TrainOptions.from_dict(values, self.real.sources())
+
+    def val_options(self, given: TrainOptions) -> TrainOptions:
+        """Return them as they are."""
+        return given
+
+    def fit_components(self, trainer: BaseTrainer) -> None:
+        """Leave them as they are."""
+
+    def observers(self) -> list[Callback]:
+        return [TakeSnapshots(self.task.folder / f"{self.name}-epochs", self.task.script)]
+
+
+class Interrupted(Whole):
+    """The same run, which goes on from where it was killed."""
+
+    name, stage = "interrupted", "interrupted"
+
+    def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
+        last = self.task.weights(self.name)
+        return TrainOptions(resume=str(last)) if last.exists() else super().train_options(given, trainer)
+
+
 class Worst(Part):
     """A step at the real size with the fullest images, and one without any object."""
 
@@ -365,7 +402,9 @@ class Load(Part):
         return next((Place(**lines[name]) for name in (*names, *OWN_FORWARD, "class") if name in lines), None)
 
 
-PARTS: dict[str, type[Part]] = {part.name: part for part in (Straight, Two, Killed, Resumed, Load, Worst)}
+PARTS: dict[str, type[Part]] = {
+    part.name: part for part in (Straight, Two, Killed, Resumed, Load, Worst, Whole, Interrupted)
+}
 
 
 def run_part(name: str, folder: Path) -> None:

@@ -85,9 +85,9 @@ def shown_path(file: str) -> str:
 
 
 # -- on the screen -----------------------------------------------------------------------------------------------------
-def print_heading(script: Path) -> None:
+def print_heading(script: Path, title: str = "Rehearsal") -> None:
     """Print the title and the header of the table."""
-    show(f"Rehearsal of {shown_path(str(script))}")
+    show(f"{title} of {shown_path(str(script))}")
     show(f"  {'stage':<{NAME_WIDTH}}  {'result':<7}  {'time':>6}  what was seen", style="dim")
 
 

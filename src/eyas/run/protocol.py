@@ -107,7 +107,8 @@ class Run(Protocol):
             anything that is called as ours.
         callbacks: who hangs in the loop.
         epoch, step: where the run stands, 0-based; epochs: its length, which a ``time`` budget estimates anew.
-        start_epoch: where this process began; resume_from: the checkpoint it went on from, else None.
+        start_epoch: where this process began; start_step: batches of that epoch trained before, 0 later;
+            resume_from: the checkpoint it went on from, else None.
         from_scratch: whether it began with random weights; holds_given: whether given weights are in the network.
         accumulate: batches for each step of the optimizer.
         batch, loss, loss_items: of the latest step.
@@ -143,6 +144,7 @@ class Run(Protocol):
     step: int
     epochs: int
     start_epoch: int
+    start_step: int
     resume_from: dict[str, Any] | None
     from_scratch: bool
     holds_given: bool
