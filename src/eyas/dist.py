@@ -193,15 +193,20 @@ def agree(value: T) -> T:
 
 def any_rank(flag: bool) -> bool:
     """Return whether the flag is set on any process."""
+    return bool(highest(int(flag)))
+
+
+def highest(value: int) -> int:
+    """Return the highest value of any process."""
     if not is_initialised():
-        return flag
+        return value
     import torch
 
     # With gloo in the group a GPU is left alone: asking costs no wait for its queue.
     on_host = "cpu:" in torch.distributed.get_backend_config()
-    raised = torch.tensor(int(flag), device="cpu" if on_host else "cuda")
+    raised = torch.tensor(value, device="cpu" if on_host else "cuda")
     torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX)
-    return bool(raised)
+    return int(raised)
 
 
 def gather_all(value: T) -> list[T]:
