@@ -91,6 +91,15 @@ def start(device: torch.device | str = "cpu") -> bool:
     return True
 
 
+def store() -> torch.distributed.Store | None:
+    """Return where the processes of the group leave notes for each other; None without a group."""
+    if not is_initialised():
+        return None
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._get_default_store()
+
+
 def exposure() -> str | None:
     """Return in one line what the group opens to the network; None if nothing of it listens beyond this host."""
     if MEETING_FILE in os.environ or (on_one_host() and not _is_served()):

@@ -72,7 +72,9 @@ def is_meter(value: Any) -> bool:
     if not is_mapping(value) or not {"names", "sums", "count"} <= value.keys():
         return False
     names, sums = value["names"], value["sums"]
-    summed = isinstance(sums, Tensor) and sums.is_floating_point() and sums.ndim in (1, 2) and sums.shape[-1] == len(names)
+    summed = (
+        isinstance(sums, Tensor) and sums.is_floating_point() and sums.ndim in (1, 2) and sums.shape[-1] == len(names)
+    )
     return list_of(is_text)(names) and is_count(value["count"]) and (summed or (sums is None and not names))
 
 

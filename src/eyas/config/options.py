@@ -683,6 +683,16 @@ class TrainOptions(BaseModel):
         ge=0,
         le=100,
     )
+    stall_timeout: Float | None = _precision(
+        None,
+        "Seconds without progress (a batch, a step, a batch of validation) after which the run is ended, with the "
+        "stacks of all its processes and the name of the one that holds it up; 0 waits for ever.",
+        auto="10 times the longest step of the first epoch, at least 120; half an hour before that, and between epochs",
+        resumable=True,
+        rehearsed=Fixed(None),
+        hint="a method of the trainer may have replaced what looks on",
+        ge=0,
+    )
     amp: Amp = _precision(
         True,
         "Mixed precision: bf16, fp16 (GPU only), True for bf16 where the GPU has it and fp16 elsewhere and none on a "

@@ -19,7 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +31,7 @@ from eyas.config import TrainOptions
 from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.handover import Failure
-from eyas.launch.interrupt import ONE_REQUEST, Interrupted
+from eyas.launch.interrupt import ONE_REQUEST, Interrupted, Stalled
 from eyas.signals import PATIENT, STOPPING, URGENT, WHERE, silent, unclaimed
 
 if TYPE_CHECKING:
@@ -95,8 +95,13 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
 
     payload, sent = handover.pack(trainer, processes)
     since = 0.0 if trainer.args.resume else time.time()
-    with TemporaryDirectory(prefix="eyas-", ignore_cleanup_errors=True) as name:
+    handover.sweep_folders()
+    with (
+        TemporaryDirectory(prefix=handover.PREFIX, ignore_cleanup_errors=True) as name,
+        ExitStack() as stack,
+    ):
         folder = Path(name)
+        stack.callback(os.close, handover.occupy(folder))
         write_atomic(handover.payload_file(folder), payload)
         config = launch_config(folder, processes, trainer.args.restarts, shown=writes_to_terminal())
         command = ("-P", "-m", "eyas.launch.worker", str(folder), str(os.getpid()))
@@ -312,6 +317,8 @@ def raise_cause(folder: Path, error: ChildFailedError, processes: int, attempt: 
     causes = [failure for failure in reported if not failure.lost_peer]
     killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
     if causes:
+        if isinstance(causes[0].exception(), Stalled):
+            show_since(dict.fromkeys((folder / "logs").glob(f"*/attempt_{attempt}/[!0]*/stderr.log"), 0))
         raise_failure(causes[0], processes)
     elif killed or not reported:
         raise died(folder, killed or error.failures, processes, attempt) from None

@@ -38,7 +38,7 @@ def tellers(run: Run) -> Iterator[object]:
     """Yield the parts of a run that may know of themselves; a user's own may be anything."""
     network = unwrap_model(run.model)
     yield from (run.train_loader, *data_sets(run.train_loader), network, getattr(network, "criterion", None))
-    yield from (run.ema, run.validator, run.autosave, *run.callbacks.callbacks)
+    yield from (run.ema, run.validator, run.autosave, run.watch, *run.callbacks.callbacks)
 
 
 # -- known as soon as the run is set up --------------------------------------------------------------------------------

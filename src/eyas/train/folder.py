@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from eyas.files import write_atomic
+from eyas.files import sweep, write_atomic
 from eyas.log import warn
 
 LOCK = "run.lock"  # there while a run is, and left over by one that was killed; the kernel's lock on it counts
 DESCRIPTION = "options.yaml"  # there as soon as a run has begun
+WEIGHTS = "weights"
 OUTCOME = "result.json"  # there when it has ended, its last evaluation and pictures included
 
 
@@ -70,6 +71,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
         FolderInUse: another run writes it, here or on another host; names the process.
     """
     held = [lock(folder)]
+    for place in (folder, folder / WEIGHTS):
+        sweep(place, alone=True)
 
     def forget() -> None:  # in a forked process, which loads data and may outlive this one
         while held:

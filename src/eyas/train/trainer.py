@@ -18,11 +18,11 @@ from eyas import dist
 from eyas.checkpoint import load_checkpoint, refusals_of, save_checkpoint, unbounded_buffers
 from eyas.config import TrainOptions
 from eyas.config.folders import AUTO, run_folder
-from eyas.data.loader import shield_workers
+from eyas.data.loader import EpochLoader, shield_workers
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
-from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
+from eyas.launch.interrupt import Interrupted, InterruptFlag, Stalled, catch_interrupts
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.losses.items import named_losses
 from eyas.nn.norms import GrowingStatistics, StatisticsBeside, hold_norms
@@ -44,11 +44,26 @@ from eyas.report import pictures
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
 from eyas.tables import html_table
-from eyas.train import autosave, checks, compiling, components, folder, loading, messages, options, parallel, plan, setup, state
+from eyas.train import (
+    autosave,
+    checks,
+    compiling,
+    components,
+    ending,
+    folder,
+    loading,
+    messages,
+    options,
+    parallel,
+    plan,
+    setup,
+    state,
+)
 from eyas.train.requests import Request, Requests
 from eyas.train.result import TrainResult
 from eyas.train.setup import Source
 from eyas.train.venue import venue
+from eyas.train.watch import Stage, Watch
 from eyas.types import Batch, Progress
 
 
@@ -84,6 +99,7 @@ class BaseTrainer:
     loss: Tensor
     interrupted: InterruptFlag
     autosave: autosave.Autosave
+    watch: Watch
 
     def __init__(
         self,
@@ -140,6 +156,7 @@ class BaseTrainer:
         self.created = time.time()
         self.requests = Requests(several=self.world_size > 0)
         self.exception: BaseException | None = None
+        self.leave = ending.leave_at_once
 
     @classmethod
     def from_source(cls, source: Source, **arguments: Any) -> Self:
@@ -186,16 +203,15 @@ class BaseTrainer:
     @contextmanager
     def prepared(self) -> Iterator[None]:
         """Be one process of the training, set up for its first step; whatever happens, ``teardown`` fires last."""
-        self.take_place()
-        self.autosave = autosave.Autosave(self.args.save_every if self.args.save else False, self.write_last)
-        writer = folder.sole_writer(self.save_dir) if dist.is_main() else nullcontext()
-        with writer, reproducible(self.is_deterministic(), self.device):
+        with catch_interrupts() as self.interrupted, self.placed():
             try:
                 self.prepare()
                 yield
             except BaseException as error:
-                self.exception = error
+                self.exception = ending.cause_of(error)
                 self.run_callbacks("on_exception")
+                if self.exception is not error:
+                    raise self.exception from error
                 raise
             finally:
                 self.close_loaders()
@@ -203,21 +219,27 @@ class BaseTrainer:
                 self.release_model()
                 self.run_callbacks("teardown")
 
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Be in this process's place, which nobody else takes, with what saves and watches the run."""
+        self.interrupted.at_once = "stopped before the first step. The same command starts again."
+        self.take_place()
+        self.autosave = autosave.Autosave(self.args.save_every if self.args.save else False, self.write_last)
+        self.watch = Watch(self.args.stall_timeout, self.debtor, self.end_stalled)
+        writer = folder.sole_writer(self.save_dir) if dist.is_main() else nullcontext()
+        with writer, reproducible(self.is_deterministic(), self.device):
+            yield
+
     def fit(self) -> None:
         """Run the epochs, evaluate the best weights."""
         self.begin()
-        with catch_interrupts() as self.interrupted:
+        with self.watch:
             self.epoch, self.stop = self.first_epoch()
-            self.autosave.restart()
             while not self.stop:
                 self.run_epoch()
                 self.stop = dist.any_rank(self.stop)  # a callback may have asked after the epoch, in one process
                 self.epoch += not self.stop
-        self.final_eval()
-        self.run_callbacks("on_train_end")
-        effects.record(self)
-        if dist.is_main():
-            folder.note_end(self.save_dir, self.outcome())
+            self.end()
 
     def run_epoch(self) -> None:
         """Train on every batch once, validate when due, log, save."""
@@ -229,6 +251,7 @@ class BaseTrainer:
         self.log_epoch()
         if self.save_model():
             self.run_callbacks("on_model_save")
+        self.watch.announce()
         if self.validated or (self.stop and not self.validates()):
             effects.prove(self)  # after saving: what was trained is not lost when a setting proves to be void
         self.run_callbacks("on_fit_epoch_end")
@@ -237,7 +260,7 @@ class BaseTrainer:
         """Train on every batch once."""
         self.start_epoch_here()
         began = time.monotonic()
-        for step, batch in enumerate(self.batches(), self.start_step):
+        for step, batch in enumerate(self.watched_batches(), self.start_step):
             self.step = step
             self.train_batch(batch)
             if self.answer_requests():
@@ -279,9 +302,20 @@ class BaseTrainer:
     def begin(self) -> None:
         """Start the clock of the run; one that goes on has spent a part of its ``time``."""
         self.started = time.monotonic()
+        self.interrupted.at_once = None
+        self.autosave.restart()
         self.keep_time()
         self.run_callbacks("on_train_start")
         check_base_rates(self.optimizer)
+
+    def end(self) -> None:
+        """Evaluate the best weights, and say that the run is over."""
+        self.interrupted.at_once = f"stopped after the last epoch. Complete it with: eyas train resume={self.last}"
+        self.final_eval()
+        self.run_callbacks("on_train_end")
+        effects.record(self)
+        if dist.is_main():
+            folder.note_end(self.save_dir, self.outcome())
 
     def first_epoch(self) -> tuple[int, bool]:
         """Return where the run begins, and whether it is over: it crashed after its last epoch, and lacks the end."""
@@ -303,6 +337,19 @@ class BaseTrainer:
         batches = messages.batches_from(self.train_loader, self.start_step)
         first = self.epoch == self.start_epoch
         return loading.watched(batches) if first and loading.may_be_unshared(self.train_loader) else batches
+
+    def watched_batches(self) -> Iterator[Batch]:
+        """Return the same, and let somebody notice if they come no more."""
+        return self.watch.over_batches(self.batches(), self.epoch, self.start_step)
+
+    def debtor(self, stage: Stage) -> str:
+        """Say which process this one waits for at a stage; empty for none."""
+        loaders = {Stage.LOADING: self.train_loader, Stage.VALIDATING: self.test_loader}
+        return loading.debtor(loaders.get(stage))
+
+    def end_stalled(self, error: Stalled) -> None:
+        """End a run that hangs."""
+        ending.end_stalled(error, self.interrupted, self.watch.watched, self.leave)
 
     def end_epoch_here(self, seconds: float) -> None:
         """Join what the processes have counted; ``seconds`` is how long this one trained."""
@@ -438,6 +485,8 @@ class BaseTrainer:
             self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
         shield_workers(self.train_loader)
         shield_workers(self.test_loader)
+        if isinstance(self.test_loader, EpochLoader):
+            self.test_loader.noted = self.watch.validates
         self.wdir.mkdir(parents=True, exist_ok=True)
 
     def validates(self) -> bool:
