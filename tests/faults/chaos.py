@@ -32,11 +32,10 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "helpers"), str(HERE.parents[1] / "src")]
 
 import small_yolo  # noqa: E402
-from forked import forked_interpreters  # noqa: E402
-from sockets import listening  # noqa: E402
-
 from eyas.checkpoint import load_checkpoint  # noqa: E402
 from eyas.tables import format_table  # noqa: E402
+from forked import forked_interpreters  # noqa: E402
+from sockets import listening  # noqa: E402
 
 EPOCHS, IMAGES, BATCH = 3, 16, 4
 STEPS = IMAGES // BATCH  # of an epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -106,6 +107,23 @@ def test_a_run_that_was_stopped_early_is_not_trained_on_after_a_crash_at_its_end
         overrides={"resume": str(tmp_path / "run/weights/last.pt")}, _callbacks=[Enough()]
     ).train()
     assert result.epochs == 1
+
+
+def test_a_folder_that_is_deleted_under_a_run_is_made_again(
+    digits_tiny: Path, short_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Deletes(Callback):
+        def on_train_batch_end(self, trainer: Any) -> None:
+            if (trainer.epoch, trainer.step) == (1, 1):
+                shutil.rmtree(trainer.save_dir)
+
+    options = SMALL | {"model": str(short_model), "data": str(digits_tiny), "save_dir": str(tmp_path / "run")}
+    result = DetectionTrainer(overrides=options, _callbacks=[Deletes()]).train()
+    assert "was deleted while the run wrote it" in caplog.text
+    assert [row["epoch"] for row in result.history] == [1, 2] and load_checkpoint(result.last)["epoch"] == 1
+    assert {"options.yaml", "plan.json", "results.csv", "result.json"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
 
 
 def test_a_snapshot_stays_what_it_is_and_holds_shared_numbers_once() -> None:

@@ -244,6 +244,7 @@ class BaseTrainer:
     def run_epoch(self) -> None:
         """Train on every batch once, validate when due, log, save."""
         self.train_epoch()
+        self.mend_folder()
         self.validated = self.validation_due()
         if self.validated:
             self.validate_epoch()
@@ -568,6 +569,20 @@ class BaseTrainer:
             text = yaml.safe_dump(self.args.to_dict(), sort_keys=False, allow_unicode=True)
             (self.save_dir / "options.yaml").write_text(text, encoding="utf-8")
             self.plan.write(self.save_dir / "plan.json")
+
+    def mend_folder(self) -> None:
+        """Make the run's folder again where somebody has deleted it; the best weights so far are lost with it."""
+        lost = dist.agree(
+            [stem for stem, n in self.best_files.items() if n and not (self.wdir / f"{stem}.pt").exists()]
+        )
+        if dist.is_main() and not (self.save_dir / folder.DESCRIPTION).exists():
+            self.wdir.mkdir(parents=True, exist_ok=True)
+            self.write_description()
+            warn(f"{self.save_dir} was deleted while the run wrote it, and is made again.")
+        if lost:
+            self.best_files |= dict.fromkeys(lost, 0)
+            self.best_fitness = self.best_fitness if self.best_epoch else None
+            warn(f"{', '.join(lost)}.pt of {self.save_dir} is gone: the best is now that of the epochs to come.")
 
     def progress(self) -> Progress:
         """Where the run stands."""
@@ -975,6 +990,7 @@ class BaseTrainer:
             CheckpointError: something in it is not a finite number; the files that were there stay.
         """
         checks.refuse_to_save(checkpoint, self.unbounded)
+        self.wdir.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
         save_checkpoint(checkpoint, *paths)
         self.written |= {path.stem for path in paths}
         self.saved = state.position(checkpoint) if self.last in paths else self.saved
