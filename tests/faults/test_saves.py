@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,16 @@ def test_a_save_is_late_by_steps_or_by_the_clock(monkeypatch: pytest.MonkeyPatch
     assert not (never.is_late(1e9) or never.counted())
     by_clock.restart(), by_steps.restart()
     assert not (by_clock.is_late() or by_steps.counted())
+
+
+def test_while_a_copy_is_written_no_other_is_taken() -> None:
+    may_end = threading.Event()
+    save = Autosave(1, lambda checkpoint: may_end.wait(10))
+    save.begin({})
+    assert save.is_writing()
+    may_end.set()
+    save.settle()
+    assert not save.is_writing()
 
 
 def test_what_cannot_be_written_inside_an_epoch_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:

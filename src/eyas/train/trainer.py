@@ -22,6 +22,7 @@ from eyas.data.loader import EpochLoader, shield_workers
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
+from eyas.files import write_atomic
 from eyas.launch.interrupt import Interrupted, InterruptFlag, Stalled, catch_interrupts
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.losses.items import named_losses
@@ -567,7 +568,7 @@ class BaseTrainer:
         if dist.is_main():
             folder.note_begin(self.save_dir)
             text = yaml.safe_dump(self.args.to_dict(), sort_keys=False, allow_unicode=True)
-            (self.save_dir / "options.yaml").write_text(text, encoding="utf-8")
+            write_atomic(self.save_dir / folder.DESCRIPTION, text.encode())
             self.plan.write(self.save_dir / "plan.json")
 
     def mend_folder(self) -> None:
