@@ -76,6 +76,10 @@ class WorkerError(RuntimeError):
         self.rank, self.text = rank, text
 
 
+class KilledError(WorkerError, ChildProcessError):
+    """A process of a training was ended from outside, or ended without a word: for people, not for a debugger."""
+
+
 def launch(trainer: Launchable[Result], processes: int) -> Result:
     """Train in so many processes and return the main one's result.
 
@@ -339,7 +343,7 @@ def is_for_users(error: BaseException) -> bool:
     return isinstance(error, ValueError | OSError) or type(error).__module__.partition(".")[0] == "eyas"
 
 
-def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, attempt: int) -> WorkerError:
+def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, attempt: int) -> KilledError:
     """Return the error for processes that left no traceback."""
     rank, failure = min(failures.items(), key=lambda item: item[1].timestamp)
     if failure.exitcode == -signal.SIGKILL:
@@ -348,7 +352,7 @@ def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, a
         how = f"was killed by {failure.signal_name()}"
     else:
         how = f"ended with exit code {failure.exitcode}"
-    return WorkerError(f"process {rank} of {processes} {how}.", rank, last_lines(folder, attempt, rank))
+    return KilledError(f"process {rank} of {processes} {how}.", rank, last_lines(folder, attempt, rank))
 
 
 def raise_interrupted(folder: Path, name: str, last: Path, since: float) -> None:
