@@ -7,7 +7,7 @@
 # What is set from outside:
 #
 #     HEAD      address of the first machine, by which all others reach it
-#     RUN       folder of the run; where it holds a last.pt, the run goes on from there, and options= are not needed
+#     RUN       folder of the run; where it holds a last.pt, the run goes on from there
 #     NODES     how many machines (2)
 #     PER_NODE  processes on each, one for each GPU (gpu: as many as there are)
 #     PORT      where they meet on HEAD (29500). torchrun listens there on all addresses and trusts whoever connects:
@@ -22,11 +22,7 @@ if [ -n "${NETWORK:-}" ]; then
 fi
 
 # A run that was stopped, or whose machine was lost, goes on exactly where it was; the same command starts and continues.
-if [ -f "$RUN/weights/last.pt" ]; then
-    set -- resume="$RUN/weights/last.pt"
-else
-    set -- save_dir="$RUN" "$@"
-fi
+set -- resume=auto save_dir="$RUN" "$@"
 
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NODES:-2}" --nproc-per-node="${PER_NODE:-gpu}" \

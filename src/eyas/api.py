@@ -45,7 +45,7 @@ from eyas.run.overrides import overrides
 from eyas.run.plan import Plan
 from eyas.tables import html_table
 from eyas.train import BaseTrainer, TrainResult
-from eyas.train.options import find_checkpoint
+from eyas.train.options import find_checkpoint, goes_on
 from eyas.train.profile import Profile, profile
 from eyas.train.setup import Source, given_weights, model_source
 from eyas.train.state import averaged
@@ -669,7 +669,7 @@ def run_train(asked: TrainOptions) -> TrainResult:
 def trainer_from(asked: TrainOptions, callbacks: Sequence[Callback] = ()) -> BaseTrainer:
     """Return the trainer of the family whose model is named, or resumed."""
     setup_logging(asked.verbose)
-    source = resumed_source(asked) if asked.resume else model_source(asked, None)
+    source = resumed_source(asked) if goes_on(asked) else model_source(asked, None)
     trainer = family_of(model_table(source.table)).trainer
     return trainer.from_source(source, overrides=asked, _callbacks=list(callbacks) or None)
 

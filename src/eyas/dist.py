@@ -91,6 +91,15 @@ def start(device: torch.device | str = "cpu") -> bool:
     return True
 
 
+def store() -> torch.distributed.Store | None:
+    """Return where the processes of the group leave notes for each other; None without a group."""
+    if not is_initialised():
+        return None
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._get_default_store()
+
+
 def exposure() -> str | None:
     """Return in one line what the group opens to the network; None if nothing of it listens beyond this host."""
     if MEETING_FILE in os.environ or (on_one_host() and not _is_served()):
@@ -193,15 +202,20 @@ def agree(value: T) -> T:
 
 def any_rank(flag: bool) -> bool:
     """Return whether the flag is set on any process."""
+    return bool(highest(int(flag)))
+
+
+def highest(value: int) -> int:
+    """Return the highest value of any process."""
     if not is_initialised():
-        return flag
+        return value
     import torch
 
     # With gloo in the group a GPU is left alone: asking costs no wait for its queue.
     on_host = "cpu:" in torch.distributed.get_backend_config()
-    raised = torch.tensor(int(flag), device="cpu" if on_host else "cuda")
+    raised = torch.tensor(value, device="cpu" if on_host else "cuda")
     torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX)
-    return bool(raised)
+    return int(raised)
 
 
 def gather_all(value: T) -> list[T]:

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""Of errors: there is no room, or a user may have no more of it."""
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+YOUNG = 60.0  # seconds in which a file that nobody holds may be one that its writer is about to lock
+
+
+class NoRoomError(OSError):
+    """A file could not be written for want of room; the message is one line with file, need and free space."""
+
+    def __init__(self, path: Path, error: OSError, need: int | None = None) -> None:
+        super().__init__(
+            f"cannot write {path}: {error.strerror} ({room(path, need)}). What was there before is untouched."
+        )
+        self.errno, self.strerror = error.errno, error.strerror
+
+
+def room(path: Path, need: int | None = None) -> str:
+    """Say what a file needs, if that is known, and what is free where it is to lie."""
+    needs = "" if need is None else f"it needs {need / 2**20:,.1f} MiB, "
+    try:
+        return f"{needs}{shutil.disk_usage(path.parent).free / 2**20:,.1f} MiB are free"
+    except OSError:
+        return f"{needs}its folder cannot be looked at"
 
 
 @contextmanager
@@ -22,15 +50,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     see `write_atomic` for what must be on the disk.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; ``path`` is untouched.
+        NoRoomError: the disk is full, or a quota; ``path`` is untouched.
+        OSError: the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
+            hold(file.fileno())  # as long as it is, nobody sweeps it away
             yield file
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL and not isinstance(error, NoRoomError):
+            raise NoRoomError(path, error) from error
         raise
 
 
@@ -40,10 +73,13 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     Raises:
         OSError: as `replacing`.
     """
-    with replacing(path) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with replacing(path) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except NoRoomError as error:
+        raise NoRoomError(path, error, len(data)) from error
     _sync_folder(path.parent)
 
 
@@ -55,6 +91,46 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+# -- what dead writers left --------------------------------------------------------------------------------------------
+def hold(handle: int, *, shared: bool = False) -> bool:
+    """Lock an open file until it is closed; the kernel lets it go when its process ends, however it does.
+
+    Returns:
+        Whether that was possible: no other process holds it, and files can be locked there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # on Windows, where nobody can delete what is open
+        return False
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def sweep(folder: Path, *, alone: bool = False) -> list[Path]:
+    """Delete the temporary files in a folder whose writers are gone, and return them.
+
+    Args:
+        folder: is left alone if it is not there.
+        alone: no other process writes there, so that every such file is of one that is gone.
+    """
+    swept = []
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if TEMPORARY.fullmatch(path.name) and (alone or _is_abandoned(path)):
+                path.unlink()
+                swept.append(path)
+    return swept
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether nobody holds a file, and it is too old for one that is about to be held."""
+    with path.open("rb") as file:
+        return abs(time.time() - path.stat().st_mtime) > YOUNG and hold(file.fileno())
 
 
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

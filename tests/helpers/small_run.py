@@ -123,6 +123,7 @@ class SmallRun:
         self.stop = self.time_is_up = False
         self.exception: BaseException | None = None
         self.compiled = None
+        self.autosave = self.watch = None
         self.batch: Batch = next(iter(RandomBatches(1)))
         self.loss, self.loss_items = torch.zeros(()), dict[str, Tensor]()
         self.rates: list[list[float]] = []

@@ -28,6 +28,8 @@ from eyas.report.page import RunPage
 from eyas.report.pictures import Pictures
 from eyas.report.progress import ConsoleReport
 from eyas.train import DetectionTrainer
+from eyas.train.autosave import Autosave
+from eyas.train.watch import Watch
 
 TINY = {"epochs": 2, "batch": 8, "fraction": 0.125}
 AUGMENTATION = {
@@ -75,6 +77,18 @@ class SavesLast(DetectionTrainer):
         self.wdir.mkdir(exist_ok=True)
         torch.save({}, self.last)
         return True
+
+
+class NeverSavesInside(DetectionTrainer):
+    def setup(self) -> None:
+        super().setup()
+        self.autosave = Autosave(False, self.write_last)
+
+
+class LooksAway(DetectionTrainer):
+    def setup(self) -> None:
+        super().setup()
+        self.watch = Watch(0, self.debtor, self.end_stalled)
 
 
 class NeverCompiles(DetectionTrainer):
@@ -350,6 +364,7 @@ CASES: dict[str, Case] = {
     "exist_ok": Case(True, Numbered),
     "save": Case(False, SavesLast),
     "save_period": Case(1, KeepsNone, later=True),
+    "save_every": Case("2h", NeverSavesInside),
     "plots": Case(False, Draws),
     "report": Case(False, WritesAPage),
     "loggers": Case(["jsonl"], NoComponents),
@@ -401,6 +416,7 @@ CASES: dict[str, Case] = {
     "device": Case("cpu", OnMeta),
     "processes": Case(2, Alone),
     "restarts": Case(1),
+    "stall_timeout": Case(600.0, LooksAway),
     "amp": Case(False, HalfPrecision),
     "compile": Case(True, NeverCompiles, later=True),
     "channels_last": Case(False, LaidOut),
@@ -499,7 +515,7 @@ TOGETHER = {
         "stop": {"metric": "f1", "patience": 2}, "val_every": 2, "epochs": 3, "save_period": 1, "seed": 4,
         "class_weights": "balanced", "class_weights_cap": 3.0, "class_weights_normalize": False, "fraction": 0.3,
         "multi_scale": 0.5, "imgsz": 50, "deterministic": False, "box": 5.0, "cls": 0.4, "dfl": 2.0, "compile": False,
-        **AUGMENTATION,
+        "save_every": 3, "stall_timeout": 600.0, **AUGMENTATION,
     },
     "neither": {
         "ema": False, "cls_pw": 0.5, "save": False, "cos_lr": True, "optimizer": "Adam",

@@ -89,7 +89,7 @@ def test_asked_where_it_is_a_run_shows_its_stacks_and_those_of_its_workers_and_g
 
 
 def _waits_with_shown_stacks(ready: Any) -> None:
-    loader._leave_stopping_to_parent()
+    loader._leave_stopping_to_parent(os.getppid())
     for number in PATIENT:
         os.kill(os.getpid(), number)
     ready.set()

@@ -5,6 +5,7 @@ from eyas.checkpoint.fields import FORMAT
 from eyas.checkpoint.file import class_name, load_checkpoint, read_tensors, save_checkpoint, serialise
 from eyas.checkpoint.finite import broken_parts, unbounded_buffers
 from eyas.checkpoint.plain import check_plain
+from eyas.checkpoint.snapshot import snapshot
 
 __all__ = [
     "FORMAT",
@@ -19,5 +20,6 @@ __all__ = [
     "refusals_of",
     "save_checkpoint",
     "serialise",
+    "snapshot",
     "unbounded_buffers",
 ]

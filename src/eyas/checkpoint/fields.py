@@ -72,7 +72,9 @@ def is_meter(value: Any) -> bool:
     if not is_mapping(value) or not {"names", "sums", "count"} <= value.keys():
         return False
     names, sums = value["names"], value["sums"]
-    summed = isinstance(sums, Tensor) and sums.is_floating_point() and sums.shape == (len(names),)
+    summed = (
+        isinstance(sums, Tensor) and sums.is_floating_point() and sums.ndim in (1, 2) and sums.shape[-1] == len(names)
+    )
     return list_of(is_text)(names) and is_count(value["count"]) and (summed or (sums is None and not names))
 
 
@@ -136,6 +138,7 @@ STATE: Final[Mapping[str, Field]] = MappingProxyType(
         "average_trusted": Field("true or false", lambda v: type(v) is bool),
         "epochs": Field("a number of epochs", is_count),
         "step": Field("a number of batches", is_count),
+        "over": Field("true or false", lambda v: type(v) is bool),
         "meter": Field("losses so far, or none", is_meter),
         "best_fitness": FIELDS["fitness"],
         "best_files": Field("epochs by name of a file", is_best_files),

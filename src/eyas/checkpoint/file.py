@@ -16,7 +16,7 @@ from eyas.checkpoint.pickled import read_pickle
 from eyas.checkpoint.plain import check_plain, only_tensors, read_plain
 from eyas.checkpoint.safetensors import SUFFIX, read_checkpoint
 from eyas.checkpoint.tensors import Tensors
-from eyas.files import write_atomic
+from eyas.files import room, write_atomic
 
 
 def serialise(checkpoint: dict[str, Any]) -> memoryview:
@@ -43,7 +43,7 @@ def save_checkpoint(checkpoint: dict[str, Any], *paths: Path) -> None:
             last = path.parent / "last.pt"
             then = f"continue with resume={last}" if last.exists() else "start again"
             raise SaveError(
-                f"cannot write {path} ({len(data) / 2**20:.0f} MiB): {error.strerror or error}; {kept}. "
+                f"cannot write {path} ({room(path, len(data))}): {error.strerror or error}; {kept}. "
                 f"Free some space and {then}."
             ) from error
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from eyas.config.options import TrainOptions
 
+AUTO = "auto"  # of resume: go on with the run in the folder, or begin it there
+
 
 def project_folder(options: TrainOptions) -> Path:
     """Folder that holds runs."""
@@ -20,7 +22,7 @@ def run_folder(options: TrainOptions, *, resuming: bool = False, default_name: s
     if options.save_dir:
         return Path(options.save_dir)
     base = project_folder(options) / (options.name or default_name)
-    if options.exist_ok or resuming or not base.exists():
+    if options.exist_ok or resuming or options.resume == AUTO or not base.exists():
         return base
     number = 2
     while (folder := base.with_name(f"{base.name}-{number}")).exists():

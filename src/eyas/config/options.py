@@ -37,6 +37,7 @@ from eyas.config.values import (
     Names,
     Optimizer,
     OptionFile,
+    Period,
     Scale,
     ScheduleOption,
     Selection,
@@ -168,8 +169,9 @@ class TrainOptions(BaseModel):
     resume: bool | Text = _run(
         False,
         "Continue an interrupted run: the path of its `last.pt`, or True for the run that `model` is a checkpoint of, "
-        "or else the newest run under `project`.",
-        expected="True, False or a path",
+        "or else the newest run under `project`. `auto` goes on with the run in this one's folder (`save_dir`, or "
+        "`project` and `name`), and begins one where there is none: one command for schedulers that queue again.",
+        expected="True, False, 'auto' or a path",
         resumable=True,
         rehearsed=Fixed(False),
         told_by=Teller.PLAN,
@@ -245,6 +247,18 @@ class TrainOptions(BaseModel):
         told_by=Teller.LOOP,
         needs="save_model",
         ge=-1,
+    )
+    save_every: Period = _run(
+        "15min",
+        "Save inside an epoch too, so often: `90s`, `15min`, `2h`, or a number of optimizer steps. A step waits for a "
+        "copy of the state in memory, a thread writes it to `last.pt`. A process that is killed loses no more than "
+        "that, and what it goes on with is bit-identical. False saves at the end of epochs only.",
+        expected="a time (90s, 15min, 2h), a number of steps, or False",
+        void=without("save", "save=False writes no checkpoints"),
+        resumable=True,
+        rehearsed=Fixed(False),
+        told_by=Teller.LOOP,
+        hint="a method of the trainer may have replaced what saves",
     )
     plots: bool = _run(
         True,
@@ -668,6 +682,16 @@ class TrainOptions(BaseModel):
         hint="one process is not started again",
         ge=0,
         le=100,
+    )
+    stall_timeout: Float | None = _precision(
+        None,
+        "Seconds without progress (a batch, a step, a batch of validation) after which the run is ended, with the "
+        "stacks of all its processes and the name of the one that holds it up; 0 waits for ever.",
+        auto="10 times the longest step of the first epoch, at least 120; half an hour before that, and between epochs",
+        resumable=True,
+        rehearsed=Fixed(None),
+        hint="a method of the trainer may have replaced what looks on",
+        ge=0,
     )
     amp: Amp = _precision(
         True,

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BeforeValidator
 
 from eyas.names import nearest
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h)")
+_UNITS = {"s": 1, "min": 60, "h": 3600}  # seconds
 _DEVICE = re.compile(r"cpu|mps|cuda|cuda:\d+|\d+")
 CURVES = ("linear", "cosine", "flat-cosine")
 _OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop")
@@ -66,6 +68,29 @@ def _check_scale(value: float | tuple[float, float]) -> float | tuple[float, flo
             raise ValueError("a pair must satisfy 0 < min <= max <= 10")
     elif not 0 <= value <= 1:
         raise ValueError("a number must be between 0 and 1")
+    return value
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a text such as ``"90s"``, ``"15min"`` or ``"1.5h"``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError("a time is a number with its unit: 90s, 15min, 1.5h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _check_period(value: str | int | bool) -> str | int | bool:
+    if value is True:
+        raise ValueError("say how often")
+    if isinstance(value, str):
+        if duration(value) <= 0:
+            raise ValueError("must be above 0; False turns it off")
+    elif value is not False and value < 1:
+        raise ValueError("must be at least 1 step; False turns it off")
     return value
 
 
@@ -229,6 +254,7 @@ Data = Annotated[str | dict[Any, Any], BeforeValidator(_to_data), AfterValidator
 Classes = Annotated[list[int], BeforeValidator(_to_list)]
 Ignored = Annotated[bool | list[str | int], BeforeValidator(_to_ignored)]
 Cache = Annotated[Literal[False, "ram", "disk"], BeforeValidator(_to_cache)]
+Period = Annotated[bool | int | str, BeforeValidator(_to_int), AfterValidator(_check_period)]
 Optimizer = Annotated[str, BeforeValidator(_to_optimizer), AfterValidator(_check_optimizer)]
 Device = Annotated[str, BeforeValidator(_to_device), AfterValidator(_check_device)]
 Names = Annotated[list[str], BeforeValidator(_to_names)]

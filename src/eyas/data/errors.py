@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class LoaderGoneError(ChildProcessError):
+    """A process that loads images has ended, and not by itself; the message says which, and how."""
+
+
 class SampleError(ValueError):
     """One sample could not be made. The message names the image; `detail` holds the traceback of the cause."""
 

@@ -41,7 +41,7 @@ from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, rea
 from eyas.data.processes import can_fork, spread, usable_cores
 from eyas.data.progress import with_progress
 from eyas.data.report import DatasetReport, Problem
-from eyas.files import replacing
+from eyas.files import replacing, sweep
 from eyas.log import LOGGER
 
 CACHE_VERSION = 5  # raise it when the meaning of the arrays or of a rule changes
@@ -704,6 +704,7 @@ def _save(file: Path, index: ImageIndex) -> None:
     report = np.frombuffer(json.dumps(index.report.to_dict()).encode(), np.uint8)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        sweep(file.parent)
         with replacing(file) as handle:
             key, fingerprint = np.array(index.cache_key), np.array(index.fingerprint)
             np.savez(handle, key=key, fingerprint=fingerprint, report=report, **arrays)

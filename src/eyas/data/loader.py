@@ -29,6 +29,7 @@ from eyas.signals import PATIENT, show_stacks
 
 SHARED_MEMORY = Path("/dev/shm")
 STEP_BACK = 5  # on 16 cores, 16 workers slowed the process that launches a GPU's kernels from 755 to 590 images/s
+_LOOK = 1.0  # seconds between two looks whether the training process is still there
 _LINGER = 5.0  # seconds in which a training process that told its own group to stop can save
 
 
@@ -97,6 +98,7 @@ class EpochLoader:
         self.workers = max(min(workers, len(sampler)), 0)
         self._ahead = Ahead(sampler)
         self._running: Iterator[_Packed] | None = None  # between two epochs: one that has begun with the expected one
+        self.noted: Callable[[bool], None] | None = None  # told before each batch, and at the end, if there is another
         self._loader: DataLoader[Any] | None = DataLoader(
             _Guarded(dataset),  # type: ignore[arg-type]  # it makes whole batches
             batch_sampler=self._ahead,
@@ -105,7 +107,8 @@ class EpochLoader:
             persistent_workers=self.workers > 0,
             prefetch_factor=prefetch if self.workers else None,
             multiprocessing_context=START_METHOD if self.workers else None,
-            worker_init_fn=partial(_init_worker, gives_way=pin_memory),  # pinned for a GPU, which is kept waiting
+            # Pinned for a GPU, which is kept waiting.
+            worker_init_fn=partial(_init_worker, parent=os.getpid(), gives_way=pin_memory),
             pin_memory=pin_memory,
             generator=torch.Generator(),  # its own: the loader never draws from the global one
         )
@@ -160,6 +163,7 @@ class EpochLoader:
         if running is None or self._ahead.begun != turn:
             self._ahead.begun = None
             running = iter(self._loader)
+        self._note(True)
         for packed in itertools.islice(running, len(self) - turn.first_batch):
             if index is not None:
                 index.refuse_known_changes()
@@ -168,7 +172,21 @@ class EpochLoader:
                     packed.error.add_note(packed.error.detail)
                 raise packed.error
             yield packed.batch
+            self._note(True)
+        self._note(False)
         self._running = running if self._ahead.begun != turn else None  # with the next epoch in its workers
+
+    def debtor(self) -> str:
+        """Say which worker process owes the next batch; empty where this process makes it itself."""
+        iterator: Any = self._loader._iterator if self._loader is not None else None
+        owed = iterator._task_info.get(iterator._rcvd_idx) if iterator is not None and self.workers else None
+        if owed is None:
+            return ""
+        return f"worker {owed[0]} of {self.workers} (pid {iterator._workers[owed[0]].pid}) owes it"
+
+    def _note(self, more: bool) -> None:
+        if self.noted is not None:
+            self.noted(more)
 
     def close(self) -> None:
         """End the worker processes. May be called twice."""
@@ -341,38 +359,52 @@ class _Shielded:
     """Starts a worker as its user wants it, and leaves requests to stop to the training process."""
 
     def __init__(self, start: Callable[[int], None] | None) -> None:
-        self.start = start
+        self.start, self.parent = start, os.getpid()
 
     def __call__(self, number: int) -> None:
-        _leave_stopping_to_parent()
+        _leave_stopping_to_parent(self.parent)
         if self.start is not None:
             self.start(number)
 
 
-def _leave_stopping_to_parent() -> None:
+def _leave_stopping_to_parent(parent: int) -> None:
     """Ignore requests to stop, which often reach a whole group of processes; show stacks when asked to.
 
-    The training process needs its workers until it has saved, then ends them; they end by themselves when it is gone.
+    The training process needs its workers until it has saved, then ends them; they end by themselves when it is gone,
+    which torch's workers notice neither at once nor always: one whose parent dies before it has asked who that is
+    takes the next one for it. So ``parent`` is the number that the training process has for itself.
     """
     for number in (signal.SIGINT, *PATIENT):
         signal.signal(number, signal.SIG_IGN)
     show_stacks()
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS: who sent a signal is not known there
+    if hasattr(signal, "sigtimedwait"):  # not on macOS: who sent a signal is not known there
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_answer_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
 
 
-def _answer_parent(parent: int) -> None:
-    """End a while after the training process has asked, as Python does at its end: it may have told its whole group."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+def _follow_parent(parent: int) -> None:
+    """End with the training process, or a while after it has asked, as Python does at its end: it may have told its
+    whole group, and then needs its workers until it has saved.
+    """
+    while os.getppid() == parent and _sender_of_sigterm(_LOOK) != parent:
         pass
-    time.sleep(_LINGER)
+    if os.getppid() == parent:
+        time.sleep(_LINGER)
     os._exit(0)
 
 
-def _init_worker(_: int, *, gives_way: bool = False) -> None:
+def _sender_of_sigterm(seconds: float) -> int | None:
+    """Return who has sent SIGTERM within some time; None if nobody has, or where that is not known."""
+    if not hasattr(signal, "sigtimedwait"):
+        time.sleep(seconds)
+        return None
+    received = signal.sigtimedwait({signal.SIGTERM}, seconds)
+    return None if received is None else received.si_pid
+
+
+def _init_worker(_: int, *, parent: int, gives_way: bool = False) -> None:
     """One thread each: workers are the parallelism. ``gives_way``: the training process comes first on a full host."""
-    _leave_stopping_to_parent()
+    _leave_stopping_to_parent(parent)
     if gives_way and os.name == "posix":
         os.nice(STEP_BACK)
     torch.set_num_threads(1)

@@ -11,32 +11,41 @@ import io
 import os
 import pickle
 import re
+import shutil
 import sys
 import time
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]  # has no stubs
 import torch
 
 from eyas.data.formats import FORMATS
-from eyas.files import write_atomic
+from eyas.files import hold, write_atomic
 from eyas.launch.return_trip import Arrived, Sent
 from eyas.log import warn
 from eyas.models.catalog import register_detector, registered_detectors
 
 PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError, OSError)
 
+PREFIX = "eyas-"  # of the folders' names, in the system's folder for temporary files
+LOCK = "in-use"  # held by every process of the run
+
 NAMED = 6  # of what stays behind
 
 # What gloo says when the process at the other end is gone; NCCL and the store have an exception class for it.
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo", "nccl")
+
+
+class LostPeerError(ConnectionError):
+    """Another process of the run is gone; said in place of what libraries say of their sockets."""
 
 
 # -- the files ---------------------------------------------------------------------------------------------------------
@@ -58,6 +67,24 @@ def failure_file(folder: Path, attempt: int, rank: int) -> Path:
 def process_file(folder: Path, rank: int) -> Path:
     """Where a process leaves its number."""
     return folder / f"process-{rank}"
+
+
+def occupy(folder: Path) -> int:
+    """Return an open file that keeps the folder from being swept away as long as it, or this process, is there."""
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    hold(handle, shared=True)
+    return handle
+
+
+def sweep_folders() -> list[Path]:
+    """Delete the folders of this user's runs that were killed with all their processes, and return them."""
+    swept = []
+    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), (folder / LOCK).open("rb") as file:
+            if hold(file.fileno()) and folder.stat().st_uid == os.getuid() and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
+                swept.append(folder)
+    return swept
 
 
 # -- there -------------------------------------------------------------------------------------------------------------
@@ -340,7 +367,7 @@ def is_lost_peer(error: BaseException) -> bool:
     cause: BaseException | None = error
     while cause is not None:
         text = str(cause).lower()
-        if isinstance(cause, torch.distributed.DistError):
+        if isinstance(cause, torch.distributed.DistError | LostPeerError):
             return True
         if isinstance(cause, RuntimeError) and any(word in text for word in LOST):
             return True

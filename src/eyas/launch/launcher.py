@@ -19,7 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +31,7 @@ from eyas.config import TrainOptions
 from eyas.files import write_atomic
 from eyas.launch import handover
 from eyas.launch.handover import Failure
-from eyas.launch.interrupt import ONE_REQUEST, Interrupted
+from eyas.launch.interrupt import ONE_REQUEST, Interrupted, Stalled
 from eyas.signals import PATIENT, STOPPING, URGENT, WHERE, silent, unclaimed
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ class WorkerError(RuntimeError):
         self.rank, self.text = rank, text
 
 
+class KilledError(WorkerError, ChildProcessError):
+    """A process of a training was ended from outside, or ended without a word: for people, not for a debugger."""
+
+
 def launch(trainer: Launchable[Result], processes: int) -> Result:
     """Train in so many processes and return the main one's result.
 
@@ -95,8 +99,13 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
 
     payload, sent = handover.pack(trainer, processes)
     since = 0.0 if trainer.args.resume else time.time()
-    with TemporaryDirectory(prefix="eyas-", ignore_cleanup_errors=True) as name:
+    handover.sweep_folders()
+    with (
+        TemporaryDirectory(prefix=handover.PREFIX, ignore_cleanup_errors=True) as name,
+        ExitStack() as stack,
+    ):
         folder = Path(name)
+        stack.callback(os.close, handover.occupy(folder))
         write_atomic(handover.payload_file(folder), payload)
         config = launch_config(folder, processes, trainer.args.restarts, shown=writes_to_terminal())
         command = ("-P", "-m", "eyas.launch.worker", str(folder), str(os.getpid()))
@@ -312,6 +321,8 @@ def raise_cause(folder: Path, error: ChildFailedError, processes: int, attempt: 
     causes = [failure for failure in reported if not failure.lost_peer]
     killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
     if causes:
+        if isinstance(causes[0].exception(), Stalled):
+            show_since(dict.fromkeys((folder / "logs").glob(f"*/attempt_{attempt}/[!0]*/stderr.log"), 0))
         raise_failure(causes[0], processes)
     elif killed or not reported:
         raise died(folder, killed or error.failures, processes, attempt) from None
@@ -332,7 +343,7 @@ def is_for_users(error: BaseException) -> bool:
     return isinstance(error, ValueError | OSError) or type(error).__module__.partition(".")[0] == "eyas"
 
 
-def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, attempt: int) -> WorkerError:
+def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, attempt: int) -> KilledError:
     """Return the error for processes that left no traceback."""
     rank, failure = min(failures.items(), key=lambda item: item[1].timestamp)
     if failure.exitcode == -signal.SIGKILL:
@@ -341,7 +352,7 @@ def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, a
         how = f"was killed by {failure.signal_name()}"
     else:
         how = f"ended with exit code {failure.exitcode}"
-    return WorkerError(f"process {rank} of {processes} {how}.", rank, last_lines(folder, attempt, rank))
+    return KilledError(f"process {rank} of {processes} {how}.", rank, last_lines(folder, attempt, rank))
 
 
 def raise_interrupted(folder: Path, name: str, last: Path, since: float) -> None:

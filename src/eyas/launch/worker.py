@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from eyas import dist
@@ -27,22 +28,37 @@ def main(folder: Path, parent: int) -> int:
     from eyas.launch import handover  # imports torch, which reads the number of threads once
     from eyas.launch.interrupt import Interrupted
 
+    handover.occupy(folder)  # until this process ends, though its launcher may be gone before
     handover.process_file(folder, dist.rank()).write_text(str(os.getpid()))
     show_stacks()  # until training begins, which passes the question on to its own workers
     try:
         trainer, arrived = handover.unpack(handover.payload_file(folder).read_bytes())
         if dist.restarts():
             trainer.resume_here()
+        trainer.leave = partial(leave, folder)
         result = trainer.run_here()
         if dist.is_main():
             handover.write_outcome(folder, result, arrived)
     except BaseException as error:
-        failure = handover.describe_failure(dist.rank(), error)
-        write_atomic(handover.failure_file(folder, dist.restarts(), dist.rank()), pickle.dumps(failure))
+        report(folder, error)
         end_within(GRACE)
         # All processes were asked to stop, and did: no failure, after which the launcher would start them again.
         return 0 if isinstance(error, Interrupted) else 1
     return 0
+
+
+def report(folder: Path, error: BaseException) -> None:
+    """Leave the reason why this process ends."""
+    from eyas.launch import handover
+
+    failure = handover.describe_failure(dist.rank(), error)
+    write_atomic(handover.failure_file(folder, dist.restarts(), dist.rank()), pickle.dumps(failure))
+
+
+def leave(folder: Path, error: BaseException) -> None:
+    """End this process, whose main thread cannot be reached."""
+    report(folder, error)
+    os._exit(1)
 
 
 def limit_threads() -> None:

@@ -39,7 +39,7 @@ MAKERS: dict[Teller, tuple[str, ...]] = {
     Teller.BATCH: (*LOADING, "preprocess_batch", "rescale"),
     Teller.RATES: ("set_rates", "lf", *OPTIMIZER),
     Teller.AVERAGE: ("setup", "optimizer_step"),
-    Teller.LOOP: ("validation_due", "save_model", "should_stop", "out_of_time"),
+    Teller.LOOP: ("validation_due", "save_model", "should_stop", "out_of_time", "setup", "answer_requests"),
     Teller.COMPONENT: (),
 }
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from eyas import dist
-from eyas.config.folders import folder_effects
+from eyas.config.folders import AUTO, folder_effects
 from eyas.data.dataset import TrainDataset
 from eyas.data.numbered import data_sets
 from eyas.data.share import extent
@@ -38,7 +38,7 @@ def tellers(run: Run) -> Iterator[object]:
     """Yield the parts of a run that may know of themselves; a user's own may be anything."""
     network = unwrap_model(run.model)
     yield from (run.train_loader, *data_sets(run.train_loader), network, getattr(network, "criterion", None))
-    yield from (run.ema, run.validator, *run.callbacks.callbacks)
+    yield from (run.ema, run.validator, run.autosave, run.watch, *run.callbacks.callbacks)
 
 
 # -- known as soon as the run is set up --------------------------------------------------------------------------------
@@ -80,6 +80,8 @@ def source(run: Run) -> Told:
     if run.resume_from is not None:
         epochs_done = run.resume_from["epoch"] + (run.resume_from["state"]["step"] == 0)
         told |= {"resume": Words(f"from epoch {run.start_epoch + 1}")} if run.start_epoch == epochs_done else {}
+    elif run.args.resume == AUTO:
+        told["resume"] = Words("begun here")
     return told
 
 

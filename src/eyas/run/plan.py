@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from eyas.files import write_atomic
 from eyas.tables import html_table
 
 NUMBERS = (int, float)
@@ -125,4 +126,4 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON."""
-        path.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
+        write_atomic(path, json.dumps(self.to_dict(), indent=2).encode())

@@ -119,6 +119,7 @@ class Run(Protocol):
         stop: set it True to end the run after this epoch; time_is_up: whether the ``time`` budget is spent.
         freeze_layer_names: parts of names; normalisation layers with one of them in their name stay in eval mode.
         compiled: what torch.compile has taken; None where it was not asked for.
+        autosave, watch: what saves inside an epoch, and what ends a run that hangs.
         exception: what was raised, for ``on_exception``.
     """
 
@@ -168,6 +169,10 @@ class Run(Protocol):
 
     @property
     def callbacks(self) -> Hooks: ...
+    @property
+    def autosave(self) -> object: ...
+    @property
+    def watch(self) -> object: ...
     @property
     def best_epoch(self) -> int: ...
     @property

@@ -25,6 +25,7 @@ class LossMeter:
         self.names: list[str] = []
         self.sums: Tensor | None = None
         self.count = 0
+        self.everyone: Tensor | None = None
 
     def update(self, items: dict[str, Tensor]) -> None:
         """Add one batch's items, scalars on the device."""
@@ -38,6 +39,11 @@ class LossMeter:
         if self.sums is not None:
             self.sums = dist.mean_over_ranks(self.sums)
 
+    def gather(self) -> None:
+        """Learn the sums of all processes, one row for each, for a checkpoint inside an epoch."""
+        if self.sums is not None:
+            self.everyone = torch.stack(dist.gather_all(self.sums.cpu()))
+
     def means(self) -> dict[str, float]:
         """Return the mean of each loss so far; waits for the device."""
         if self.sums is None:
@@ -45,11 +51,14 @@ class LossMeter:
         return dict(zip(self.names, (self.sums / self.count).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"names": self.names, "sums": self.sums, "count": self.count}
+        return {"names": self.names, "sums": self.everyone, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on counting where ``state_dict`` left off."""
-        self.names, self.sums, self.count = list(state["names"]), state["sums"].to(device), state["count"]
+        """Go on counting where ``state_dict`` left off; other processes than those that counted take their mean."""
+        sums: Tensor = state["sums"]  # of one row in files of earlier versions
+        if sums.ndim == 2:
+            sums = sums[dist.rank()] if len(sums) == dist.world_size() else sums.mean(0)
+        self.names, self.sums, self.count = list(state["names"]), sums.to(device), state["count"]
 
 
 class History:

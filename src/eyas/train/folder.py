@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from eyas.files import sweep, write_atomic
 from eyas.log import warn
 
 LOCK = "run.lock"  # there while a run is, and left over by one that was killed; the kernel's lock on it counts
 DESCRIPTION = "options.yaml"  # there as soon as a run has begun
+WEIGHTS = "weights"
+OUTCOME = "result.json"  # there when it has ended, its last evaluation and pictures included
 
 
 class FolderInUse(ValueError):
     """Another process writes this run's folder."""
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder has come to its end, and lacks nothing."""
+    return (folder / OUTCOME).exists()
+
+
+def note_begin(folder: Path) -> None:
+    """Forget that a run in the folder has ended: one begins, or goes on."""
+    (folder / OUTCOME).unlink(missing_ok=True)
+
+
+def note_end(folder: Path, outcome: Mapping[str, object]) -> None:
+    """Write what a run has come to, and that it has."""
+    write_atomic(folder / OUTCOME, json.dumps(outcome, indent=2).encode())
 
 
 def claim(folder: Path) -> bool:
@@ -52,6 +71,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
         FolderInUse: another run writes it, here or on another host; names the process.
     """
     held = [lock(folder)]
+    for place in (folder, folder / WEIGHTS):
+        sweep(place, alone=True)
 
     def forget() -> None:  # in a forked process, which loads data and may outlive this one
         while held:

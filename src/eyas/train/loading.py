@@ -83,6 +83,11 @@ def images_per_epoch(loader: Any, batch: int) -> int:
     return extent(loader, dist.world_size()).images or len(loader) * batch
 
 
+def debtor(loader: Any) -> str:
+    """Say which process owes the next batch of a loader of ours; empty where that is not known."""
+    return loader.debtor() if isinstance(loader, EpochLoader) else ""
+
+
 def smallest_batch(loader: Any) -> int | None:
     """Return the images in the smallest batch of an epoch, of any process; None for a loader that does not tell."""
     return extent(loader, dist.world_size()).smallest

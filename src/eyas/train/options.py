@@ -8,11 +8,14 @@ from typing import Any
 
 from eyas.checkpoint import CheckpointError, load_checkpoint, refusals_of
 from eyas.config import TrainOptions, resolve, with_defaults
-from eyas.config.folders import project_folder
+from eyas.config.folders import AUTO, project_folder, run_folder
 from eyas.config.options import facts
 from eyas.config.resolve import check_effective
 from eyas.recipes import Recipe
+from eyas.train.folder import is_finished
 from eyas.train.setup import Source
+
+LENGTHENING = frozenset({"epochs", "time", "patience"})  # asked for anew, a run that was over goes on
 
 
 def merge_options(
@@ -37,8 +40,16 @@ def merge_options(
     return resolve(recipe=recipe.options, file=file, call=call)
 
 
+def goes_on(options: TrainOptions) -> bool:
+    """Whether a run goes on; under ``resume="auto"`` it does where its folder holds something to go on from."""
+    return bool(options.resume) and (options.resume != AUTO or find_checkpoint(options).exists())
+
+
 def resume_options(options: TrainOptions, source: Source | None = None) -> tuple[TrainOptions, dict[str, Any]]:
     """Return the options of the run to continue, with what may change taken over, and its checkpoint.
+
+    A run whose epochs are done and whose end is not, for it was killed there, is completed; under ``resume="auto"`` a
+    finished one is, too: its best weights are measured again.
 
     Args:
         options: what was asked for.
@@ -55,7 +66,8 @@ def resume_options(options: TrainOptions, source: Source | None = None) -> tuple
     with refusals_of(path, ValueError):
         stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
     changed = {name: value for name, value in options if options.is_typed(name) and value != stored.get(name)}
-    where = set() if isinstance(options.resume, str) else {"project", "name", "save_dir"}
+    by_path = isinstance(options.resume, str) and options.resume != AUTO
+    where = set() if by_path else {"project", "name", "save_dir", "exist_ok"}
     free = {name for name in changed if facts(name).resumable or name == "data"}  # which the set-up compares
     refused = sorted(set(changed) - free - where)
     if refused:
@@ -66,7 +78,11 @@ def resume_options(options: TrainOptions, source: Source | None = None) -> tuple
     for name in sorted(free):
         setattr(stored, name, changed[name])
     stored.resume, stored.model, stored.save_dir = str(path), str(path), str(path.parent.parent)
-    check_unfinished(path, checkpoint, changed.get("epochs"), stored.time)
+    finished = is_finished(path.parent.parent) and options.resume != AUTO
+    if finished:
+        check_unfinished(path, checkpoint, changed.get("epochs"), stored.time)
+    over = checkpoint["state"].get("over", False)
+    checkpoint["state"]["over"] = over and not finished and not changed.keys() & LENGTHENING
     return stored, checkpoint
 
 
@@ -106,6 +122,8 @@ def check_trainer(name: str, checkpoint: dict[str, Any]) -> None:
 
 def find_checkpoint(options: TrainOptions) -> Path:
     """Return the ``last.pt`` that ``resume`` means: a path, the run named, the model's, or the project's newest."""
+    if options.resume == AUTO:
+        return run_folder(options) / "weights" / "last.pt"
     if isinstance(options.resume, str):
         return Path(options.resume)
     if options.save_dir or options.name:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from eyas import dist
 
 ASK_EVERY = 10  # at most so many optimizer steps lie between two questions to the other processes
 ASK_WITHIN = 3.0  # and about so many seconds, so that there is time to save before a launcher loses its patience
+
+
+class Request(IntEnum):
+    """What a process wants done between two batches; the highest of all is done."""
+
+    NOTHING = 0
+    SAVE = 1
+    LEAVE = 2
 
 
 class Requests:

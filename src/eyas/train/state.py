@@ -36,6 +36,7 @@ class Resumable(Run, Protocol):
 
     scaler: torch.amp.GradScaler
     start_step: int
+    is_over: bool
     elapsed_before: float
     contents: dict[str, str]
 
@@ -82,6 +83,7 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
         "average_trusted": trainer.ema.trusted if trainer.ema else True,
         "epochs": trainer.epochs,
         "step": 0 if finished_epoch else trainer.step + 1,
+        "over": finished_epoch and trainer.stop,
         "meter": None if finished_epoch else trainer.meter.state_dict(),
         "best_fitness": trainer.best_fitness,
         "best_files": dict(trainer.best_files),
@@ -111,6 +113,20 @@ def position(checkpoint: dict[str, Any]) -> str:
     """Say how far a run had come when its checkpoint was written."""
     epoch, step = checkpoint["epoch"] + 1, checkpoint["state"]["step"]
     return f"epoch {epoch}" if step == 0 else f"epoch {epoch} up to batch {step}"
+
+
+def refuse_other_start(checkpoint: dict[str, Any] | None, path: Path) -> None:
+    """Refuse a run of which some processes go on and others begin, or go on from elsewhere.
+
+    Raises:
+        CheckpointError: the processes do not read the same file.
+    """
+    found = dist.gather_all("none" if checkpoint is None else position(checkpoint))
+    if len(set(found)) > 1:
+        told = ", ".join(f"process {rank}: {where}" for rank, where in enumerate(found))
+        raise CheckpointError(
+            f"the processes do not find the same checkpoint at {path} ({told}). All of them must reach one folder."
+        )
 
 
 def trainer_name(cls: type) -> str:
@@ -158,6 +174,7 @@ def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
     trainer.elapsed_before = state["elapsed"]
     trainer.metrics, trainer.fitness = dict(checkpoint["train_metrics"]), checkpoint["fitness"]
     trainer.start_step = state["step"]
+    trainer.is_over = state.get("over", False)  # earlier versions did not say
     trainer.start_epoch = checkpoint["epoch"] + (1 if state["step"] == 0 else 0)
     if state["meter"] is not None:
         trainer.meter.load_state_dict(state["meter"], trainer.device)

@@ -17,12 +17,13 @@ from torch.optim import Optimizer
 from eyas import dist
 from eyas.checkpoint import load_checkpoint, refusals_of, save_checkpoint, unbounded_buffers
 from eyas.config import TrainOptions
-from eyas.config.folders import run_folder
-from eyas.data.loader import shield_workers
+from eyas.config.folders import AUTO, run_folder
+from eyas.data.loader import EpochLoader, shield_workers
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
-from eyas.launch.interrupt import Interrupted, InterruptFlag, catch_interrupts
+from eyas.files import write_atomic
+from eyas.launch.interrupt import Interrupted, InterruptFlag, Stalled, catch_interrupts
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.losses.items import named_losses
 from eyas.nn.norms import GrowingStatistics, StatisticsBeside, hold_norms
@@ -44,11 +45,26 @@ from eyas.report import pictures
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
 from eyas.tables import html_table
-from eyas.train import checks, compiling, components, folder, loading, messages, options, parallel, plan, setup, state
-from eyas.train.requests import Requests
+from eyas.train import (
+    autosave,
+    checks,
+    compiling,
+    components,
+    ending,
+    folder,
+    loading,
+    messages,
+    options,
+    parallel,
+    plan,
+    setup,
+    state,
+)
+from eyas.train.requests import Request, Requests
 from eyas.train.result import TrainResult
 from eyas.train.setup import Source
 from eyas.train.venue import venue
+from eyas.train.watch import Stage, Watch
 from eyas.types import Batch, Progress
 
 
@@ -83,6 +99,8 @@ class BaseTrainer:
     batch: Batch
     loss: Tensor
     interrupted: InterruptFlag
+    autosave: autosave.Autosave
+    watch: Watch
 
     def __init__(
         self,
@@ -92,7 +110,7 @@ class BaseTrainer:
     ) -> None:
         self.args = venue().train_options(options.merge_options(cfg, overrides, self.recipe), type(self))
         self.resume_from: dict[str, Any] | None = None
-        if self.args.resume:
+        if options.goes_on(self.args):
             self.args, self.resume_from = options.resume_options(self.args, self._source)
             state.check_stored(self.resume_from, self.args.resume)
             options.check_trainer(state.trainer_name(type(self)), self.resume_from)
@@ -106,7 +124,8 @@ class BaseTrainer:
         self.world_size = processes if processes > 1 else 0
         self.set_folder(run_folder(self.args, resuming=self.resume_from is not None))
         # A folder that was asked for is used as it is; one with a number is taken when the run begins.
-        self.owns_folder = self.resume_from is not None or self.args.exist_ok or self.args.save_dir is not None
+        named = self.args.exist_ok or self.args.save_dir is not None or self.args.resume == AUTO
+        self.owns_folder = named or self.resume_from is not None
         self.model = self.args.model  # type: ignore[assignment]  # the user's word for it, until the set-up
         self.train_loader: Any = None
         self.test_loader: Any = None
@@ -132,12 +151,13 @@ class BaseTrainer:
         self.loss_items: dict[str, Tensor] = {}
         self.loss_names: tuple[str, ...] = ()
         self.fits: Fitted = {}
-        self.stop = self.validated = self.time_is_up = False
+        self.stop = self.validated = self.time_is_up = self.is_over = False
         self.effects: effects.Effects | None = None
         self.elapsed_before = self.time_spent = self.validation_seconds = 0.0
         self.created = time.time()
         self.requests = Requests(several=self.world_size > 0)
         self.exception: BaseException | None = None
+        self.leave = ending.leave_at_once
 
     @classmethod
     def from_source(cls, source: Source, **arguments: Any) -> Self:
@@ -184,37 +204,48 @@ class BaseTrainer:
     @contextmanager
     def prepared(self) -> Iterator[None]:
         """Be one process of the training, set up for its first step; whatever happens, ``teardown`` fires last."""
-        self.take_place()
-        writer = folder.sole_writer(self.save_dir) if dist.is_main() else nullcontext()
-        with writer, reproducible(self.is_deterministic(), self.device):
+        with catch_interrupts() as self.interrupted, self.placed():
             try:
                 self.prepare()
                 yield
             except BaseException as error:
-                self.exception = error
+                self.exception = ending.cause_of(error)
                 self.run_callbacks("on_exception")
+                if self.exception is not error:
+                    raise self.exception from error
                 raise
             finally:
                 self.close_loaders()
+                self.autosave.settle()
                 self.release_model()
                 self.run_callbacks("teardown")
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Be in this process's place, which nobody else takes, with what saves and watches the run."""
+        self.interrupted.at_once = "stopped before the first step. The same command starts again."
+        self.take_place()
+        self.autosave = autosave.Autosave(self.args.save_every if self.args.save else False, self.write_last)
+        self.watch = Watch(self.args.stall_timeout, self.debtor, self.end_stalled)
+        writer = folder.sole_writer(self.save_dir) if dist.is_main() else nullcontext()
+        with writer, reproducible(self.is_deterministic(), self.device):
+            yield
 
     def fit(self) -> None:
         """Run the epochs, evaluate the best weights."""
         self.begin()
-        with catch_interrupts() as self.interrupted:
+        with self.watch:
             self.epoch, self.stop = self.first_epoch()
             while not self.stop:
                 self.run_epoch()
                 self.stop = dist.any_rank(self.stop)  # a callback may have asked after the epoch, in one process
                 self.epoch += not self.stop
-        self.final_eval()
-        self.run_callbacks("on_train_end")
-        effects.record(self)
+            self.end()
 
     def run_epoch(self) -> None:
         """Train on every batch once, validate when due, log, save."""
         self.train_epoch()
+        self.mend_folder()
         self.validated = self.validation_due()
         if self.validated:
             self.validate_epoch()
@@ -222,6 +253,7 @@ class BaseTrainer:
         self.log_epoch()
         if self.save_model():
             self.run_callbacks("on_model_save")
+        self.watch.announce()
         if self.validated or (self.stop and not self.validates()):
             effects.prove(self)  # after saving: what was trained is not lost when a setting proves to be void
         self.run_callbacks("on_fit_epoch_end")
@@ -230,7 +262,7 @@ class BaseTrainer:
         """Train on every batch once."""
         self.start_epoch_here()
         began = time.monotonic()
-        for step, batch in enumerate(self.batches(), self.start_step):
+        for step, batch in enumerate(self.watched_batches(), self.start_step):
             self.step = step
             self.train_batch(batch)
             if self.answer_requests():
@@ -272,13 +304,24 @@ class BaseTrainer:
     def begin(self) -> None:
         """Start the clock of the run; one that goes on has spent a part of its ``time``."""
         self.started = time.monotonic()
+        self.interrupted.at_once = None
+        self.autosave.restart()
         self.keep_time()
         self.run_callbacks("on_train_start")
         check_base_rates(self.optimizer)
 
+    def end(self) -> None:
+        """Evaluate the best weights, and say that the run is over."""
+        self.interrupted.at_once = f"stopped after the last epoch. Complete it with: eyas train resume={self.last}"
+        self.final_eval()
+        self.run_callbacks("on_train_end")
+        effects.record(self)
+        if dist.is_main():
+            folder.note_end(self.save_dir, self.outcome())
+
     def first_epoch(self) -> tuple[int, bool]:
         """Return where the run begins, and whether it is over: it crashed after its last epoch, and lacks the end."""
-        over = self.start_epoch >= self.epochs
+        over = self.is_over or self.start_epoch >= self.epochs
         return self.start_epoch - over, self.stop or over
 
     def start_epoch_here(self) -> None:
@@ -296,6 +339,19 @@ class BaseTrainer:
         batches = messages.batches_from(self.train_loader, self.start_step)
         first = self.epoch == self.start_epoch
         return loading.watched(batches) if first and loading.may_be_unshared(self.train_loader) else batches
+
+    def watched_batches(self) -> Iterator[Batch]:
+        """Return the same, and let somebody notice if they come no more."""
+        return self.watch.over_batches(self.batches(), self.epoch, self.start_step)
+
+    def debtor(self, stage: Stage) -> str:
+        """Say which process this one waits for at a stage; empty for none."""
+        loaders = {Stage.LOADING: self.train_loader, Stage.VALIDATING: self.test_loader}
+        return loading.debtor(loaders.get(stage))
+
+    def end_stalled(self, error: Stalled) -> None:
+        """End a run that hangs."""
+        ending.end_stalled(error, self.interrupted, self.watch.watched, self.leave)
 
     def end_epoch_here(self, seconds: float) -> None:
         """Join what the processes have counted; ``seconds`` is how long this one trained."""
@@ -346,6 +402,7 @@ class BaseTrainer:
         if dist.is_main():
             self.take_folder()
         self.set_folder(dist.agree(self.save_dir))
+        state.refuse_other_start(self.resume_from, self.last)
         if not dist.is_main():
             self.callbacks.leave_to_main()
             setup_logging(verbose=False)
@@ -430,6 +487,8 @@ class BaseTrainer:
             self.test_loader = self.get_dataloader(self.data["val"], val_batch, rank=dist.rank(), mode="val")
         shield_workers(self.train_loader)
         shield_workers(self.test_loader)
+        if isinstance(self.test_loader, EpochLoader):
+            self.test_loader.noted = self.watch.validates
         self.wdir.mkdir(parents=True, exist_ok=True)
 
     def validates(self) -> bool:
@@ -507,9 +566,24 @@ class BaseTrainer:
     def write_description(self) -> None:
         """Write ``options.yaml`` and ``plan.json`` into the run folder."""
         if dist.is_main():
+            folder.note_begin(self.save_dir)
             text = yaml.safe_dump(self.args.to_dict(), sort_keys=False, allow_unicode=True)
-            (self.save_dir / "options.yaml").write_text(text, encoding="utf-8")
+            write_atomic(self.save_dir / folder.DESCRIPTION, text.encode())
             self.plan.write(self.save_dir / "plan.json")
+
+    def mend_folder(self) -> None:
+        """Make the run's folder again where somebody has deleted it; the best weights so far are lost with it."""
+        lost = dist.agree(
+            [stem for stem, n in self.best_files.items() if n and not (self.wdir / f"{stem}.pt").exists()]
+        )
+        if dist.is_main() and not (self.save_dir / folder.DESCRIPTION).exists():
+            self.wdir.mkdir(parents=True, exist_ok=True)
+            self.write_description()
+            warn(f"{self.save_dir} was deleted while the run wrote it, and is made again.")
+        if lost:
+            self.best_files |= dict.fromkeys(lost, 0)
+            self.best_fitness = self.best_fitness if self.best_epoch else None
+            warn(f"{', '.join(lost)}.pt of {self.save_dir} is gone: the best is now that of the epochs to come.")
 
     def progress(self) -> Progress:
         """Where the run stands."""
@@ -673,15 +747,44 @@ class BaseTrainer:
         return self.args.time is not None and self.elapsed() >= self.args.time * 3600
 
     def answer_requests(self) -> bool:
-        """Save and leave if a process was asked to; return whether the time is up. All processes answer alike."""
+        """Save, and leave if a process was asked to; return whether the time is up. All processes answer alike."""
         due = self.step_due()
-        if not self.requests.due(self.step, len(self.train_loader), self.accumulate, due):
+        if due:
+            self.autosave.count()
+        asks = self.requests.due(self.step, len(self.train_loader), self.accumulate, due)
+        if not asks and not (due and self.autosave.counted()):
             return False
-        if due and dist.any_rank(bool(self.interrupted)):
-            self.save_and_leave()
+        if due:
+            self.answer(Request(dist.highest(self.request())))
         self.keep_time()
         self.time_is_up = self.args.time is not None and dist.agree(self.out_of_time())
         return self.time_is_up
+
+    def request(self) -> Request:
+        """Return what this process wants done after this batch."""
+        if self.interrupted:
+            return Request.LEAVE
+        ahead = self.validation_seconds if self.step + 1 == len(self.train_loader) else 0.0
+        wanted = self.autosave.counted() or self.autosave.is_late(ahead)
+        return Request.SAVE if dist.is_main() and wanted and not self.autosave.is_writing() else Request.NOTHING
+
+    def answer(self, request: Request) -> None:
+        """Do what one of the processes wants done."""
+        if request is Request.LEAVE:
+            self.save_and_leave()
+        elif request is Request.SAVE:
+            self.save_inside()
+
+    def save_inside(self) -> None:
+        """Save the exact state between two batches, while training goes on."""
+        self.meter.gather()
+        self.autosave.restart()
+        if dist.is_main():
+            self.autosave.begin(self.checkpoint(finished_epoch=False))
+
+    def write_last(self, checkpoint: dict[str, Any]) -> None:
+        """Write ``last.pt``."""
+        self.write(checkpoint, self.last)
 
     def keep_time(self) -> None:
         """Agree among the processes on how much of the ``time`` for training, that without validation, is spent."""
@@ -691,9 +794,10 @@ class BaseTrainer:
 
     def save_and_leave(self) -> None:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
-        self.meter.reduce()
+        self.meter.gather()
         broken = dist.agree(state.broken(self, self.unbounded))
         if dist.is_main() and not broken:
+            self.autosave.settle()
             self.write(self.checkpoint(finished_epoch=False), self.last)
         lost = f"of which nothing is saved, for {', '.join(broken)} became nan or infinite; {self.kept()}"
         then = f" Continue with: eyas train resume={self.last}" if self.saved else ""
@@ -737,6 +841,11 @@ class BaseTrainer:
             detection=self.validator.metrics if isinstance(self.validator, DetectionValidator) else None,
             model_class=type(unwrap_model(self.model)),
         )
+
+    def outcome(self) -> dict[str, object]:
+        """Return what ``result.json`` says of a run that has ended, in plain values."""
+        said = {"epochs": self.epoch + 1, "best_epoch": self.best_epoch, "fitness": self.best_fitness}
+        return said | {"seconds": round(self.elapsed(), 1), "metrics": self.metrics}
 
     @property
     def best_epoch(self) -> int:
@@ -870,7 +979,9 @@ class BaseTrainer:
         best = [self.wdir / f"{stem}.pt" for stem, epoch in self.best_files.items() if epoch == self.epoch + 1]
         if not (self.args.save or self.stop or best):
             return False
+        self.autosave.restart()
         if dist.is_main():
+            self.autosave.settle()
             checkpoint = self.checkpoint(finished_epoch=True)
             # First, so that a last.pt that calls this epoch the best never stands beside an older best.pt.
             self.write({k: v for k, v in checkpoint.items() if k != "state"}, *best)
@@ -886,6 +997,7 @@ class BaseTrainer:
             CheckpointError: something in it is not a finite number; the files that were there stay.
         """
         checks.refuse_to_save(checkpoint, self.unbounded)
+        self.wdir.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
         save_checkpoint(checkpoint, *paths)
         self.written |= {path.stem for path in paths}
         self.saved = state.position(checkpoint) if self.last in paths else self.saved

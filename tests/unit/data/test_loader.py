@@ -621,7 +621,7 @@ def test_workers_give_way_to_a_process_that_feeds_a_gpu():
     def niceness(gives_way):
         reader, writer = os.pipe()
         if not (child := os.fork()):
-            loader._init_worker(0, gives_way=gives_way)
+            loader._init_worker(0, parent=os.getppid(), gives_way=gives_way)
             os.write(writer, bytes([os.nice(0)]))
             os._exit(0)
         os.waitpid(child, 0)
