@@ -13,15 +13,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from eyas.models.backbones.host import BackboneHost
 from eyas.models.encoders import HybridEncoder
+from eyas.models.licences import consent
+from eyas.models.lineage import Ancestor, described
 from eyas.models.published import Published, fetch, find_published, is_name
 from eyas.models.rtdetr.base import STRIDE, SetDetector
 from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
 from eyas.models.rtdetr.keys import rename, without_ignored
-from eyas.models.rtdetr.published import PUBLISHED, plain_state, read_published
+from eyas.models.rtdetr.published import PUBLISHED, read_published
 from eyas.models.rtdetr.variants import ARCH, VARIANTS, build_backbone, checked_table
 from eyas.models.table import ModelTableError, Table
-from eyas.models.weights import as_source, class_rows
+from eyas.models.weights import as_source, class_rows, plain_state
 from eyas.nn.frozen_norm import freeze_norms
 
 LOGGER = logging.getLogger("eyas")
@@ -29,7 +32,7 @@ LEVELS = ("p3", "p4", "p5")  # of the backbone, that the encoder takes
 SHOWN = 3  # names in a message
 
 
-class RTDETRNet(SetDetector):
+class RTDETRNet(BackboneHost, SetDetector):
     """Backbone, hybrid encoder and decoder: images in, a set of boxes out.
 
     State-dict keys are those of RT-DETRv2 files but for ``num_points_scale``, which is computed here.
@@ -76,7 +79,7 @@ class RTDETRNet(SetDetector):
     def build(self, table: Mapping[str, Any]) -> None:
         """Make backbone, encoder and decoder."""
         sizes = VARIANTS[table["variant"]]
-        self.backbone = build_backbone(sizes.backbone, table["channels"])
+        self.backbone = build_backbone(table["backbone"] or sizes.backbone, table["channels"])
         if table["frozen_norms"]:
             freeze_norms(self.backbone)
         if table["freeze_stem"]:
@@ -110,14 +113,12 @@ class RTDETRNet(SetDetector):
     def sections(self) -> dict[str, tuple[str, ...]]:
         """Return the model's parts in order: name -> prefixes of the parameter names in it.
 
-        ``backbone`` and, inside it, ``backbone.p2`` (with the stem) ... ``backbone.p5``; ``neck``, the encoder;
-        ``head``, the decoder, and inside it ``head.box`` and ``head.cls``. Every parameter is in exactly one of
-        backbone, neck and head.
+        ``backbone`` and, inside it, ``backbone.p2`` (with the stem) ... ``backbone.p5``, of a transformer
+        ``backbone.vit``; ``neck``, the encoder, and a transformer's pyramid; ``head``, the decoder, and inside it
+        ``head.box`` and ``head.cls``. Every parameter is in exactly one of backbone, neck and head.
         """
-        parts: dict[str, tuple[str, ...]] = {"backbone": ("backbone.",)}
-        for level, prefixes in self.backbone.parts.items():
-            parts[f"backbone.{level}"] = tuple(f"backbone.{prefix}" for prefix in prefixes)
-        parts |= {"neck": ("encoder.",), "head": ("decoder.",)}
+        parts = self.backbone.sections()
+        parts |= {"neck": ("encoder.", *self.backbone.new_parts()), "head": ("decoder.",)}
         for kind, modules in self.decoder.SECTIONS.items():
             parts[f"head.{kind}"] = tuple(f"decoder.{module}." for module in modules)
         return parts
@@ -166,7 +167,7 @@ class RTDETRNet(SetDetector):
         """
         found: Any = _unwrapped(weights)
         if isinstance(weights, str | Path):
-            found = {"model": read_published(weights_file(weights))}
+            found = {"model": read_published(weights_file(weights))} | described((origin_of(weights),))
         source = as_source(found)
         by_name = remap and class_rows(source.names, self.names) is not None
         self._tell_what_does_not_fit(self.adapt(source.state), classes_follow_names=by_name)
@@ -212,6 +213,19 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
 def weights_file(weights: str | Path) -> Path:
     """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
     return fetch(find_published(str(weights), PUBLISHED)) if is_name(weights) else Path(weights)
+
+
+def origin_of(weights: str | Path) -> Ancestor:
+    """Return what is known of published weights, by name or from a file.
+
+    Raises:
+        LicenceError: their licence asks for a consent that nobody has given.
+    """
+    if not is_name(weights):
+        return Ancestor(Path(weights).name)
+    entry = find_published(str(weights), PUBLISHED)
+    said = consent(entry.licence, entry.name)
+    return Ancestor(entry.name, entry.licence, entry.source, entry.trained_on, entry.sha256 or "", said)
 
 
 def _unwrapped(weights: Any) -> Any:
