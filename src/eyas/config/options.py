@@ -181,8 +181,8 @@ class TrainOptions(BaseModel):
     )
     accept_licences: Names | None = _run(
         None,
-        "Licences of weights that you agree to, where they ask for that: `CC-BY-NC-4.0` (MAE), `DINOv3 License`. Needed "
-        "once; remembered beside the cache, and written into the checkpoints.",
+        "Licences of weights that you agree to, where they ask for that: `CC-BY-NC-4.0` (MAE), `DINOv3 License`. "
+        "Needed once; remembered beside the cache, and written into the checkpoints.",
         expected="a name or a list of names",
         auto="what was agreed to before, or in EYAS_ACCEPT_LICENCES",
         also="accept_licenses license",
@@ -660,6 +660,21 @@ class TrainOptions(BaseModel):
         "Compute batch normalisation over the images of all processes; auto does so for several processes with at most "
         "16 images each.",
         expected="'auto', True or False",
+    )
+
+    teacher: Text | None = _layers(
+        None,
+        "A frozen network to learn from beside the labels: a file of DINOv2, DINOv3, DINO, MAE or CLIP, whose map the "
+        "model's deepest one is drawn to; or a larger YOLO26 of the same classes, whose answers count too.",
+        expected="a path",
+        auto="labels only",
+    )
+    teacher_gain: Float = _layers(
+        1.0,
+        "Factor on the weight of the teacher's loss, which suits the size of the model and is adapted once an epoch.",
+        void=without("teacher", "there is no teacher; add teacher=..."),
+        gt=0,
+        le=1000,
     )
 
     # ---- selection

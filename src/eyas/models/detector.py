@@ -168,6 +168,14 @@ class Detector(nn.Module):
         """Return layers of one kind, compiled once for all of them and for any length of their inputs."""
         return ()
 
+    def deepest(self) -> nn.Module:
+        """Return the module that makes the map (B, C, h, w) of the fewest cells before the head: what teachers teach.
+
+        Raises:
+            ValueError: this model does not say which.
+        """
+        raise ValueError(f"{type(self).__name__} does not say which of its maps a teacher may teach (deepest)")
+
     def start_outputs(self, imgsz: int) -> None:
         """Start fresh outputs for images of ``imgsz`` px, where their size makes a difference to this model."""
 
@@ -280,7 +288,10 @@ class Detector(nn.Module):
             ValueError: they do not fit, or this model's backbone takes none.
             LicenceError: their licence asks for a consent that nobody has given.
         """
-        raise ValueError(f"{called(self.yaml)} takes no weights for its backbone alone: give a whole checkpoint")
+        raise ValueError(
+            f"backbone_weights={weights}: {called(self.yaml)} takes no weights for its backbone alone: give a whole "
+            "checkpoint, pretrained=..."
+        )
 
     def save_memory(self) -> None:
         """Compute the insides of the backbone's blocks again for their gradient instead of keeping them.
@@ -288,11 +299,16 @@ class Detector(nn.Module):
         Raises:
             ValueError: this model cannot.
         """
-        raise ValueError(f"{called(self.yaml)} keeps what its layers need for their gradient: leave it out")
+        raise ValueError(
+            f"gradient_checkpointing=True: {called(self.yaml)} keeps what its layers need for their gradient; only "
+            "transformers as backbones can do without. Leave it out."
+        )
 
     def effects(self) -> dict[str, object]:
         """Return how it took over weights, by option; nothing if it was given none."""
-        return {} if self.remapped is None else {"cls_remap": self.remapped}
+        told: dict[str, object] = {} if self.remapped is None else {"cls_remap": self.remapped}
+        agreed = [link.licence for link in self.ancestors if link.consent]
+        return told | ({"accept_licences": agreed} if agreed else {})
 
     # --- inference --------------------------------------------------------------------------------------------------
 

@@ -23,8 +23,8 @@ FILE = "licences.json"
 SPECIAL: Mapping[str, str] = MappingProxyType(
     {
         "CC-BY-NC-4.0": "non-commercial use only, and so for all that is trained from them",
-        "DINOv3 License": "a licence of its own (ai.meta.com/resources/models-and-libraries/dinov3-license): it forbids "
-        "some uses, and goes with all that is trained from them",
+        "DINOv3 License": "a licence of its own, that forbids some uses and goes with all that is trained from them "
+        "(ai.meta.com/resources/models-and-libraries/dinov3-license)",
     }
 )
 """Licence -> what it asks for, in a sentence's part."""

@@ -123,7 +123,7 @@ class PatchEmbed(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Positions told by turning queries and keys (spec detr 4.2): a row and a column angle for each pair of channels."""
+    """Positions told by turning queries and keys (spec detr 4.2): angles of row and column for pairs of channels."""
 
     periods: Tensor
 

@@ -56,7 +56,10 @@ class Backbone(nn.Module):
             ValueError: this backbone cannot.
         """
         if on:
-            raise ValueError(f"{self.name or type(self).__name__} keeps what its layers need for their gradient")
+            raise ValueError(
+                f"gradient_checkpointing=True: {self.name or type(self).__name__} keeps what its layers need for their "
+                "gradient; only transformers can do without. Leave it out."
+            )
 
     def sections(self, prefix: str = "backbone.") -> dict[str, tuple[str, ...]]:
         """Return ``backbone`` and, inside it, ``backbone.<part>``: prefixes of names that begin with ``prefix``."""

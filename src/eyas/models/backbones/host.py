@@ -41,7 +41,6 @@ class BackboneHost(Detector):
 
     backbone: Backbone
     loaded_backbone: str | None = None  # where its weights are from
-    accepted: tuple[str, ...] = ()  # licences that were agreed to for them
 
     @classmethod
     def with_backbone(cls, table: Table, name: str) -> Table:
@@ -68,7 +67,6 @@ class BackboneHost(Detector):
             state = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
         said = consent(known.licence, f"{weights if isinstance(weights, str | Path) else known.name}", accepted)
         self._copy(state, str(weights) if isinstance(weights, str | Path) else "the given tensors")
-        self.accepted = tuple(name for name in accepted if said and name.strip().lower() == known.licence.lower())
         self.ancestors = joined(self.ancestors, (Ancestor(**known.to_dict() | ({"consent": said} if said else {})),))
 
     def _read(self, weights: str | Path) -> tuple[Mapping[str, Any], Ancestor]:
@@ -113,10 +111,13 @@ class BackboneHost(Detector):
 
     def effects(self) -> dict[str, object]:
         """Return what was taken over by option: from weights, and into the backbone."""
-        told = super().effects() | {"backbone": self.backbone.name, "gradient_checkpointing": self.backbone.saves_memory}
+        told = super().effects() | {
+            "backbone": self.backbone.name,
+            "gradient_checkpointing": self.backbone.saves_memory,
+        }
         if self.loaded_backbone is not None:
             told["backbone_weights"] = self.loaded_backbone
-        return told | ({"accept_licences": list(self.accepted)} if self.accepted else {})
+        return told
 
 
 def resampled(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -61,7 +61,9 @@ def checked_backbone(what: object) -> str | dict[str, Any]:
     given = dict(what) if isinstance(what, Mapping) else {"name": what}
     name = str(given.pop("name", "")).strip().lower()
     if name not in BACKBONES:
-        raise ValueError(f"no backbone is called {shown(name)}{_near(name, BACKBONES)}; there are {', '.join(BACKBONES)}.")
+        raise ValueError(
+            f"no backbone is called {shown(name)}{_near(name, BACKBONES)}; there are {', '.join(BACKBONES)}."
+        )
     settings = SETTINGS.get(name, {})
     for key, value in given.items():
         if key not in settings:

@@ -214,8 +214,8 @@ class VisionTransformer(nn.Module):
     def through(self, block: nn.Module, tokens: Tensor, turn: Tensor | None) -> Tensor:
         """Return what a block makes of tokens (B, N, D); under ``recompute`` it is made again for the gradient."""
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, tokens, turn, use_reentrant=False)  # type: ignore[no-any-return]
-        return block(tokens, turn)  # type: ignore[no-any-return]
+            return checkpoint(block, tokens, turn, use_reentrant=False)
+        return block(tokens, turn)
 
 
 def feed_forward(spec: ViTSpec) -> nn.Module:
@@ -261,7 +261,7 @@ class ViTBackbone(Backbone):
         if self.stride != self.patch:  # so that a patch of 14 px covers 16 px of the image, and cells lie as usual
             size = [side // self.stride * self.patch for side in x.shape[-2:]]
             x = interpolate(x, size=size, mode="bilinear", align_corners=False)
-        return self.pyramid(self.vit(x, self.pyramid.taps).maps)  # type: ignore[no-any-return]
+        return self.pyramid(self.vit(x, self.pyramid.taps).maps)
 
     def save_memory(self, on: bool = True) -> None:
         self.saves_memory = self.vit.recompute = on

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -212,24 +213,35 @@ def read_vit(content: object) -> ReadViT:
     ours = fused({key: value for key, value in renamed.items() if not LEFT.search(key)})
     width, _, patch, _ = ours["patch_embed.proj.weight"].shape
     blocks = [int(key.split(".")[1]) for key in ours if key.startswith("blocks.")]
-    facts = {
-        "width": width,
-        "patch": patch,
-        "depth": max(blocks, default=-1) + 1,
-        "registers": ours["reg_token"].numel() // width if "reg_token" in ours else 0,
-        "rotary": "pos_embed" not in ours,
-        "swiglu": "blocks.0.mlp.w12.weight" in ours,
-        "norm_first": "norm_pre.weight" in ours,
-        "scaled": "blocks.0.ls1.gamma" in ours,
-    }
     ours = with_class_row(shaped(ours, width))
+    found = ReadViT(
+        state=ours,
+        origin=ORIGINS["ViT"],
+        width=width,
+        patch=patch,
+        depth=max(blocks, default=-1) + 1,
+        registers=ours["reg_token"].shape[1] if "reg_token" in ours else 0,
+        rotary="pos_embed" not in ours,
+        swiglu="blocks.0.mlp.w12.weight" in ours,
+        norm_first="norm_pre.weight" in ours,
+        scaled="blocks.0.ls1.gamma" in ours,
+    )
     masked = pretraining or is_sine_code(ours.get("pos_embed"))
-    found = origin_of(facts, by_teacher="teacher" in path or "student" in path, masked=masked)
-    return ReadViT(state=ours, origin=ORIGINS[found], **facts)
+    name = origin_of(found, by_teacher="teacher" in path or "student" in path, masked=masked)
+    return replace(found, origin=ORIGINS[name])
 
 
-def states(content: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor], Layout, str]]:
-    """Yield where tensors of a transformer lie in nested dictionaries, them, their layout and what leads their names."""
+class Found(NamedTuple):
+    """Tensors of a transformer: where they lie in nested dictionaries, they, their layout, what leads their names."""
+
+    path: tuple[str, ...]
+    state: dict[str, Tensor]
+    layout: Layout
+    prefix: str
+
+
+def states(content: object, path: tuple[str, ...]) -> Iterator[Found]:
+    """Yield every transformer in nested dictionaries, averaged ones first."""
     if not isinstance(content, Mapping):
         return
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
@@ -237,7 +249,7 @@ def states(content: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
         for key in state:
             prefix = key.removesuffix(layout.patches)
             if key.endswith(layout.patches) and prefix + layout.mark in state and (not prefix or prefix[-1] == "."):
-                yield path, state, layout, prefix
+                yield Found(path, state, layout, prefix)
     for name in WRAPPERS:
         yield from states(content.get(name), (*path, name))
 
@@ -288,13 +300,13 @@ def is_sine_code(code: Tensor | None) -> bool:
     return torch.allclose(code[0, 1:].float().square().sum(-1), torch.tensor(code.shape[-1] / 2), rtol=1e-2)
 
 
-def origin_of(facts: Mapping[str, int], *, by_teacher: bool, masked: bool) -> str:
+def origin_of(found: ReadViT, *, by_teacher: bool, masked: bool) -> str:
     """Return the name of the pre-training, a key of `ORIGINS`."""
-    if facts["rotary"]:
+    if found.rotary:
         return "DINOv3"
-    if facts["norm_first"]:
+    if found.norm_first:
         return "CLIP"
-    if facts["scaled"]:
+    if found.scaled:
         return "DINOv2"
     if masked:
         return "MAE"

@@ -135,6 +135,10 @@ class RTDETRNet(BackboneHost, SetDetector):
         """Return backbone and encoder; the decoder is compiled by layers."""
         return self.backbone, self.encoder
 
+    def deepest(self) -> nn.Module:
+        """Return the encoder's attention over the smallest map, before maps are mixed."""
+        return self.encoder.encoder[0]
+
     # --- forward ---------------------------------------------------------------------------------------------------
 
     def predict(self, x: Tensor, batch: Mapping[str, Any] | None = None) -> Any:

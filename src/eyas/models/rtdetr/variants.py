@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from eyas.models.backbones.host import OWN
 from eyas.models.backbones import HGNETV2, RESNET_VD, Backbone
+from eyas.models.backbones.host import OWN
 from eyas.models.backbones.stock import checked_backbone, named_backbone
 from eyas.models.rtdetr.decoder import check_counts
 from eyas.models.table import shown
