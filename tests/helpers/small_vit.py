@@ -70,7 +70,7 @@ def weights(name: str, seed: int = 0) -> dict[str, Tensor]:
 
 
 def as_published(state: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Return tensors under the names of a layout of `DIFFERENT`, with queries, keys and values apart where it has so."""
+    """Return tensors under the names of a layout of `DIFFERENT`, queries, keys and values apart where it has so."""
     split: dict[str, Tensor] = {}
     for key, value in state.items():
         if ".attn.qkv." in key and layout != "openai":

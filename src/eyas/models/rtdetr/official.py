@@ -17,7 +17,7 @@ from eyas.models.backbones.host import BackboneHost
 from eyas.models.encoders import HybridEncoder
 from eyas.models.licences import consent
 from eyas.models.lineage import Ancestor, described
-from eyas.models.published import Published, fetch, find_published, is_name
+from eyas.models.published import Published, fetch, find_published, is_name, model_of
 from eyas.models.rtdetr.base import STRIDE, SetDetector
 from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
 from eyas.models.rtdetr.keys import rename, without_ignored
@@ -150,6 +150,26 @@ class RTDETRNet(BackboneHost, SetDetector):
         return self.decoder(self.encoder([maps[level] for level in LEVELS]), batch)
 
     # --- weights ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def model_for(cls, weights: str | Path) -> str:
+        """Return the name of the model that weights fit: known by theirs, or by the tensors in their file."""
+        known = model_of(weights, cls.published)
+        if known or not Path(weights).is_file():
+            return known or cls.usual
+        return cls.recognised(read_published(weights)) or cls.usual
+
+    @classmethod
+    def recognised(cls, state: Mapping[str, Tensor]) -> str:
+        """Return the name of the model whose tensors, but for those of classes, these are; "" if there is none."""
+        for variant in VARIANTS:
+            with torch.device("meta"):
+                model = cls(f"rtdetr-{variant}", verbose=False)
+            own, class_keys = model.state_dict(), model.class_keys()
+            wanted = [key for key in without_ignored(own) if key not in class_keys]
+            if all(key in state and state[key].shape == own[key].shape for key in wanted):
+                return f"rtdetr-{variant}"
+        return ""
 
     def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the state of a file of RT-DETR v1 or v2, or of a backbone alone, under this model's names."""
