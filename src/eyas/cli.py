@@ -23,6 +23,7 @@ from eyas import __version__
 from eyas.tables import NARROWEST, format_table
 
 if TYPE_CHECKING:
+    from eyas.api import YOLO
     from eyas.config import TrainOptions
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -49,7 +50,7 @@ COMMAND_ROWS = (
     ("export", "a model as a file for another runtime", "eyas export model=best.pt format=onnx"),
     ("convert", "a data set in another label format", "eyas convert data=my.yaml to=coco out=my-coco"),
     ("runs", "compare the runs in folders, in the terminal or as one page", "eyas runs runs/detect html=compare.html"),
-    ("info", "versions, devices and the size of a model", "eyas info model=yolo26n"),
+    ("info", "versions, devices, the size of a model, and what it descends from", "eyas info best.pt"),
     ("explain", "what an option does; without a name, all of them", "eyas explain lr0"),
 )
 # Options of `doctor` alone, and those that it shares with a training or validation.
@@ -377,10 +378,10 @@ def _runs(arguments: list[str]) -> int:
 
 
 def _info(arguments: list[str]) -> int:
-    pairs = parse_pairs(arguments)
+    pairs = parse_pairs([a if "=" in a else f"model={a}" for a in arguments])  # `eyas info best.pt`
     unknown = [name for name in pairs if name != "model"]
     if unknown:
-        raise UsageError(f"info knows no {unknown[0]!r}: usage is `eyas info [model=NAME]`")
+        raise UsageError(f"info knows no {unknown[0]!r}: usage is `eyas info [MODEL]`")
     from eyas.log import print_table
 
     print_table("", ["what", "value"], [[*row] for row in _environment_rows() + _model_rows(pairs.get("model"))])
@@ -622,7 +623,7 @@ def _print_command_help(command: str) -> None:
         "export": "eyas export model=CHECKPOINT [format=FORMAT] [key=value ...]",
         "convert": "eyas convert data=DATA to=yolo|coco|voc out=FOLDER [images=link] [drop_ignored=true] [ids_start=N]",
         "runs": "eyas runs [FOLDER ...] [by=METRIC] [html=FILE]",
-        "info": "eyas info [model=NAME]",
+        "info": "eyas info [MODEL]",
         "explain": "eyas explain [OPTION or GROUP ...]",
     }
     _print_text(f"Usage: {usage[command]}")
@@ -722,8 +723,22 @@ def _model_rows(model: str | None) -> list[tuple[str, str]]:
         return []
     from eyas.api import YOLO
 
-    facts = YOLO(model).info()
-    return [("model", model), *((name, f"{value:,}") for name, value in facts.items())]
+    opened = YOLO(model)
+    facts = opened.info()
+    rows = [("model", model), *((name, f"{value:,}") for name, value in facts.items())]
+    return [*rows, *_passport_rows(opened)]
+
+
+def _passport_rows(opened: YOLO) -> list[tuple[str, str]]:
+    """Return what the code and the weights of a model descend from, with licences as far as they are known."""
+    from eyas import __version__
+
+    rows = [("code", f"Eyas {__version__}, licence Apache-2.0")]
+    rows += [("weights from", str(link)) for link in opened.model.ancestors]
+    if not opened.model.ancestors:
+        rows.append(("weights from", "random values, or weights that say nothing of themselves"))
+    data = opened.ckpt.get("train_args", {}).get("data")
+    return [*rows, *([("trained on", str(data))] if data else [])]
 
 
 def _is_option_error(error: Exception) -> bool:

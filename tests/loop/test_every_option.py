@@ -27,9 +27,10 @@ from eyas.prove.effects import NoEffectError
 from eyas.report.page import RunPage
 from eyas.report.pictures import Pictures
 from eyas.report.progress import ConsoleReport
-from eyas.train import DetectionTrainer
+from eyas.train import DetectionTrainer, RTDETRTrainer
 from eyas.train.autosave import Autosave
 from eyas.train.watch import Watch
+from small_vit import masked_vit
 
 TINY = {"epochs": 2, "batch": 8, "fraction": 0.125}
 AUGMENTATION = {
@@ -357,6 +358,10 @@ class Case:
 CASES: dict[str, Case] = {
     "model": Case("{model}", OtherModel),
     "pretrained": Case("{weights}", ForgetsWeights),
+    "backbone": Case("vit-tiny"),
+    "backbone_weights": Case("{masked}"),
+    "accept_licences": Case(["CC-BY-NC-4.0"]),
+    "gradient_checkpointing": Case(True),
     "cls_remap": Case(False, OwnRemap, {"pretrained": "{weights}"}),
     "project": Case("{folder}/mine", Elsewhere),
     "name": Case("mine", Elsewhere),
@@ -410,6 +415,8 @@ CASES: dict[str, Case] = {
     "layer_decay": Case(0.8, OwnOptimizer),
     "decay_rules": Case({"head": 0.0}, OwnOptimizer),
     "sync_bn": Case(True, NoComponents),
+    "teacher": Case("{weights}", NoComponents),
+    "teacher_gain": Case(2.0, NoComponents, {"teacher": "{weights}"}),
     "metrics": Case(["f1"], SkipsAdjusters, later=True),
     "best_by": Case(["f1"], SkipsAdjusters, later=True, said="BestBy: adjust_metrics was registered"),
     "stop": Case({"metric": "f1"}, SkipsAdjusters, later=True),
@@ -466,6 +473,7 @@ def typed(options: Any, digits_tiny: Path, tiny_model: Path, tmp_path: Path, fin
     unsplit = tmp_path / "unsplit.yaml"
     unsplit.write_text(f"train: {digits_tiny.parent}/images/train\nnc: 10\n")
     places = {"model": tiny_model, "data": digits_tiny, "folder": tmp_path, "weights": finished, "unsplit": unsplit}
+    places["masked"] = masked_vit(tmp_path / "masked.pth")
 
     def make(**changes: Any) -> dict[str, Any]:
         filled = {k: v.format(**places) if isinstance(v, str) else v for k, v in changes.items()}
@@ -528,6 +536,11 @@ TOGETHER = {
     "one validation": {"val": False, "ema_share": 0.2, "agnostic_nms": True, "amp": "fp32", "channels_last": False,
                        "save_json": True, "save_dir": "{folder}/own", "project": None, "single_cls": True,
                        "device": "cpu"},
+    "another backbone": {
+        "model": "rtdetr-r18", "backbone": "vit-tiny", "backbone_weights": "{masked}", "imgsz": 64, "epochs": 1,
+        "accept_licences": ["cc-by-nc-4.0"], "gradient_checkpointing": True, "teacher": "{masked}", "teacher_gain": 2.0,
+        "fraction": 0.1, "val": False,
+    },
     "held out": {"data": "{unsplit}", "val_fraction": 0.25, "ids_start": 0},
 }  # fmt: skip
 
@@ -540,7 +553,7 @@ def test_every_option_is_proved_in_an_unmodified_run_as_well(options: Any) -> No
 @pytest.mark.parametrize("name", TOGETHER)
 def test_an_unmodified_run_is_not_refused(name: str, typed: Any) -> None:
     given = typed(**TOGETHER[name])
-    trainer = DetectionTrainer(overrides=given)
+    trainer = (RTDETRTrainer if given["model"].startswith("rtdetr") else DetectionTrainer)(overrides=given)
     trainer.train()
     assert trainer.effects is not None
     assert [s for s, entry in trainer.effects.settings.items() if entry["seen"] is None] == []

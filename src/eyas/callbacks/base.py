@@ -96,6 +96,7 @@ class Decision(StrEnum):
     RATES = "layer rates"
     SCHEDULE = "the learning-rate schedule"
     STOP = "early stopping"
+    TEACHER = "the teacher"
 
 
 class Callback:

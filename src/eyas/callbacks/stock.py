@@ -15,6 +15,9 @@ from eyas.callbacks.rates import LayerRates
 from eyas.callbacks.schedule import TorchSchedule
 from eyas.callbacks.stop import EarlyStop
 from eyas.callbacks.sync_bn import SyncBatchNorm
+from eyas.callbacks.teacher import Teacher
 
-FIRST: tuple[type[StockCallback], ...] = (IgnoreAreas, SyncBatchNorm, Freeze, LayerRates, ClassWeights, MetricReport)
+FIRST: tuple[type[StockCallback], ...] = (
+    IgnoreAreas, SyncBatchNorm, Freeze, LayerRates, ClassWeights, Teacher, MetricReport,
+)  # fmt: skip
 LAST: tuple[type[StockCallback], ...] = (ClipGradNorm, ClipGradValue, TorchSchedule, BestBy, EarlyStop)

@@ -125,6 +125,8 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "date": Field("a date", is_text),
         "white": Field("values above 0 by kind of image", is_white),
         "val_batch": Field("a number of images", lambda v: is_count(v) and v > 0),
+        "licence": Field("the name of a licence", is_text),
+        "ancestors": Field("texts by name for each that it descends from", list_of(mapping_of(str, is_text))),
         "state": Field("the state of a run", is_mapping),
     }
 )

@@ -55,8 +55,8 @@ def weights_of(content: Any, archive: Archive) -> dict[str, Any]:
     network = find_network(content)
     tensors = Tensors(archive, shared=1)  # each gets memory of its own
     state = {key: own_copy(tensors.make(ref)) for key, ref in network_tensors(network)}
-    tell_licence(archive.path, content)
-    return describe(content, network, state)
+    licence = told_licence(archive.path, content)
+    return describe(content, network, state) | ({"licence": licence} if licence else {})
 
 
 def own_copy(tensor: Tensor) -> Tensor:
@@ -189,8 +189,10 @@ def numbers(values: Any) -> dict[str, float]:
     return {key: float(value) for key, value in small.items() if type(key) is str and type(value) in (int, float)}
 
 
-def tell_licence(path: Path, content: dict[Any, Any]) -> None:
-    """Log what the file says about its licence: weights keep their publisher's terms wherever they are used."""
+def told_licence(path: Path, content: dict[Any, Any]) -> str:
+    """Log and return what the file says about its licence: weights keep their publisher's terms wherever they go."""
     licence = content.get("license")
-    if isinstance(licence, str) and licence:
-        LOGGER.info("%s: its publisher states the licence %s; its terms apply to these weights", path.name, licence)
+    if not isinstance(licence, str) or not licence:
+        return ""
+    LOGGER.info("%s: its publisher states the licence %s; its terms apply to these weights", path.name, licence)
+    return licence

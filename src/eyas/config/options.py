@@ -157,6 +157,52 @@ class TrainOptions(BaseModel):
         told_by=Teller.MODEL,
         at_start=True,
     )
+    backbone: Text | None = _run(
+        None,
+        "Another backbone for a DETR model than its own: `resnet50-vd`, `hgnetv2-b4`, `vit-s14-dinov2`, ... "
+        "(docs/backbones.md).",
+        expected="the name of a backbone",
+        auto="the model's own",
+        resumable=False,
+        told_by=Teller.MODEL,
+        at_start=True,
+        needs="get_model",
+        hint="this model keeps the backbone that it has",
+    )
+    backbone_weights: Text | None = _run(
+        None,
+        "Pre-trained weights for the backbone alone: a file of DINO, DINOv2, DINOv3, MAE, CLIP, timm or Hugging Face, "
+        "recognised by the names in it, or the name of published ones.",
+        expected="a path or a name",
+        auto="random, or those of `pretrained`",
+        resumable=False,
+        told_by=Teller.MODEL,
+        at_start=True,
+        needs="get_model",
+    )
+    accept_licences: Names | None = _run(
+        None,
+        "Licences of weights that you agree to, where they ask for that: `CC-BY-NC-4.0` (MAE), `DINOv3 License`. "
+        "Needed once; remembered beside the cache, and written into the checkpoints.",
+        expected="a name or a list of names",
+        auto="what was agreed to before, or in EYAS_ACCEPT_LICENCES",
+        also="accept_licenses license",
+        resumable=True,
+        told_by=Teller.MODEL,
+        at_start=True,
+        needs="get_model",
+        hint="no weights of this run are under a licence that asks for consent, or only under others",
+    )
+    gradient_checkpointing: bool = _run(
+        False,
+        "Compute the insides of a transformer backbone again for their gradient instead of keeping them: less memory, "
+        "about a fifth more time.",
+        also="grad_checkpointing activation_checkpointing",
+        resumable=True,
+        told_by=Teller.MODEL,
+        needs="set_model_attributes",
+        hint="this model keeps what its layers need for their gradient",
+    )
     cls_remap: bool = _run(
         True,
         "When weights come from a model with other classes, keep the rows of classes with the same name.",
@@ -628,6 +674,21 @@ class TrainOptions(BaseModel):
         "Compute batch normalisation over the images of all processes; auto does so for several processes with at most "
         "16 images each.",
         expected="'auto', True or False",
+    )
+
+    teacher: Text | None = _layers(
+        None,
+        "A frozen network to learn from beside the labels: a file of DINOv2, DINOv3, DINO, MAE or CLIP, whose map the "
+        "model's deepest one is drawn to; or a larger YOLO26 of the same classes, whose answers count too.",
+        expected="a path",
+        auto="labels only",
+    )
+    teacher_gain: Float = _layers(
+        1.0,
+        "Factor on the weight of the teacher's loss, which suits the size of the model and is adapted once an epoch.",
+        void=without("teacher", "there is no teacher; add teacher=..."),
+        gt=0,
+        le=1000,
     )
 
     # ---- selection

@@ -6,13 +6,14 @@ Legend: ``B`` images, ``k`` detections of an image.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from eyas.models.lineage import Ancestors, descent
 from eyas.models.published import Published, model_of
 from eyas.models.table import ModelTableError, Table, Tables, called, read_table, shown
 from eyas.models.weights import as_source, check_numbers, class_rows, copy_state
@@ -58,6 +59,7 @@ class Detector(nn.Module):
         class_weights: factors of the classes in the class loss, or None.
         criterion: the loss, made at its first use.
         classes_kept: share of the classes whose rows the latest ``load`` took over; None before the first.
+        ancestors: what the weights descend from, oldest first.
 
     Raises:
         UnknownModelError, ModelTableError: the table cannot be found or built.
@@ -101,6 +103,7 @@ class Detector(nn.Module):
         self.criterion: Any = None
         self.remapped: bool | None = None
         self.classes_kept: float | None = None
+        self.ancestors: Ancestors = ()
         self.inplace = False
         try:
             self.build(table)
@@ -164,6 +167,14 @@ class Detector(nn.Module):
     def compiled_layers(self) -> tuple[nn.Module, ...]:
         """Return layers of one kind, compiled once for all of them and for any length of their inputs."""
         return ()
+
+    def deepest(self) -> nn.Module:
+        """Return the module that makes the map (B, C, h, w) of the fewest cells before the head: what teachers teach.
+
+        Raises:
+            ValueError: this model does not say which.
+        """
+        raise ValueError(f"{type(self).__name__} does not say which of its maps a teacher may teach (deepest)")
 
     def start_outputs(self, imgsz: int) -> None:
         """Start fresh outputs for images of ``imgsz`` px, where their size makes a difference to this model."""
@@ -237,6 +248,7 @@ class Detector(nn.Module):
         first = next((k for k, v in target.items() if v.ndim == 4), "")
         copied = copy_state(target, state, class_keys=self.class_keys(), rows=rows, first_conv=first)
         self.remapped = remap
+        self.ancestors = weights.ancestors if isinstance(weights, Detector) else descent(weights)
         known = 1.0 if rows is None else len(rows) / self.nc
         self.classes_kept = known if self.class_keys() & set(copied) else 0.0
         if verbose:
@@ -253,9 +265,50 @@ class Detector(nn.Module):
         """Return what to write to load published weights of this class, by name or from a file."""
         return f"{cls.opened_by}({cls.model_for(weights)!r}).load({str(weights)!r})"
 
+    @classmethod
+    def with_backbone(cls, table: Table, name: str) -> Table:
+        """Return a table with another backbone.
+
+        Raises:
+            ValueError: models of this table keep theirs, or there is no such backbone.
+        """
+        raise ValueError(
+            f"backbone={name}: {called(table)} is a list of layers, whose backbone is a part of the list. Models that "
+            "take another backbone are, for example, rtdetr-r50 and rtdetrv2-r18."
+        )
+
+    def load_backbone(self, weights: str | Path | Mapping[str, Any], accepted: Collection[str] = ()) -> None:
+        """Fill the backbone alone with pre-trained weights, and remember what they are.
+
+        Args:
+            weights: the name or the file of published ones, or what such a file holds.
+            accepted: names of licences that are agreed to, see `eyas.models.licences`.
+
+        Raises:
+            ValueError: they do not fit, or this model's backbone takes none.
+            LicenceError: their licence asks for a consent that nobody has given.
+        """
+        raise ValueError(
+            f"backbone_weights={weights}: {called(self.yaml)} takes no weights for its backbone alone: give a whole "
+            "checkpoint, pretrained=..."
+        )
+
+    def save_memory(self) -> None:
+        """Compute the insides of the backbone's blocks again for their gradient instead of keeping them.
+
+        Raises:
+            ValueError: this model cannot.
+        """
+        raise ValueError(
+            f"gradient_checkpointing=True: {called(self.yaml)} keeps what its layers need for their gradient; only "
+            "transformers as backbones can do without. Leave it out."
+        )
+
     def effects(self) -> dict[str, object]:
         """Return how it took over weights, by option; nothing if it was given none."""
-        return {} if self.remapped is None else {"cls_remap": self.remapped}
+        told: dict[str, object] = {} if self.remapped is None else {"cls_remap": self.remapped}
+        agreed = [link.licence for link in self.ancestors if link.consent]
+        return told | ({"accept_licences": agreed} if agreed else {})
 
     # --- inference --------------------------------------------------------------------------------------------------
 

@@ -123,6 +123,10 @@ class GraphDetector(Detector):
         """Return the rows before the head, and the head."""
         return self.model, self.head
 
+    def deepest(self) -> nn.Module:
+        """Return the row that makes the smallest map that feeds the head."""
+        return self.model[self.sources[-1][-1]]
+
     # --- forward ---------------------------------------------------------------------------------------------------
 
     def head_inputs(self, x: Tensor) -> list[Tensor]:

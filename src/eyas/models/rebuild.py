@@ -8,6 +8,7 @@ from typing import Any
 from eyas.checkpoint import CheckpointError
 from eyas.models.catalog import detector_class
 from eyas.models.detector import Detector
+from eyas.models.lineage import own_chain
 
 
 def network_from(
@@ -23,6 +24,7 @@ def network_from(
     cls = model_class or detector_class(checkpoint["yaml"])
     model = cls(checkpoint["yaml"], nc=checkpoint["nc"], names=checkpoint["names"], verbose=verbose)
     copied = model.load(checkpoint, remap=False, verbose=False)
+    model.ancestors = own_chain(checkpoint)  # it is the checkpoint, and no descendant of it
     described = model.state_dict().keys()
     left = [key for key in checkpoint["model"] if key not in described and not key.startswith("criterion.")]
     name = checkpoint.get("model_class", "ThatClass").rpartition(".")[2]

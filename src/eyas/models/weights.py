@@ -42,6 +42,19 @@ def as_source(weights: nn.Module | Mapping[str, Any]) -> Source:
     return Source({k: v for k, v in state.items() if isinstance(v, Tensor)}, names)
 
 
+def plain_state(content: object) -> dict[str, Tensor] | None:
+    """Return the tensors by name in what a file holds, the averaged ones first: ``ema.module``, ``ema``, ``model``.
+
+    None if there are none.
+    """
+    if not isinstance(content, Mapping):
+        return None
+    for key in ("ema", "module", "model", "state_dict"):
+        if isinstance(inner := content.get(key), Mapping):
+            return plain_state(inner)
+    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)} or None
+
+
 def check_numbers(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     """Refuse weights that a model cannot compute with.
 

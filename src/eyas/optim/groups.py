@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -11,6 +11,13 @@ Key = TypeVar("Key")
 
 # Every normalisation layer of torch, by class: their scales take no weight decay (spec core B.5).
 NORMS = tuple(v for k, v in vars(nn).items() if isinstance(v, type) and "Norm" in k)
+
+
+@runtime_checkable
+class HasUndecayed(Protocol):
+    """A module that names those of its own parameters that are no matrices and take no weight decay."""
+
+    undecayed: frozenset[str]
 
 
 def parameter_kind(name: str, module: nn.Module, ndim: int, muon: bool) -> str:
@@ -22,6 +29,8 @@ def parameter_kind(name: str, module: nn.Module, ndim: int, muon: bool) -> str:
         ndim: its number of dimensions.
         muon: whether matrices and filters take orthogonalised steps.
     """
+    if isinstance(module, HasUndecayed) and name in module.undecayed:
+        return "bn"
     if muon and ndim in (2, 4):
         return "muon"
     if name.endswith("bias"):

@@ -170,6 +170,8 @@ COMPARED: dict[str, Callable[[object, object], bool]] = {
     "device": same_device,
     "optimizer": lambda asked, seen: str(asked).lower() == str(seen).lower(),
     "amp": lambda asked, seen: (asked or "fp32") == seen,
+    "accept_licences": lambda asked, seen: {a.lower() for a in asked} <= {s.lower() for s in seen},  # type: ignore[attr-defined]
+    "backbone": lambda asked, seen: str(asked).strip().lower() == seen,
     "pretrained": lambda asked, seen: bool(asked) == seen,
     "save_period": same_period,
 }

@@ -90,6 +90,8 @@ def refusal(network: nn.Module) -> str:
     name = type(network).__name__
     if not isinstance(network, Detector) or not network.compiled_parts():
         return f"{name} does not say what of it can be compiled (compiled_parts)."
+    if any(module._forward_hooks for module in network.modules()):
+        return "somebody looks at what a layer inside it returns, as a teacher does."
     if any(isinstance(module, nn.SyncBatchNorm) for module in network.modules()):
         return "synchronised normalisation exchanges numbers between processes in every layer; sync_bn=false allows it."
     return ""

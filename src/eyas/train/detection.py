@@ -54,13 +54,15 @@ class DetectionTrainer(BaseTrainer):
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """Return the family's model for the data's classes, with ``weights`` loaded if given."""
-        table = self.table_to_train(cfg, from_scratch=not weights)
+        table = self.table_to_train(cfg, from_scratch=not weights and self.args.backbone_weights is None)
         cls = detector_class(table)
         check_family(self, cls)
         model = cls(table, nc=self.data["nc"], names=self.data["names"], verbose=verbose)
         model.start_outputs(self.imgsz())
         if weights:
             load_weights(model, weights, remap=self.args.cls_remap)
+        if self.args.backbone_weights is not None and self.resume_from is None:
+            model.load_backbone(self.args.backbone_weights, self.args.accept_licences or ())
         return model
 
     @staticmethod
@@ -88,6 +90,8 @@ class DetectionTrainer(BaseTrainer):
         model.names = self.data["names"]
         model.gains = self.typed_gains = self.gains()  # fitted to the data once that is known, in setup_criterion()
         model.args = self.args  # for the user's own init_criterion()
+        if self.args.gradient_checkpointing:
+            model.save_memory()
         model.set_head_attr(max_det=self.args.max_det, agnostic_nms=self.args.agnostic_nms)
         if self.args.nms is not None:  # unset, the layer table decides
             model.set_head_attr(end2end=not self.args.nms)

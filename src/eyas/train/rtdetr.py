@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from eyas.config import TrainOptions
 from eyas.models import model_table
 from eyas.nn.unwrap import unwrap_model
 from eyas.recipes import RTDETR, Recipe
-from eyas.run.plan import Plan
+from eyas.recipes.backbones import fitting_rate
+from eyas.run.plan import Choice, Plan
 from eyas.train.components import Given
 from eyas.train.detection import DetectionTrainer
 
@@ -30,6 +32,7 @@ class RTDETRTrainer(DetectionTrainer):
     recipe: Recipe = RTDETR
     family: str = "rtdetr"
     stretch: bool = True
+    suits: tuple[float, str] | None = None  # the backbone's rate as a share of the others', and why
 
     def __init__(
         self,
@@ -65,6 +68,10 @@ class RTDETRTrainer(DetectionTrainer):
     def make_plan(self) -> Plan:
         """Derive the run's plan; refuse a ``multi_scale`` that ends before it begins."""
         plan = super().make_plan()
+        self.suits = self.backbone_rate(plan)
+        if self.suits is not None and self.resume_from is None:
+            ratio, why = self.suits
+            plan = replace(plan, decisions=(*plan.decisions, Choice("backbone rate", ratio, f"x lr0: {why}")))
         if self.args.is_typed("multi_scale") and self.args.multi_scale and plan.close_mosaic >= plan.epochs:
             raise ValueError(
                 f"multi_scale={self.args.multi_scale:g} has no effect: close_mosaic={plan.close_mosaic} ends it before "
@@ -79,9 +86,19 @@ class RTDETRTrainer(DetectionTrainer):
 
     def backbone_ratio(self) -> float:
         """Return the backbone's rate as a share of the others': 1 for random weights, or where someone else decides."""
+        return 1.0 if self.suits is None else self.suits[0]
+
+    def backbone_rate(self, plan: Plan) -> tuple[float, str] | None:
+        """Return `backbone_ratio` with its reason; None for random weights, or where someone else decides."""
         network: Any = unwrap_model(self.model)
         decided = any(decides_backbone(callback, network) for callback in self.callbacks.callbacks)
-        return 1.0 if self.plan.from_scratch or decided else float(network.yaml.get("lr_ratio", 1.0))
+        if plan.from_scratch or decided:
+            return None
+        if (stated := network.yaml.get("lr_ratio", 1.0)) is not None:
+            return float(stated), "published with this model"
+        backbone = network.backbone
+        millions = sum(p.numel() for name, p in backbone.named_parameters() if name.startswith(backbone.body)) / 1e6
+        return fitting_rate(backbone.kind, millions, backbone.images)
 
 
 def decides_backbone(callback: Callback, model: Any) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 from eyas.checkpoint import load_checkpoint, refusals_of
 from eyas.config import TrainOptions
-from eyas.models import Detector, model_table
+from eyas.models import Detector, detector_class, model_table
 from eyas.models.catalog import published_weights, ways_without
 from eyas.models.published import find_published, is_name, published_elsewhere
 from eyas.models.table import ModelTableError
@@ -54,6 +54,8 @@ def model_source(options: TrainOptions, resumed: dict[str, Any] | None) -> Sourc
         raise ValueError("no model was given; for example model=yolo26n, a YAML of layers, or a .pt file.")
     weights: Any = own_checkpoint(options.model) if options.model.endswith(CHECKPOINTS) else None
     table = model_table(options.model) if weights is None else weights["yaml"]
+    if options.backbone is not None:
+        table = detector_class(table).with_backbone(table, options.backbone)
     if isinstance(options.pretrained, str):
         weights = given_weights(options.pretrained)
     return Source(table, weights if options.pretrained else None, options.model, options.pretrained)

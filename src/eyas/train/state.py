@@ -17,6 +17,8 @@ from eyas import __version__, dist
 from eyas.callbacks import CallbackList
 from eyas.checkpoint import FORMAT, CheckpointError, broken_parts, class_name, refusals_of
 from eyas.checkpoint.finite import moments, not_finite
+from eyas.models import Detector
+from eyas.models.lineage import described, read_ancestors
 from eyas.models.weights import check_numbers
 from eyas.nn.unwrap import unwrap_model
 from eyas.run.plan import Plan
@@ -58,6 +60,7 @@ def describe_network(network: Any) -> dict[str, Any]:
         "model_class": class_name(type(network)),
         "nc": network.nc,
         "names": dict(network.names),
+        **(described(network.ancestors) if isinstance(network, Detector) else {}),
     }
 
 
@@ -154,6 +157,9 @@ def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
     """
     state = checkpoint["state"]
     load_weights(unwrap_model(trainer.model), state["model"])
+    for network in (unwrap_model(trainer.model), averaged(trainer)):
+        if isinstance(network, Detector):
+            network.ancestors = read_ancestors(checkpoint)
     if trainer.ema:
         load_weights(trainer.ema.ema, checkpoint["model"])
         trainer.ema.updates = state["updates"]

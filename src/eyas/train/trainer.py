@@ -468,7 +468,7 @@ class BaseTrainer:
 
     def setup_model(self, cfg: Any, weights: Any) -> None:
         """Turn ``self.model`` from a name, path or checkpoint into a module; a module stays what it is."""
-        self.from_scratch, self.holds_given = weights is None, True
+        self.from_scratch, self.holds_given = weights is None and self.args.backbone_weights is None, True
         if not isinstance(self.model, nn.Module):
             with setup.naming_the_file(self.args, weights):
                 self.model = self.get_model(cfg=cfg, weights=weights, verbose=self.args.verbose and dist.is_main())

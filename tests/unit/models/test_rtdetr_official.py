@@ -457,3 +457,12 @@ def test_an_ordinary_file_fits_a_frozen_model() -> None:
     with torch.no_grad():
         a, b = (m.eval()(x)["p5"] for m in (ordinary, frozen.backbone))
     torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("variant", ["r34", "hgnetv2-x"])
+def test_a_file_is_recognised_by_its_tensors(variant: str) -> None:
+    state = on_meta(variant, nc=7).state_dict()
+    assert RTDETRNet.recognised(state) == f"rtdetr-{variant}"
+    state.pop("backbone.stages.3.blocks.0.layers.0.conv1.conv.weight", None)
+    state.pop("backbone.conv1.conv1_1.conv.weight", None)
+    assert RTDETRNet.recognised(state) == ""

@@ -15,16 +15,29 @@ class Backbone(nn.Module):
 
     Attributes:
         levels: channels and stride of every level, from the largest map to the smallest.
-        parts: prefixes of the parameters that make each level out of the one before; ``p2`` includes the stem.
+        parts: what there is to select in it: name -> prefixes of parameters. Where levels are made out of each other,
+            those that make each one out of the one before; ``p2`` includes the stem.
         stem_prefix: prefix of the first convolutions, the part that is frozen with published weights.
-        blocks: groups of prefixes from the image upwards, one group per step of layer-wise learning rates. Every
-            parameter starts with exactly one of these prefixes.
+        blocks: groups of prefixes from the image upwards, one group per step of layer-wise learning rates. A parameter
+            that begins with none of them learns as what comes after the backbone.
+        body: prefixes of the parameters that pre-trained weights fill: what is frozen, and learns slowly.
+        adapter: prefixes of the others, which are new wherever it is used and learn with the neck.
+        kind: of network, as `eyas.recipes.backbones` knows it.
+        images: millions that its published weights were trained on.
+        name: what it is called in tables and options.
+        saves_memory: whether the insides of blocks are computed again for their gradient.
     """
 
     levels: Mapping[str, FeatureSpec]
     parts: Mapping[str, tuple[str, ...]]
     stem_prefix: str
     blocks: tuple[tuple[str, ...], ...]
+    body: tuple[str, ...] = ("",)
+    adapter: tuple[str, ...] = ()
+    kind: str = "CNN"
+    images: float = 1.28  # ImageNet-1k
+    name: str = ""
+    saves_memory: bool = False
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map (B, ch, H, W) to {"p2": (B, C2, ceil(H/4), ceil(W/4)), ...}, in the order of ``levels``."""
@@ -35,6 +48,27 @@ class Backbone(nn.Module):
         for name, parameter in self.named_parameters():
             if name.startswith(self.stem_prefix):
                 parameter.requires_grad_(not frozen)
+
+    def save_memory(self, on: bool = True) -> None:
+        """Compute the insides of blocks again for their gradient instead of keeping them.
+
+        Raises:
+            ValueError: this backbone cannot.
+        """
+        if on:
+            raise ValueError(
+                f"gradient_checkpointing=True: {self.name or type(self).__name__} keeps what its layers need for their "
+                "gradient; only transformers can do without. Leave it out."
+            )
+
+    def sections(self, prefix: str = "backbone.") -> dict[str, tuple[str, ...]]:
+        """Return ``backbone`` and, inside it, ``backbone.<part>``: prefixes of names that begin with ``prefix``."""
+        named = {"backbone": self.body} | {f"backbone.{part}": names for part, names in self.parts.items()}
+        return {name: tuple(f"{prefix}{start}" for start in starts) for name, starts in named.items()}
+
+    def new_parts(self, prefix: str = "backbone.") -> tuple[str, ...]:
+        """Return the prefixes of what learns with the neck."""
+        return tuple(f"{prefix}{start}" for start in self.adapter)
 
 
 def init_convolutions(backbone: nn.Module) -> None:

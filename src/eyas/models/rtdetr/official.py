@@ -13,15 +13,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from eyas.models.backbones.host import BackboneHost
 from eyas.models.encoders import HybridEncoder
-from eyas.models.published import Published, fetch, find_published, is_name
+from eyas.models.licences import consent
+from eyas.models.lineage import Ancestor, described
+from eyas.models.published import Published, fetch, find_published, is_name, model_of
 from eyas.models.rtdetr.base import STRIDE, SetDetector
 from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
 from eyas.models.rtdetr.keys import rename, without_ignored
-from eyas.models.rtdetr.published import PUBLISHED, plain_state, read_published
+from eyas.models.rtdetr.published import PUBLISHED, read_published
 from eyas.models.rtdetr.variants import ARCH, VARIANTS, build_backbone, checked_table
 from eyas.models.table import ModelTableError, Table
-from eyas.models.weights import as_source, class_rows
+from eyas.models.weights import as_source, class_rows, plain_state
 from eyas.nn.frozen_norm import freeze_norms
 
 LOGGER = logging.getLogger("eyas")
@@ -29,7 +32,7 @@ LEVELS = ("p3", "p4", "p5")  # of the backbone, that the encoder takes
 SHOWN = 3  # names in a message
 
 
-class RTDETRNet(SetDetector):
+class RTDETRNet(BackboneHost, SetDetector):
     """Backbone, hybrid encoder and decoder: images in, a set of boxes out.
 
     State-dict keys are those of RT-DETRv2 files but for ``num_points_scale``, which is computed here.
@@ -76,7 +79,7 @@ class RTDETRNet(SetDetector):
     def build(self, table: Mapping[str, Any]) -> None:
         """Make backbone, encoder and decoder."""
         sizes = VARIANTS[table["variant"]]
-        self.backbone = build_backbone(sizes.backbone, table["channels"])
+        self.backbone = build_backbone(table["backbone"] or sizes.backbone, table["channels"])
         if table["frozen_norms"]:
             freeze_norms(self.backbone)
         if table["freeze_stem"]:
@@ -110,14 +113,12 @@ class RTDETRNet(SetDetector):
     def sections(self) -> dict[str, tuple[str, ...]]:
         """Return the model's parts in order: name -> prefixes of the parameter names in it.
 
-        ``backbone`` and, inside it, ``backbone.p2`` (with the stem) ... ``backbone.p5``; ``neck``, the encoder;
-        ``head``, the decoder, and inside it ``head.box`` and ``head.cls``. Every parameter is in exactly one of
-        backbone, neck and head.
+        ``backbone`` and, inside it, ``backbone.p2`` (with the stem) ... ``backbone.p5``, of a transformer
+        ``backbone.vit``; ``neck``, the encoder, and a transformer's pyramid; ``head``, the decoder, and inside it
+        ``head.box`` and ``head.cls``. Every parameter is in exactly one of backbone, neck and head.
         """
-        parts: dict[str, tuple[str, ...]] = {"backbone": ("backbone.",)}
-        for level, prefixes in self.backbone.parts.items():
-            parts[f"backbone.{level}"] = tuple(f"backbone.{prefix}" for prefix in prefixes)
-        parts |= {"neck": ("encoder.",), "head": ("decoder.",)}
+        parts = self.backbone.sections()
+        parts |= {"neck": ("encoder.", *self.backbone.new_parts()), "head": ("decoder.",)}
         for kind, modules in self.decoder.SECTIONS.items():
             parts[f"head.{kind}"] = tuple(f"decoder.{module}." for module in modules)
         return parts
@@ -134,6 +135,10 @@ class RTDETRNet(SetDetector):
         """Return backbone and encoder; the decoder is compiled by layers."""
         return self.backbone, self.encoder
 
+    def deepest(self) -> nn.Module:
+        """Return the encoder's attention over the smallest map, before maps are mixed."""
+        return self.encoder.encoder[0]
+
     # --- forward ---------------------------------------------------------------------------------------------------
 
     def predict(self, x: Tensor, batch: Mapping[str, Any] | None = None) -> Any:
@@ -145,6 +150,26 @@ class RTDETRNet(SetDetector):
         return self.decoder(self.encoder([maps[level] for level in LEVELS]), batch)
 
     # --- weights ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def model_for(cls, weights: str | Path) -> str:
+        """Return the name of the model that weights fit: known by theirs, or by the tensors in their file."""
+        known = model_of(weights, cls.published)
+        if known or not Path(weights).is_file():
+            return known or cls.usual
+        return cls.recognised(read_published(weights)) or cls.usual
+
+    @classmethod
+    def recognised(cls, state: Mapping[str, Tensor]) -> str:
+        """Return the name of the model whose tensors, but for those of classes, these are; "" if there is none."""
+        for variant in VARIANTS:
+            with torch.device("meta"):
+                model = cls(f"rtdetr-{variant}", verbose=False)
+            own, class_keys = model.state_dict(), model.class_keys()
+            wanted = [key for key in without_ignored(own) if key not in class_keys]
+            if all(key in state and state[key].shape == own[key].shape for key in wanted):
+                return f"rtdetr-{variant}"
+        return ""
 
     def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the state of a file of RT-DETR v1 or v2, or of a backbone alone, under this model's names."""
@@ -166,7 +191,7 @@ class RTDETRNet(SetDetector):
         """
         found: Any = _unwrapped(weights)
         if isinstance(weights, str | Path):
-            found = {"model": read_published(weights_file(weights))}
+            found = {"model": read_published(weights_file(weights))} | described((origin_of(weights),))
         source = as_source(found)
         by_name = remap and class_rows(source.names, self.names) is not None
         self._tell_what_does_not_fit(self.adapt(source.state), classes_follow_names=by_name)
@@ -212,6 +237,19 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
 def weights_file(weights: str | Path) -> Path:
     """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
     return fetch(find_published(str(weights), PUBLISHED)) if is_name(weights) else Path(weights)
+
+
+def origin_of(weights: str | Path) -> Ancestor:
+    """Return what is known of published weights, by name or from a file.
+
+    Raises:
+        LicenceError: their licence asks for a consent that nobody has given.
+    """
+    if not is_name(weights):
+        return Ancestor(Path(weights).name)
+    entry = find_published(str(weights), PUBLISHED)
+    said = consent(entry.licence, entry.name)
+    return Ancestor(entry.name, entry.licence, entry.source, entry.trained_on, entry.sha256 or "", said)
 
 
 def _unwrapped(weights: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 from eyas.checkpoint import CheckpointError, read_tensors
 from eyas.models.published import Published
 from eyas.models.rtdetr.keys import rename
+from eyas.models.weights import plain_state
 
 _RELEASES = "https://github.com/lyuwenyu/storage/releases/download"
 _RTDETR = "github.com/lyuwenyu/RT-DETR"
@@ -70,16 +71,3 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
     if state is None:
         raise CheckpointError(f"{path} holds no weights: neither 'ema' nor 'model', nor tensors by name.")
     return rename(state)
-
-
-def plain_state(content: object) -> dict[str, Tensor] | None:
-    """Return the tensors by name in what a file holds, the averaged ones first: ``ema.module``, ``ema``, ``model``.
-
-    None if there are none.
-    """
-    if not isinstance(content, Mapping):
-        return None
-    for key in ("ema", "module", "model", "state_dict"):
-        if isinstance(inner := content.get(key), Mapping):
-            return plain_state(inner)
-    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)} or None

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from eyas.models.backbones import HGNETV2, RESNET_VD, Backbone, HGNetV2, ResNetVd
+from eyas.models.backbones import HGNETV2, RESNET_VD, Backbone
+from eyas.models.backbones.host import OWN
+from eyas.models.backbones.stock import checked_backbone, named_backbone
 from eyas.models.rtdetr.decoder import check_counts
 from eyas.models.table import shown
 from eyas.names import nearest
@@ -55,7 +57,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 TABLE_KEYS = (
     "arch", "variant", "nc", "channels", "yaml_file", "lr_ratio", "frozen_norms", "freeze_stem", "queries",
-    "num_denoising", "eval_layer",
+    "num_denoising", "eval_layer", "backbone",
 )  # fmt: skip
 
 
@@ -64,7 +66,8 @@ def official_table(variant: str, version: int = 1) -> dict[str, Any]:
 
     Keys: ``arch``, ``variant``, ``nc``, ``channels``, ``yaml_file``; ``lr_ratio``, the backbone's rate as a share of
     the others'; ``frozen_norms`` and ``freeze_stem``, right only for a model that starts from trained weights;
-    ``queries``, ``num_denoising`` and ``eval_layer`` of the decoder. Version 2 differs in ``lr_ratio`` alone.
+    ``queries``, ``num_denoising`` and ``eval_layer`` of the decoder; ``backbone``, another one than the variant's own,
+    None for that. Version 2 differs in ``lr_ratio`` alone.
     """
     sizes = VARIANTS[variant]
     return {
@@ -79,6 +82,7 @@ def official_table(variant: str, version: int = 1) -> dict[str, Any]:
         "queries": 300,
         "num_denoising": 100,
         "eval_layer": sizes.eval_layer,
+        "backbone": None,
     }
 
 
@@ -96,7 +100,8 @@ def checked_table(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table with its defaults filled in.
 
     Raises:
-        ValueError: it names no variant, has a key that means nothing here, or a number of queries that is none.
+        ValueError: it names no variant or backbone, has a key that means nothing here, or a number of queries that is
+            none.
     """
     variant = str(table.get("variant"))
     if variant not in VARIANTS:
@@ -105,7 +110,9 @@ def checked_table(table: Mapping[str, Any]) -> dict[str, Any]:
         if key not in TABLE_KEYS:
             raise ValueError(f"{shown(key)} means nothing in the table of {variant}{_near(key, TABLE_KEYS)}.")
     check_counts(table)
-    return official_table(variant) | dict(table)
+    if table.get("backbone") is None:
+        return official_table(variant) | dict(table)
+    return official_table(variant) | OWN | dict(table) | {"backbone": checked_backbone(table["backbone"])}
 
 
 def _near(word: object, known: Iterable[str]) -> str:
@@ -113,10 +120,7 @@ def _near(word: object, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def build_backbone(name: str, ch: int = 3) -> Backbone:
-    """Return the backbone that a `Variant` calls ``name``, from random weights."""
-    if name in HGNETV2:
-        return HGNetV2(name, ch)
-    depth = int(name.removeprefix("vd"))
-    assert depth in RESNET_VD
-    return ResNetVd(depth, ch)
+def build_backbone(what: str | Mapping[str, Any], ch: int = 3) -> Backbone:
+    """Return the backbone that a `Variant` calls by its short name, or a table by its entry, from random weights."""
+    short = {f"vd{depth}": f"resnet{depth}-vd" for depth in RESNET_VD} | {n: f"hgnetv2-{n.lower()}" for n in HGNETV2}
+    return named_backbone(short.get(what, what) if isinstance(what, str) else what, ch)

@@ -1,0 +1,78 @@
+"""Every backbone by its name, for all detectors that take one.
+
+A table names it, ``backbone: vit-s14-dinov2``, or gives settings too: ``backbone: {name: vit-s16, pyramid: plain}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from eyas.models.backbones.base import Backbone
+from eyas.models.backbones.hgnetv2 import HGNETV2, HGNetV2
+from eyas.models.backbones.pyramid import PYRAMIDS
+from eyas.models.backbones.resnet_vd import RESNET_VD, ResNetVd
+from eyas.models.backbones.vit import VITS, ViTBackbone
+from eyas.models.table import shown
+from eyas.names import nearest
+
+Build = Callable[..., Backbone]
+
+
+def _vit(name: str) -> Build:
+    return lambda ch, **settings: ViTBackbone(name, ch, **settings)
+
+
+def _resnet(depth: int) -> Build:
+    return lambda ch: ResNetVd(depth, ch)
+
+
+def _hgnet(name: str) -> Build:
+    return lambda ch: HGNetV2(name, ch)
+
+
+BACKBONES: Mapping[str, Build] = MappingProxyType(
+    {f"resnet{depth}-vd": _resnet(depth) for depth in RESNET_VD}
+    | {f"hgnetv2-{name.lower()}": _hgnet(name) for name in HGNETV2}
+    | {name: _vit(name) for name in VITS}
+)
+"""Name -> function that builds it, with random weights, for images of so many channels."""
+SETTINGS: Mapping[str, Mapping[str, tuple[object, ...]]] = MappingProxyType(
+    {name: {"pyramid": tuple(PYRAMIDS), "final_norm": (True, False)} for name in VITS}
+)
+"""Name -> what else a table may say of it, and the values."""
+
+
+def named_backbone(what: str | Mapping[str, Any], ch: int = 3) -> Backbone:
+    """Return a backbone of a table's entry, see `checked_backbone`, from random weights; its name is set."""
+    given = {"name": what} if isinstance(what, str) else dict(what)
+    backbone = BACKBONES[given.pop("name")](ch, **given)
+    backbone.name = what if isinstance(what, str) else what["name"]
+    return backbone
+
+
+def checked_backbone(what: object) -> str | dict[str, Any]:
+    """Return a table's entry: the name of a backbone, or a mapping of ``name`` and its settings.
+
+    Raises:
+        ValueError: there is no such backbone, or it has no such setting; offers the nearest.
+    """
+    given = dict(what) if isinstance(what, Mapping) else {"name": what}
+    name = str(given.pop("name", "")).strip().lower()
+    if name not in BACKBONES:
+        raise ValueError(
+            f"no backbone is called {shown(name)}{_near(name, BACKBONES)}; there are {', '.join(BACKBONES)}."
+        )
+    settings = SETTINGS.get(name, {})
+    for key, value in given.items():
+        if key not in settings:
+            raise ValueError(f"{shown(key)} is no setting of {name}{_near(key, settings)}; it has {list(settings)}.")
+        if value not in settings[key]:
+            raise ValueError(f"{key} of {name} is {shown(value)}, and must be one of {list(settings[key])}.")
+    return {"name": name, **given} if given else name
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = nearest(word, known, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
