@@ -126,12 +126,17 @@ def possible(setup: Setup) -> list[str]:
     return [kind for kind in CODES if kind not in without]
 
 
-def faults(count: int, seed: int) -> Iterator[Fault]:
-    """Yield so many faults, always the same of one seed."""
+def faults(count: int, seed: int, only: str = "") -> Iterator[Fault]:
+    """Yield so many faults, always the same of one seed; ``only`` those whose kind holds a text."""
+    if not any(only in kind for kind in CODES):
+        raise SystemExit(f"no kind of fault holds {only!r}: {', '.join(CODES)}")
     dice = random.Random(seed)
-    for _ in range(count):
+    while count:
         setup = Setup(dice.choice(("yolo", "rtdetr")), dice.choice((1, 2)), dice.choice((0, 2)))
-        yield Fault(dice.choice(possible(setup)), setup, dice.randrange(1, (EPOCHS - 1) * STEPS))
+        fault = Fault(dice.choice(possible(setup)), setup, dice.randrange(1, (EPOCHS - 1) * STEPS))
+        if only in fault.kind:
+            count -= 1
+            yield fault
 
 
 class Chaos:
@@ -339,6 +344,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Random faults over short trainings.")
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="kinds whose name holds this text")
     asked = parser.parse_args()
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as name, forked_interpreters():
@@ -346,7 +352,7 @@ def main() -> int:
         from eyas.data.digits import ensure_digits
 
         chaos = Chaos(Path(name).resolve(), ensure_digits("tiny"))
-        for fault in faults(asked.faults, asked.seed):
+        for fault in faults(asked.faults, asked.seed, asked.only):
             outcomes.append(chaos.hit(fault))
             for line in outcomes[-1].wrong:
                 print(f"{fault.kind} of {fault.setup}, after step {fault.step}: {line}", flush=True)
