@@ -209,10 +209,10 @@ def test_memory_is_saved_and_nothing_else_changes() -> None:
         backbone.save_memory(on)
         kept = Kept()
         with torch.autograd.graph.saved_tensors_hooks(kept.note, kept.give):
-            loss = torch.stack([level.square().mean() for level in backbone(x).values()]).sum()
-        loss.backward()
+            tokens = backbone.vit(x).maps[0]
+        torch.stack([level.square().mean() for level in backbone.pyramid([tokens]).values()]).sum().backward()
         found.append((kept.numbers, [p.grad.clone() for p in backbone.parameters() if p.grad is not None]))
-    assert found[1][0] < 0.8 * found[0][0]
+    assert found[1][0] < 0.5 * found[0][0]
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found[0][1], found[1][1], strict=True))
     assert len(found[0][1]) == len(list(backbone.parameters()))
 
