@@ -81,7 +81,7 @@ class Teacher(StockCallback):
         self.student: dict[str, Any] = {}  # what the detector made of this batch
         self.steps = 0
         self._hooks: list[Any] = []
-        self._sums: Tensor | None = None  # (3,): steps, shares, distances
+        self._sums: Tensor | None = None  # (4,): steps, shares, batches, distances
 
     @classmethod
     def from_options(cls, options: TrainOptions) -> Self | None:
@@ -183,21 +183,23 @@ class Teacher(StockCallback):
         total = torch.stack([size for _, size in sizes]).sum()
         mine = [size for is_taught, size in sizes if is_taught]
         share = torch.stack(mine).sum() / total.clamp(min=1e-12) if mine else torch.zeros_like(total)
-        self._count(0, torch.ones_like(share))
-        self._count(1, 100 * share.nan_to_num(0.0, 0.0, 0.0))
+        self._count(0, 100 * share.nan_to_num(0.0, 0.0, 0.0))
         return parameters
 
     def _count(self, where: int, value: Tensor) -> None:
+        """Add one value () and how many there are, from ``where`` on; nothing waits for the device."""
         if self._sums is None:
-            self._sums = torch.zeros(3, device=value.device)
-        self._sums[where] += value.float()
+            self._sums = torch.zeros(4, device=value.device)
+        self._sums[where] += 1
+        self._sums[where + 1] += value.float()
 
     def on_train_epoch_end(self, trainer: Run) -> None:
         """Set the weight of the next epoch by what all processes have measured in this one."""
         if self._sums is None:
             return
-        steps, shares, distances = (sum(part) for part in zip(*dist.gather_all(self._sums.tolist()), strict=True))
-        share, distance = shares / max(steps, 1), distances / max(steps * trainer.accumulate, 1)
+        sums = zip(*dist.gather_all(self._sums.tolist()), strict=True)
+        steps, shares, batches, distances = (sum(part) for part in sums)
+        share, distance = shares / max(steps, 1), distances / max(batches, 1)
         trainer.epoch_log |= {"teacher/weight": self.weight, "teacher/share": share, "teacher/distance": distance}
         closing = trainer.closing_epochs() if trainer.closing_augmentation() else 0
         if not isinstance(self.teacher, DetectorTeacher):

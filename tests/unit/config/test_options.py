@@ -232,7 +232,7 @@ def test_synonyms_lead_to_real_options():
     for name, other in [("learning_rate", "lr0"), ("weights", "model"), ("fp16", "amp"), ("out", "save_dir")]:
         assert synonyms()[name] == other
     listed = [other for name in option_names() for other in facts(name).also]
-    assert len(listed) == len(set(listed)) == 46, "a name leads to one option"
+    assert len(listed) == len(set(listed)) == 50, "a name leads to one option"
 
 
 def test_assignment_is_validated_and_remembered():

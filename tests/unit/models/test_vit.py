@@ -209,10 +209,10 @@ def test_memory_is_saved_and_nothing_else_changes() -> None:
         backbone.save_memory(on)
         kept = Kept()
         with torch.autograd.graph.saved_tensors_hooks(kept.note, kept.give):
-            loss = torch.stack([level.square().mean() for level in backbone(x).values()]).sum()
-        loss.backward()
+            tokens = backbone.vit(x).maps[0]
+        torch.stack([level.square().mean() for level in backbone.pyramid([tokens]).values()]).sum().backward()
         found.append((kept.numbers, [p.grad.clone() for p in backbone.parameters() if p.grad is not None]))
-    assert found[1][0] < 0.8 * found[0][0]
+    assert found[1][0] < 0.5 * found[0][0]
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found[0][1], found[1][1], strict=True))
     assert len(found[0][1]) == len(list(backbone.parameters()))
 
@@ -250,7 +250,7 @@ def test_rates_by_depth(name: str, decay: float, wanted: dict[int, float]) -> No
             depth, f"backbone.vit.blocks.{depth - 1}."
         )
         assert {round(r, 12) for k, r in rates.items() if k.startswith(lead)} == {round(rates[_first(rates, lead)], 12)}
-        assert rates[_first(rates, lead)] == pytest.approx(value, rel=1e-4 if value not in (1e-4,) else 1e-9, abs=6e-10)
+        assert rates[_first(rates, lead)] == pytest.approx(value, rel=1e-4)
     assert rates["backbone.vit.cls_token"] == rates["backbone.vit.patch_embed.proj.weight"]
     assert rates["encoder.input_proj.0.conv.weight"] == pytest.approx(1e-4)
 
@@ -261,11 +261,11 @@ def _first(rates: dict[str, float], lead: str) -> str:
 
 def test_tokens_and_positions_do_not_decay() -> None:
     model = tiny()
-    names = {id(p): n for n, p in model.named_parameters()}
-    kept = {
-        names[id(p)] for g in parameter_groups(model, lr=1.0, decay=0.1) if not g["weight_decay"] for p in g["params"]
-    }
-    assert {f"backbone.vit.{n}" for n in ("cls_token", "pos_embed", "norm.bias")} - kept == {"backbone.vit.norm.bias"}
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = parameter_groups(model, lr=1.0, decay=0.1)
+    decaying = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
+    assert not {"backbone.vit.cls_token", "backbone.vit.pos_embed"} & decaying
+    assert {"backbone.vit.patch_embed.proj.weight", "backbone.vit.blocks.0.attn.qkv.weight"} <= decaying
 
 
 @pytest.mark.parametrize(

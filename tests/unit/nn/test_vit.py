@@ -68,16 +68,26 @@ def test_turned_positions_tell_distances_only() -> None:
 
 
 def test_position_codes_of_other_sizes() -> None:
-    code = torch.zeros(1, 1 + 36, 1)
-    code[0, 0] = 7.0
-    code[0, 1:, 0] = torch.arange(6.0).repeat_interleave(6)  # the row's number
+    torch.manual_seed(0)
+    column = torch.randn(6)
+    code = torch.cat((torch.tensor([7.0]), column.repeat_interleave(6))).view(1, 37, 1)
     assert resized_positions(code, 6, 6) is code
     larger = resized_positions(code, 12, 6)
     assert larger.shape == (1, 1 + 72, 1) and float(larger[0, 0]) == 7.0
     rows = larger[0, 1:, 0].view(12, 6)
-    # A cubic reproduces a straight line away from the edges: half-pixel centres put row i at (i + .5) / 2 - .5.
-    assert torch.allclose(rows[4:8, 2], (torch.arange(4.0, 8) + 0.5) / 2 - 0.5, atol=1e-5)
-    assert torch.allclose(rows.mean(1), rows[:, 0], atol=1e-5)
+    for i in range(12):  # half-pixel centres put row i at (i + .5) / 2 - .5; beyond the edge, its last value goes on
+        place = (i + 0.5) / 2 - 0.5
+        near = [math.floor(place) + k for k in (-1, 0, 1, 2)]
+        wanted = sum(float(column[min(max(k, 0), 5)]) * cubic(place - k) for k in near)
+        assert torch.allclose(rows[i], torch.tensor(wanted), atol=1e-5)
+
+
+def cubic(x: float, a: float = -0.75) -> float:
+    """Return Keys' cubic convolution kernel."""
+    x = abs(x)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
 
 
 def test_what_is_no_matrix_takes_no_weight_decay() -> None:
