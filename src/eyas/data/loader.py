@@ -22,6 +22,7 @@ from eyas.data.errors import SampleError
 from eyas.data.index import ImageIndex
 from eyas.data.numbered import MapStyle, Numbered, SamplesOf
 from eyas.data.processes import START_METHOD, forking, usable_cores
+from eyas.data.remote.ahead import Ahead
 from eyas.data.sampler import EpochOrder, EvalBatchSampler, Order, TrainBatchSampler, choose_order
 from eyas.log import warn
 from eyas.signals import PATIENT, show_stacks
@@ -117,15 +118,35 @@ class EpochLoader:
         """
         if self._loader is None:
             raise RuntimeError("this loader is closed")
-        index = own_index(self)
-        for packed in self._loader:
-            if index is not None:
-                index.refuse_known_changes()
-            if packed.error is not None:
-                if packed.error.detail:
-                    packed.error.add_note(packed.error.detail)
-                raise packed.error
-            yield packed.batch
+        index, ahead = own_index(self), self._run_ahead()
+        try:
+            for packed in self._loader:
+                if index is not None:
+                    index.refuse_known_changes()
+                if packed.error is not None:
+                    if packed.error.detail:
+                        packed.error.add_note(packed.error.detail)
+                    raise packed.error
+                if ahead is not None:
+                    ahead.batch_over()
+                yield packed.batch
+        finally:
+            if ahead is not None:
+                ahead.stop()
+
+    def _run_ahead(self) -> Ahead | None:
+        """What fetches images that lie elsewhere before they are needed, in one process of each host."""
+        dataset = self.dataset
+        if dist.local_rank() != 0 or not isinstance(dataset, Numbered) or (room := dataset.index.room) is None:
+            return None
+        same = self.sampler.world_size == dist.world_size()
+        return Ahead(
+            self.sampler.upcoming(dist.ranks_here() if same else [self.sampler.rank]),
+            path=dataset.index.path,
+            size=lambda i: dataset.index.stat(i).size,
+            wanted=dataset.store.reads,
+            limit=room.limit,
+        )
 
     def close(self) -> None:
         """End the worker processes. May be called twice."""

@@ -126,7 +126,7 @@ def test_a_name_fetches_once_and_says_the_size_first(
     with caplog.at_level(logging.INFO, "eyas"):
         data = check_dataset("coco128", cache_dir=tmp_path)
     first = caplog.messages[0]
-    assert f"The data set coco128: {download.readable(len(small.files['/coco128.zip']))} from 127.0.0.1" in first
+    assert f"The data set coco128: {readable(len(small.files['/coco128.zip']))} from 127.0.0.1" in first
     assert "Terms: " in first and any("val is the same as train" in message for message in caplog.messages)
     assert small.asked == [("HEAD", ""), ("GET", "")]
     index = build_index(data["train"], names=data["names"], cache_dir=tmp_path)
