@@ -122,7 +122,7 @@ class ImageIndex:
 
     def effects(self) -> dict[str, object]:
         """Return by which rules its images and labels were chosen, by option, and where they are kept."""
-        return self.chosen | ({"remote_cache": str(self.room)} if self.room else {})
+        return self.chosen | ({"remote_cache": self.room.text} if self.room else {})
 
     def path(self, i: int) -> str:
         """Absolute path of image i."""

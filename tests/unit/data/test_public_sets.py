@@ -20,6 +20,7 @@ import pytest
 from eyas.data import build_index, check_dataset, download, public_sets
 from eyas.data.download import download_archive, fetch
 from eyas.data.public_sets import PUBLIC, Archive, PublicSet
+from eyas.data.sizes import readable
 
 CUT = 600  # bytes after which the server breaks off
 

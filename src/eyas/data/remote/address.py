@@ -34,6 +34,11 @@ class Room(NamedTuple):
         """The folder in which all of it lies."""
         return self.folder / MARK
 
+    @property
+    def text(self) -> str:
+        """The room as `parse_room` reads it."""
+        return f"{self.folder}:{self.limit}B"
+
     def __str__(self) -> str:
         return f"up to {readable(self.limit)} in {self.root}"
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from eyas.data.cache import locked
 from eyas.data.remote.address import Room, held, root_of
+from eyas.data.sizes import readable
 from eyas.files import replacing
 from eyas.log import LOGGER
 
@@ -89,7 +91,7 @@ class Kept:
         return bytes(body)
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a file, if there is room for it at all; where the disk is full, what is kept stays as it is."""
+        """Keep a file, if there is room for it at all; a disk that is full has less room from then on."""
         if len(data) > self.limit:
             return
         path = self.file(key)
@@ -100,7 +102,11 @@ class Kept:
                 file.write(zlib.crc32(data).to_bytes(_CHECK, "big"))
             self._count(len(data) + _CHECK)
         except OSError as error:
-            LOGGER.warning("An image from elsewhere is not kept: %s (%s).", self.folder, error.strerror or error)
+            limit = int(held(self.root) * _FILLED_TO)
+            LOGGER.warning("%s: %s. From now on %s are kept there.", self.root, error.strerror, readable(limit))
+            with suppress(OSError):
+                (self.root / "limit").write_text(str(limit))
+                self._count(0)
 
     def _count(self, added: int) -> None:
         """Add to what is held, and remove what was not used for longest if that is too much."""
