@@ -7,6 +7,7 @@ training by as many bytes as the cache can well hold, so that nothing that was f
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from eyas.data.remote import images
@@ -15,6 +16,7 @@ from eyas.data.remote.service import RemoteError
 
 THREADS = 16
 _SHARE = 0.5  # of the cache that may lie ahead
+_PATIENCE = 1.0  # seconds
 
 
 class Ahead:
@@ -60,8 +62,9 @@ class Ahead:
         with self._turn:
             self._stopped = True
             self._turn.notify_all()
+        until = time.monotonic() + _PATIENCE
         for thread in self._threads:
-            thread.join(timeout=1.0)
+            thread.join(timeout=max(until - time.monotonic(), 0))
 
     def _in_order(self, batches: Iterable[list[int]]) -> Iterator[tuple[int, int, int]]:
         """(image, its batch, bytes of all up to its end) of every image."""

@@ -191,8 +191,8 @@ def _trying(url: str, call: Callable[[], Result]) -> Result:
 
 def _status(error: Exception) -> int | None:
     """What a server answered, where an error tells."""
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    return status if isinstance(status, int) else None
+    told = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return next((status for status in told if isinstance(status, int)), None)
 
 
 def _is_denied(error: Exception) -> bool:
