@@ -42,6 +42,12 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def ranks_here() -> range:
+    """Numbers of the processes on this host, as launchers give them out: one host after the other."""
+    first = rank() - local_rank()
+    return range(first, first + local_world_size())
+
+
 def world_size() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))

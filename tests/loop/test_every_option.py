@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from torch import nn
@@ -383,6 +384,7 @@ CASES: dict[str, Case] = {
     "single_cls": Case(True, ManyClasses),
     "classes": Case([1, 3], OwnIndex),
     "cache": Case("ram", OwnStore),
+    "remote_cache": Case("{folder}/kept:1GB", ManyClasses, {"data": "{elsewhere}"}),
     "workers": Case(1, OwnLoader),
     "sampler": Case("balanced", OwnLoader),
     "sampler_threshold": Case(0.9, OwnLoader, {"sampler": "repeat"}),
@@ -467,13 +469,21 @@ def finished(digits_tiny: Path, tiny_model: Path, tmp_path_factory: pytest.TempP
     return trainer.last
 
 
+@pytest.fixture(scope="module")
+def elsewhere(digits_tiny: Path) -> str:
+    """URL of the same data in memory, as if it were far away."""
+    fsspec.filesystem("memory").put(f"{digits_tiny.parent}/", "/every_option", recursive=True)
+    return f"memory://every_option/{digits_tiny.name}"
+
+
 @pytest.fixture
-def typed(options: Any, digits_tiny: Path, tiny_model: Path, tmp_path: Path, finished: Path) -> Any:
+def typed(options: Any, digits_tiny: Path, tiny_model: Path, tmp_path: Path, finished: Path, elsewhere: str) -> Any:
     """Return options of a tiny training, with those of a case."""
     unsplit = tmp_path / "unsplit.yaml"
     unsplit.write_text(f"train: {digits_tiny.parent}/images/train\nnc: 10\n")
     places = {"model": tiny_model, "data": digits_tiny, "folder": tmp_path, "weights": finished, "unsplit": unsplit}
     places["masked"] = masked_vit(tmp_path / "masked.pth")
+    places |= {"elsewhere": elsewhere}
 
     def make(**changes: Any) -> dict[str, Any]:
         filled = {k: v.format(**places) if isinstance(v, str) else v for k, v in changes.items()}
@@ -542,6 +552,7 @@ TOGETHER = {
         "fraction": 0.1, "val": False,
     },
     "held out": {"data": "{unsplit}", "val_fraction": 0.25, "ids_start": 0},
+    "elsewhere": {"data": "{elsewhere}", "remote_cache": "{folder}/kept:1GB", "workers": 1},
 }  # fmt: skip
 
 

@@ -420,6 +420,17 @@ class TrainOptions(BaseModel):
         rehearsed=Fixed(False),
         needs="build_dataset",
     )
+    remote_cache: Text | None = _data(
+        None,
+        "How much of images that lie elsewhere (`data` as a URL, or with URLs in it) each host keeps, and where: "
+        "`200GB`, `/nvme/eyas`, `/nvme/eyas:200GB`.",
+        on=_EVAL,
+        expected="a size, a folder or both",
+        auto="half of what is free in the cache folder",
+        resumable=True,
+        rehearsed=Fixed(None),
+        needs="get_dataset",
+    )
     workers: Int | None = _data(
         None,
         "Processes that load and augment images; 0 loads in the main process.",

@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import yaml
 
+from eyas.data.contents import copy_image_file
 from eyas.data.dataset_yaml import SPLITS, check_dataset
 from eyas.data.files import ABSENT, IMAGE_SUFFIXES
 from eyas.data.formats import Labels, LabelSource, YoloText
@@ -28,6 +29,7 @@ from eyas.data.formats.table import ANY
 from eyas.data.formats.voc import EVERY_CLASS
 from eyas.data.formats.yolo import IGNORED, TextRules, label_path
 from eyas.data.image_header import MISSING_IMAGE, ImageHeader, read_header
+from eyas.data.remote.address import is_remote
 from eyas.data.report import DatasetReport, Problem
 from eyas.log import LOGGER
 from eyas.names import did_you_mean
@@ -163,10 +165,10 @@ def _header(path: str, absent: bool, report: DatasetReport) -> ImageHeader | Non
 
 def _put(path: str, place: Path, link: bool) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    if link:
+    if link and not is_remote(path):
         place.symlink_to(path)
     else:
-        shutil.copyfile(path, place)
+        copy_image_file(path, place)
 
 
 def _write_yaml(folder: Path, writer: Writer, described: Mapping[str, Any], splits: Sequence[str]) -> None:

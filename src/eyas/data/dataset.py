@@ -358,11 +358,13 @@ def _collate_areas(index: ImageIndex, areas: Sequence[Row]) -> dict[str, Any]:
     """The parts of a batch that tell what to ignore."""
     counts = [len(kind) for kind, _ in areas]
     boxes = np.concatenate([boxes for _, boxes in areas]).astype(np.float32).reshape(-1, 4)
+    # Only the kinds of this batch: where images differ in what was annotated, there are as many kinds as images.
+    kinds, kind = np.unique(np.concatenate([kind for kind, _ in areas]).astype(np.int64), return_inverse=True)
     return {
         "ignored": torch.from_numpy(boxes),
         "ignored_idx": torch.from_numpy(np.repeat(np.arange(len(areas), dtype=np.int64), counts)),
-        "ignored_kind": torch.from_numpy(np.concatenate([kind for kind, _ in areas]).astype(np.int64)),
-        "ignored_classes": torch.from_numpy(index.ignored_classes.copy()),
+        "ignored_kind": torch.from_numpy(kind.reshape(-1)),
+        "ignored_classes": torch.from_numpy(index.ignored_classes[kinds]),
     }
 
 

@@ -19,6 +19,9 @@ from eyas.data.describe import describe_file, describe_folder
 from eyas.data.formats import LabelSource, claim
 from eyas.data.ignore import read_rules
 from eyas.data.public_sets import PUBLIC, fetch_public
+from eyas.data.remote.address import is_url
+from eyas.data.remote.bring import bring_data, bring_places
+from eyas.data.remote.mirror import Mirror
 from eyas.log import LOGGER
 from eyas.names import nearest
 from eyas.plain_yaml import YamlError, read_yaml
@@ -39,56 +42,69 @@ def check_dataset(
     ids_start: int | None = None,
     val_fraction: float | None = None,
     cache_dir: str | Path | None = None,
+    remote_cache: str | None = None,
 ) -> dict[str, Any]:
     """Read and check a data set description.
 
     Args:
         data: a YAML file (the suffix may be left out), a folder holding one YAML file, an annotation file or a folder
             that `eyas.data.describe` understands, "digits" or "digits-tiny" for the embedded set, a public set
-            (`eyas.data.public_sets`) or an http(s) address of an archive, which are downloaded, or a mapping with the
-            same keys as the YAML, in which a split may be a `LabelSource`.
+            (`eyas.data.public_sets`) or an http(s) address of an archive, which are downloaded, the URL of a file or
+            folder that stays where it is (`eyas.data.remote`), or a mapping with the same keys as the YAML, in which a
+            split may be a `LabelSource`. Places in a description may be URLs, too.
         splits: the splits that must be there.
         optional: others, that must be there if the description names them.
         ids_start: the class id that label files begin with, over the key of the same name.
         val_fraction: share of the training images to hold out for validation, where the description has no `val`. The
             same as `val: 0.1` in it.
         cache_dir: see `eyas.data.cache.cache_root`; where the embedded set and downloads are kept.
+        remote_cache: where and how much of data that lie elsewhere is kept, see `eyas.data.remote.address.parse_room`.
 
     Returns:
         path (Path of the root), train, val, test (list of existing Paths: folders, `.txt` lists or images; empty when
         not given; a `LabelSource` where a format of `eyas.data.FORMATS` claims what the split says), names
         {int: str}, nc, ignore (`IgnoreRules`), ids (what label files call each class, or None: 0, 1, 2, ...),
         val_fraction (val is then what train is, and the share of it that validates), value_range (what is white in
-        images of more than 8 bits, or None), channels, keypoints ((points, values) or None), yaml_file (Path or None).
+        images of more than 8 bits, or None), channels, keypoints ((points, values) or None), yaml_file (Path or None),
+        remote (URLs of what lies elsewhere).
 
     Raises:
         ValueError: anything missing or contradictory; names the file, the key, what was tried, the nearest real name.
     """
+    mirror = Mirror(remote_cache, cache_dir)
     if isinstance(data, Mapping):
         file, content, where = None, dict(data), "data"
     else:
-        file, content, where = _describe(str(data), splits, cache_dir)
+        file, content, where = _describe(str(data), splits, cache_dir, mirror)
     _rename_aliases(content, where)
     if ids_start is not None:
         content["ids_start"] = ids_start
     if val_fraction is not None:
         _hold_out(content, val_fraction, where)
-    return _check(content, file, where, [*splits, *(split for split in optional if content.get(split))], cache_dir)
+    needed = [*splits, *(split for split in optional if content.get(split))]
+    content = bring_places(content, needed, file.absolute().parent if file else None, mirror, where)
+    if remote_cache is not None and not mirror.urls:
+        raise ValueError(f"remote_cache={remote_cache} has no effect: all of data={data} lies on this machine.")
+    return _check(content, file, where, needed, cache_dir) | {"remote": tuple(mirror.urls)}
 
 
 _Described = tuple[Path | None, dict[str, Any], str]
 """The YAML file, None where there is none; what it says, or what the files say without one; how messages call it."""
 
 
-def _describe(data: str, splits: Sequence[str], cache_dir: str | Path | None) -> _Described:
+def _describe(data: str, splits: Sequence[str], cache_dir: str | Path | None, mirror: Mirror) -> _Described:
     if data in EMBEDDED:
         from eyas.data.digits import ensure_digits
 
         return _from_yaml(ensure_digits(EMBEDDED[data], cache_dir=cache_dir))
     if "://" in data:
-        from eyas.data.download import download_archive
+        from eyas.data.download import ARCHIVES, download_archive
 
-        return _from_folder(download_archive(data, cache_root(cache_dir) / "datasets"))
+        if data.lower().endswith(ARCHIVES):
+            return _from_folder(download_archive(data, cache_root(cache_dir) / "datasets"))
+        if not is_url(data):
+            raise ValueError(f"data={data} is no address: protocol://place/folder/file.")
+        data = bring_data(data, mirror)
     path = Path(data).expanduser()
     if path.is_dir():
         return _from_folder(path)

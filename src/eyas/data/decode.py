@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from eyas.data.contents import read_image_file
 from eyas.data.depth import BYTE, White, peak_of, to_bytes, white_above
+from eyas.data.files import FileStat
 from eyas.data.image_header import close_jpeg, read_header
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -45,7 +47,7 @@ def read_image(path: str | os.PathLike[str], white: White | None = None) -> np.n
     if header is None:
         assert problem is not None
         raise ValueError(f"{name}: {problem.kind}: {problem.message}")
-    data, shape = np.fromfile(path, np.uint8), (header.height, header.width)
+    data, shape = read_image_file(path), (header.height, header.width)
     if header.depth == BYTE:
         return decode(data, shape, header.orientation, name=name)
     image = decode_deep(data, shape, header.orientation, name=name)
@@ -69,6 +71,7 @@ def load_image(
     white: float | None = None,
     imgsz: int,
     stretch: bool = False,
+    indexed: FileStat | None = None,
 ) -> np.ndarray:
     """Image resized for the network, (h, w, 3) uint8 BGR with (h, w) = `resized_shape(shape, imgsz)`.
 
@@ -80,12 +83,13 @@ def load_image(
         shape: (h, w) the index recorded, after orientation.
         orientation: EXIF orientation 1..8 the index recorded.
         white: value of white in an image of more than 8 bits.
+        indexed: what the file was from outside when it was indexed; asked of one that lies elsewhere.
 
     Raises:
-        ValueError: the file cannot be decoded, or has another shape than recorded.
+        ValueError: the file cannot be decoded, has another shape than recorded, or does not come from elsewhere.
     """
     try:
-        data = np.fromfile(path, np.uint8)
+        data = read_image_file(path, indexed)
     except OSError as error:
         raise ValueError(f"{path}: the image cannot be read any more ({error.strerror}).") from error
     target = resized_shape(shape, imgsz, stretch=stretch)

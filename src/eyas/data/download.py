@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import stat
 import tarfile
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from eyas.data.cache import locked
+from eyas.data.sizes import readable, to_bytes
 from eyas.files import replacing
 from eyas.log import LOGGER
 
@@ -209,10 +209,10 @@ def download_limit() -> int:
         ValueError: the variable is no size.
     """
     text = os.environ.get(LIMIT) or DEFAULT_LIMIT
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
-    if found is None:
+    limit = to_bytes(text)
+    if limit is None:
         raise ValueError(f"{LIMIT}={text}: write a size such as 500MB or 30GB.")
-    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+    return limit
 
 
 def refuse_large(what: str, size: int) -> None:
@@ -227,14 +227,6 @@ def refuse_large(what: str, size: int) -> None:
             f"{what} has {readable(size)}, and a download may have {readable(download_limit())}. "
             f"Set {LIMIT}={allow} in the environment to allow it."
         )
-
-
-def readable(size: int) -> str:
-    """Bytes for people: "6.7 MB"."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size} bytes"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from eyas.data.cache import locked
+from eyas.data.contents import open_image_file
 from eyas.data.files import ABSENT, FileStat
 from eyas.files import replacing
 from eyas.log import LOGGER
@@ -53,7 +54,7 @@ def content_digest(path: str) -> int:
     """The first 63 bits of the SHA-256 of a file; the highest number for one that cannot be read: it is trained on, and
     reported there."""
     try:
-        with open(path, "rb") as file:
+        with open_image_file(path, whole=True) as file:
             digest = hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return 2**63 - 1

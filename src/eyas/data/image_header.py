@@ -9,8 +9,11 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from eyas.data.contents import open_image_file
 from eyas.data.depth import BYTE, REAL, WHOLE, WIDE
 from eyas.data.files import read_ends, what_is_there
+from eyas.data.remote.address import is_remote
+from eyas.data.remote.service import RemoteError
 
 MISSING_IMAGE = "missing image"
 NOT_AN_IMAGE = "not an image"
@@ -55,13 +58,19 @@ class ImageProblem(NamedTuple):
 
 
 def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
-    """Header of an image file, or None and why it is unusable. Never raises for any file content."""
-    plain = _plain_jpeg(path)
+    """Header of an image file, or None and why it is unusable. Never raises for any file content.
+
+    Raises:
+        RemoteError: the file lies elsewhere, and does not come.
+    """
+    plain = None if is_remote(path) else _plain_jpeg(path)  # Pillow finds the same, and reads less often
     if plain is not None:
         return plain, None
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
+        with open_image_file(path) as file, Image.open(file) as image:
             return _check(file, image)
+    except RemoteError:
+        raise
     except UnidentifiedImageError:
         return None, _unknown(path)
     except Image.DecompressionBombError:
@@ -187,7 +196,7 @@ def _tail(file: BinaryIO, count: int) -> bytes:
 
 
 def _unknown(path: str) -> ImageProblem:
-    with open(path, "rb") as file:
+    with open_image_file(path) as file:
         start = file.read(12)
     if start.startswith(_TIFF_STARTS):
         return ImageProblem(UNSUPPORTED, "a TIFF of values or channels that no reader here knows; save it as 8 bits")

@@ -18,6 +18,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -30,6 +31,7 @@ import numpy as np
 from eyas.data import held_out, reopen
 from eyas.data.balance import ImageClasses
 from eyas.data.cache import cache_root, locked
+from eyas.data.contents import open_image_file, read_image_file
 from eyas.data.decode import decode_deep, large_images
 from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
@@ -40,6 +42,9 @@ from eyas.data.ignore import NO_IGNORE_RULES, IgnoreRules, areas, distinct
 from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, read_header
 from eyas.data.processes import can_fork, spread, usable_cores
 from eyas.data.progress import with_progress
+from eyas.data.remote.address import Room, first_remote, is_remote
+from eyas.data.remote.kept import room_of
+from eyas.data.remote.service import THREADS
 from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing, sweep
 from eyas.log import LOGGER
@@ -116,14 +121,25 @@ class ImageIndex:
         return f"ImageIndex({self.report.summary()})"
 
     def effects(self) -> dict[str, object]:
-        """Return by which rules its images and labels were chosen, by option."""
-        return dict(self.chosen)
+        """Return by which rules its images and labels were chosen, by option, and where they are kept."""
+        return self.chosen | ({"remote_cache": self.room.text} if self.room else {})
 
     def path(self, i: int) -> str:
         """Absolute path of image i."""
         if not 0 <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
         return os.fsdecode(self.path_bytes[self.path_offsets[i] : self.path_offsets[i + 1]].tobytes())
+
+    def stat(self, i: int) -> FileStat:
+        """What the file of image i was from outside when it was indexed."""
+        size, mtime = self.stats[i, :2].tolist()
+        return FileStat(size, mtime)
+
+    @cached_property
+    def room(self) -> Room | None:
+        """Where this host keeps images that lie elsewhere; None if there are none."""
+        at = first_remote(self.path_bytes.tobytes())
+        return None if at < 0 else room_of(self.path(int(np.searchsorted(self.path_offsets, at, side="right")) - 1))
 
     def refuse_changed(self, i: int) -> None:
         """Refuse image i if its file or labels are not those that were indexed.
@@ -191,7 +207,7 @@ class ImageIndex:
         """Hash of the fingerprint and of the bytes of up to 64 images, spread evenly: to read all takes too long."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for i in np.unique(np.linspace(0, len(self) - 1, min(_COMPARED, len(self)), dtype=int)).tolist():
-            with suppress(OSError), open(self.path(i), "rb") as file:
+            with suppress(OSError), open_image_file(self.path(i), whole=True) as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
@@ -511,7 +527,7 @@ def _scan(found: _Found, workers: int | None) -> ImageIndex:
     tasks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
     report, unknown = DatasetReport(split=split), set[int]()
     parts: list[_Columns] = []
-    with large_images(), closing(_chunks(found, tasks, _processes(total, workers))) as results:
+    with large_images(), closing(_chunks(found, tasks, _processes(found, workers))) as results:
         for chunk in with_progress(results, title=f"Scanning {split}", total=total, each=_CHUNK):
             report.add(chunk.problems)
             report.left_out += chunk.left_out
@@ -533,10 +549,10 @@ def _scan(found: _Found, workers: int | None) -> ImageIndex:
     return ImageIndex(arrays, names=names, report=report, cache_key=found.key)
 
 
-def _processes(images: int, workers: int | None) -> int:
-    if not can_fork():
+def _processes(found: _Found, workers: int | None) -> int:
+    if not can_fork() or first_remote(found.path_bytes.tobytes()) >= 0:  # threads ask for many images at a time
         return 1
-    return workers or (min(_PROCESSES, usable_cores()) if images >= _MANY else 1)
+    return workers or (min(_PROCESSES, usable_cores()) if found.images >= _MANY else 1)
 
 
 def _chunks(found: _Found, tasks: Sequence[range], processes: int) -> Generator[_Chunk, None, None]:
@@ -556,8 +572,11 @@ def _chunks(found: _Found, tasks: Sequence[range], processes: int) -> Generator[
 
 
 def _look_at(found: _Found, task: range) -> list[_Seen]:
-    sizes = found.stats[task.start : task.stop, 0].tolist()
-    return [_see(path, size) for path, size in zip(found.paths(task), sizes, strict=True)]
+    paths, sizes = found.paths(task), found.stats[task.start : task.stop, 0].tolist()
+    if any(map(is_remote, paths)):  # each is waited for, and nothing is computed meanwhile
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(_see, paths, sizes))
+    return list(map(_see, paths, sizes))
 
 
 def _see(image: str, size: int) -> _Seen:
@@ -622,7 +641,7 @@ def _peak(image: str, header: ImageHeader) -> float | str:
     if header.depth == BYTE:
         return 0.0
     try:
-        return peak_of(decode_deep(np.fromfile(image, np.uint8), header[:2], header.orientation))
+        return peak_of(decode_deep(read_image_file(image), header[:2], header.orientation))
     except (OSError, ValueError, cv2.error) as error:
         return str(error)
 

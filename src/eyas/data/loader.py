@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from eyas.data.errors import SampleError
 from eyas.data.index import ImageIndex
 from eyas.data.numbered import MapStyle, Numbered, SamplesOf
 from eyas.data.processes import START_METHOD, forking, usable_cores
+from eyas.data.remote.ahead import Ahead
 from eyas.data.sampler import EpochOrder, EvalBatchSampler, Order, TrainBatchSampler, Turn, choose_order
 from eyas.log import warn
 from eyas.signals import PATIENT, show_stacks
@@ -40,7 +42,7 @@ class BatchMaker(Protocol):
     def make_batch(self, keys: Sequence[Any], /) -> dict[str, Any]: ...
 
 
-class Ahead:
+class KeyStream:
     """Batches of keys of the chosen epoch and, where one is expected after it, of that one too.
 
     Workers then have something to do while the last batches of an epoch are trained, and while it is validated:
@@ -62,11 +64,21 @@ class Ahead:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        turn = None if self.paused else self.sampler.turn
-        while turn is not None:
+        for turn in () if self.paused else self.turns():
             self.begun = turn
             yield from self.sampler.keys(turn)
-            turn = self.expected if turn == self.sampler.turn else None  # an epoch that is read by now has no next yet
+
+    def turns(self) -> Iterator[Turn]:
+        """Yield what is chosen, then what is expected; what is read only because it is expected has no next yet."""
+        chosen = self.sampler.turn
+        yield chosen
+        if self.sampler.turn == chosen and self.expected is not None:
+            yield self.expected
+
+    def upcoming(self, ranks: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the images, by index in the data set, that some ranks need for each batch."""
+        for turn in self.turns():
+            yield from self.sampler.upcoming(turn, ranks)
 
 
 class EpochLoader:
@@ -96,12 +108,12 @@ class EpochLoader:
         self.dataset: Any = dataset.dataset if isinstance(dataset, SamplesOf) else dataset
         self.sampler, self.wanted = sampler, workers
         self.workers = max(min(workers, len(sampler)), 0)
-        self._ahead = Ahead(sampler)
+        self._keys = KeyStream(sampler)
         self._running: Iterator[_Packed] | None = None  # between two epochs: one that has begun with the expected one
         self.noted: Callable[[bool], None] | None = None  # told before each batch, and at the end, if there is another
         self._loader: DataLoader[Any] | None = DataLoader(
             _Guarded(dataset),  # type: ignore[arg-type]  # it makes whole batches
-            batch_sampler=self._ahead,
+            batch_sampler=self._keys,
             collate_fn=_identity,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -141,12 +153,12 @@ class EpochLoader:
             mosaic_closed: without mosaic, mixup and cutmix (`close_mosaic`).
             first_batch: batches of the epoch to leave out, for a run resumed inside it.
         """
-        self.sampler.turn, self._ahead.expected = Turn(epoch, mosaic_closed, first_batch), None
+        self.sampler.turn, self._keys.expected = Turn(epoch, mosaic_closed, first_batch), None
 
     def expect(self, epoch: int, *, mosaic_closed: bool) -> None:
         """Let workers go on with this epoch after the chosen one; if another one is chosen then, it is dropped."""
         if self.workers:
-            self._ahead.expected = Turn(epoch, mosaic_closed)
+            self._keys.expected = Turn(epoch, mosaic_closed)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The batches of the chosen epoch.
@@ -158,23 +170,43 @@ class EpochLoader:
         """
         if self._loader is None:
             raise RuntimeError("this loader is closed")
-        index, turn = own_index(self), self.sampler.turn
+        index, turn, ahead = own_index(self), self.sampler.turn, self._run_ahead()
         running, self._running = self._running, None
-        if running is None or self._ahead.begun != turn:
-            self._ahead.begun = None
+        if running is None or self._keys.begun != turn:
+            self._keys.begun = None
             running = iter(self._loader)
-        self._note(True)
-        for packed in itertools.islice(running, len(self) - turn.first_batch):
-            if index is not None:
-                index.refuse_known_changes()
-            if packed.error is not None:
-                if packed.error.detail:
-                    packed.error.add_note(packed.error.detail)
-                raise packed.error
-            yield packed.batch
+        try:
             self._note(True)
+            for packed in itertools.islice(running, len(self) - turn.first_batch):
+                if index is not None:
+                    index.refuse_known_changes()
+                if packed.error is not None:
+                    if packed.error.detail:
+                        packed.error.add_note(packed.error.detail)
+                    raise packed.error
+                if ahead is not None:
+                    ahead.batch_over()
+                yield packed.batch
+                self._note(True)
+        finally:
+            if ahead is not None:
+                ahead.stop()
         self._note(False)
-        self._running = running if self._ahead.begun != turn else None  # with the next epoch in its workers
+        self._running = running if self._keys.begun != turn else None  # with the next epoch in its workers
+
+    def _run_ahead(self) -> Ahead | None:
+        """What fetches images that lie elsewhere before they are needed, in one process of each host."""
+        dataset = self.dataset
+        if dist.local_rank() != 0 or not isinstance(dataset, Numbered) or (room := dataset.index.room) is None:
+            return None
+        same = self.sampler.world_size == dist.world_size()
+        return Ahead(
+            self._keys.upcoming(dist.ranks_here() if same else [self.sampler.rank]),
+            path=dataset.index.path,
+            size=lambda i: dataset.index.stat(i).size,
+            wanted=dataset.store.reads,
+            limit=room.limit,
+        )
 
     def debtor(self) -> str:
         """Say which worker process owes the next batch; empty where this process makes it itself."""
@@ -206,10 +238,10 @@ class EpochLoader:
 
     def _start_workers(self) -> None:
         """Fork now, with an empty epoch, not at the first batch: by then thread pools may run."""
-        self._ahead.paused = True
+        self._keys.paused = True
         with forking():
             iter(self._loader)  # type: ignore[arg-type]
-        self._ahead.paused = False
+        self._keys.paused = False
 
 
 def batch_maker(dataset: Any, *, imgsz: int, seed: int, batch: int) -> TrainDataset | EvalDataset | SamplesOf:
@@ -347,6 +379,21 @@ class _Guarded:
 
 def _identity(packed: Any) -> Any:
     return packed
+
+
+def fallen_workers(loader: object, seconds: float) -> dict[int, int]:
+    """Return worker processes of a loader that have ended though it needs them: process id -> exit code.
+
+    Args:
+        loader: ours or torch's; any other has none that we know.
+        seconds: how long to wait for the first of them: a connection breaks before its process is known to be dead.
+    """
+    running: Any = loader._loader if isinstance(loader, EpochLoader) else loader
+    iterator = running._iterator if isinstance(running, DataLoader) else None
+    workers = getattr(iterator, "_workers", [])  # an iterator of this process has none
+    if workers:
+        wait([worker.sentinel for worker in workers], seconds)
+    return {worker.pid: worker.exitcode for worker in workers if worker.exitcode is not None}
 
 
 def shield_workers(loader: object) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eyas.data.cache import locked
-from eyas.data.download import NoRoom, archive_folder, download_archive, readable, refuse_large, size_of
+from eyas.data.download import NoRoom, archive_folder, download_archive, refuse_large, size_of
+from eyas.data.sizes import readable
 from eyas.log import LOGGER
 
 # fmt: off

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -284,11 +285,20 @@ class TrainBatchSampler:
 
     def keys(self, turn: Turn) -> Iterator[list[SampleKey]]:
         """Yield the batches of one pass."""
+        return self._batches(turn, [self.rank])
+
+    def upcoming(self, turn: Turn, ranks: Sequence[int]) -> Iterator[list[int]]:
+        """Dataset indices of the images that some ranks need for each batch of a pass, partners included."""
+        for keys in self._batches(turn, ranks):
+            needed = ((key.index,) if key.mosaic_closed else (key.index, *key.partners) for key in keys)
+            yield list(dict.fromkeys(itertools.chain.from_iterable(needed)))
+
+    def _batches(self, turn: Turn, ranks: Sequence[int]) -> Iterator[list[SampleKey]]:
         order = self.order.permutation(turn.epoch).tolist()
         block, partners = -1, ()
         for first in range(turn.first_batch * self.batch, self.order.n, self.batch):
             keys = []
-            for position in self._positions(first):
+            for position in itertools.chain.from_iterable(self._positions(first, rank) for rank in ranks):
                 if position // self.window != block:
                     block = position // self.window
                     # A short last block of an epoch reaches back, or a lone last image would meet only itself.
@@ -301,8 +311,8 @@ class TrainBatchSampler:
         """Return how it cuts the order, and what decides that, by option; fewer images than a batch are one batch."""
         return {"batch": max(self.batch, self.wanted)} | self.order.effects()
 
-    def _positions(self, first: int) -> range:
-        return share_of_batch(first, min(first + self.batch, self.order.n), self.rank, self.world_size)
+    def _positions(self, first: int, rank: int) -> range:
+        return share_of_batch(first, min(first + self.batch, self.order.n), rank, self.world_size)
 
 
 class EvalBatchSampler:
@@ -317,7 +327,8 @@ class EvalBatchSampler:
         self, batches: list[tuple[np.ndarray, tuple[int, int]]], *, rank: int = 0, world_size: int = 1
     ) -> None:
         start, stop = rank_share(0, len(batches), rank, world_size)
-        self.batches, self.world_size = batches[start:stop], world_size
+        self.batches, self.all_batches = batches[start:stop], batches
+        self.rank, self.world_size = rank, world_size
         self.images = sum(len(indices) for indices, _ in batches)
         self.smallest = min((len(indices) for indices, _ in batches), default=0)
         self.turn = Turn()
@@ -336,3 +347,9 @@ class EvalBatchSampler:
         """Yield the batches of one pass."""
         for indices, shape in self.batches:
             yield [EvalKey(index, shape) for index in indices.tolist()]
+
+    def upcoming(self, turn: Turn, ranks: Sequence[int]) -> Iterator[list[int]]:
+        """Dataset indices of the images that some ranks need, for each batch that they take at the same time."""
+        parts = [slice(*rank_share(0, len(self.all_batches), rank, self.world_size)) for rank in ranks]
+        for side_by_side in itertools.zip_longest(*(self.all_batches[part] for part in parts)):
+            yield [index for batch in side_by_side if batch is not None for index in batch[0].tolist()]

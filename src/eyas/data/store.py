@@ -96,6 +96,10 @@ class ImageStore:
         image.flags.writeable = False
         return image
 
+    def reads(self, i: int) -> bool:
+        """Whether image i is still to be read from its file: it is in no cache of pixels."""
+        return self._pixels is None or not self._pixels.marks[i]
+
     def fill(self, workers: int | None = None) -> None:
         """Decode every image that is not cached yet, with threads (OpenCV releases the interpreter lock)."""
         if self._pixels is None:
@@ -119,6 +123,7 @@ class ImageStore:
             white=self.index.white_of(i),
             imgsz=self.imgsz,
             stretch=self.stretch,
+            indexed=self.index.stat(i),
         )
 
     def _open_cache(self, mode: Literal["ram", "disk"], folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from eyas.data.contents import open_image_file
 from eyas.data.decode import load_image
 from eyas.data.index import ImageIndex
 from eyas.data.processes import can_fork, spread, usable_cores
@@ -112,6 +113,6 @@ def _small(index: ImageIndex, i: int) -> np.ndarray:
 
 
 def _digest(path: str) -> int:
-    with open(path, "rb") as file:
+    with open_image_file(path, whole=True) as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
     return int.from_bytes(digest.digest())

@@ -55,6 +55,7 @@ def described_data(options: TrainOptions, splits: tuple[str, ...], optional: tup
         optional=optional,
         ids_start=options.ids_start,
         val_fraction=options.val_fraction,
+        remote_cache=options.remote_cache,
     )
     data = with_ignored(data, options.ignore)
     if not options.single_cls:

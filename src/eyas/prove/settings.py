@@ -13,6 +13,7 @@ from torch import nn
 from eyas.config import TrainOptions
 from eyas.config.facts import FIRST_EPOCH, Facts, Teller
 from eyas.config.options import facts
+from eyas.data.remote.address import parse_room
 from eyas.nn.unwrap import unwrap_model
 from eyas.prove.hooks import DUE, overriding
 from eyas.prove.telling import tellings
@@ -162,6 +163,12 @@ def same_period(asked: object, seen: object) -> bool:
     return isinstance(asked, int) and same_number(asked if asked > 0 else math.inf, seen)
 
 
+def same_room(asked: object, seen: object) -> bool:
+    """Whether what is kept of elsewhere is kept where, and as much, as was asked for."""
+    wanted, found = parse_room(str(asked)), parse_room(str(seen))
+    return all(part is None or part == other for part, other in zip(wanted, found, strict=True))
+
+
 COMPARED: dict[str, Callable[[object, object], bool]] = {
     "project": same_path,
     "save_dir": same_path,
@@ -174,6 +181,7 @@ COMPARED: dict[str, Callable[[object, object], bool]] = {
     "backbone": lambda asked, seen: str(asked).strip().lower() == seen,
     "pretrained": lambda asked, seen: bool(asked) == seen,
     "save_period": same_period,
+    "remote_cache": same_room,
 }
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from eyas.config import TrainOptions
+from eyas.data.contents import copy_image_file
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.formats import LabelSource
-from eyas.data.formats.yolo import label_path
+from eyas.data.formats.base import ANY_CLASS
+from eyas.data.formats.yolo import IGNORED, label_path
+from eyas.data.ignore import IgnoreRules
 from eyas.data.index import ImageIndex, build_index
 from eyas.evaluate import assemble
 
@@ -82,6 +85,7 @@ def described_data(options: TrainOptions) -> dict[str, Any]:
         optional=("val",),
         ids_start=options.ids_start,
         val_fraction=options.val_fraction,
+        remote_cache=options.remote_cache,
     )
     return data | {"val": data["val"] or data["train"]}
 
@@ -100,8 +104,19 @@ def reading_rules(data: Mapping[str, Any], index: ImageIndex) -> dict[str, Any]:
         rules["ids_start"] = 0
     if data["keypoints"]:
         rules["kpt_shape"] = list(data["keypoints"])
+    rules |= ignoring_rules(data["ignore"], data["names"])
     white = {white for white in index.white if white is not None}
     return rules | ({"value_range": white.pop()} if len(white) == 1 else {})
+
+
+def ignoring_rules(rules: IgnoreRules, names: Mapping[int, str]) -> dict[str, Any]:
+    """Return the keys of a description that say what is not annotated."""
+    told: dict[str, Any] = {} if rules.use else {"ignore": False}
+    if rules.classes:
+        told["ignore"] = [names[i] for i in rules.classes]
+    if rules.annotated:
+        told["annotated"] = {folder: [names[i] for i in ids] for folder, ids in rules.annotated}
+    return told
 
 
 def class_sets(index: ImageIndex) -> list[set[int]]:
@@ -128,22 +143,44 @@ def copies(data: Mapping[str, Any], split: str, chosen: Sequence[int], folder: P
     they are in the user's files: ``classes`` and ``single_cls`` come later.
     """
     index = build_index(
-        data[split], names=data["names"], fraction=LOOK_AT, val_fraction=data["val_fraction"], split=split
+        data[split],
+        names=data["names"],
+        fraction=LOOK_AT,
+        val_fraction=data["val_fraction"],
+        ignore=data["ignore"]._replace(use=True, classes=()),  # those come later, too
+        split=split,
     )
     return [str(copy_with_labels(index, i, folder)) for i in chosen]
 
 
 def copy_with_labels(index: ImageIndex, i: int, folder: Path) -> Path:
-    """Copy an image below a folder, write its labels as YOLO text where they are looked for, and return the copy."""
+    """Copy an image below a folder, write its labels as YOLO text where they are looked for, and return the copy.
+
+    What was not annotated in it is written beside its labels.
+    """
     original = Path(index.path(i))
     image = folder / "images" / f"{i}-{original.name}"
     label = Path(label_path(str(image)))
     for place in (image, label):
         place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(original, image)
+    copy_image_file(original, image)
     rows = (f"{cls:.0f} {' '.join(map(str, box.tolist()))}\n" for cls, box in zip(*index.labels(i), strict=True))
     label.write_text("".join(rows))
+    areas = [
+        f"{known_as} {' '.join(map(str, box.tolist()))}\n"
+        for kind, box in zip(*index.areas(i), strict=True)
+        for known_as in ignored_ids(index.ignored_classes[kind])
+    ]
+    if areas:
+        place = Path(label_path(str(image), IGNORED))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("".join(areas))
     return image
+
+
+def ignored_ids(classes: np.ndarray) -> list[int]:
+    """Return the ids in a file of areas to ignore that stand for the classes of (nc,) bool; -1 stands for all."""
+    return [int(ANY_CLASS)] if classes.all() else np.flatnonzero(classes).tolist()
 
 
 def write_list(path: Path, images: Sequence[str]) -> Path:

@@ -24,7 +24,7 @@ from eyas.models import Detector, detector_class, load_weights, model_table
 from eyas.nn.unwrap import unwrap_model
 from eyas.recipes import Fitted
 from eyas.run.plan import Plan
-from eyas.train.plan import fit_options
+from eyas.train.plan import fit_options, told_source
 from eyas.train.trainer import BaseTrainer
 from eyas.types import Batch
 
@@ -81,7 +81,10 @@ class DetectionTrainer(BaseTrainer):
             raise ValueError(
                 f"close_mosaic={self.args.close_mosaic} has no effect: there is none of {', '.join(ENDING)} to end."
             )
-        return super().make_plan()
+        plan, index = super().make_plan(), own_index(self.train_loader)
+        if index is None or index.room is None:
+            return plan
+        return told_source(plan, ", ".join(self.data.get("remote", ())), str(index.room))
 
     def set_model_attributes(self) -> None:
         """Give the model its classes, the gains of its losses, the options and its head's settings."""

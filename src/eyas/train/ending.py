@@ -12,32 +12,55 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eyas.data.errors import LoaderGoneError
+from eyas.data.loader import fallen_workers
 from eyas.launch.handover import LostPeerError, is_lost_peer
 from eyas.launch.interrupt import InterruptFlag, Stalled
 from eyas.log import LOGGER
 
+GRACE = 0.5  # seconds for a worker whose connection is broken to be known as dead
 LAST = 10.0  # seconds to end in an orderly way, then at once
 
 # What torch says of a worker process of its loader, wherever in the training it notices.
 GONE = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (.+?)\.|exited)")
 
 
-def cause_of(error: BaseException) -> BaseException:
+def cause_of(error: BaseException, *loaders: object) -> BaseException:
     """Return the error that people are told instead of one: itself, unless a library says in its words what happened.
 
     A process that loads images is named when it is gone, and of a process at the other end of a broken connection it
     is said that its own message tells more.
+
+    Args:
+        error: what ends the training.
+        loaders: those that it read from.
     """
+    if isinstance(error, OSError | EOFError | RuntimeError):  # what torch, or a broken connection to a worker, raises
+        for loader in loaders:
+            for number, code in fallen_workers(loader, GRACE).items():
+                return loader_gone(str(number), ended_how(code))
     found = GONE.search(str(error)) if isinstance(error, RuntimeError) else None
     if found is not None:
         how = "was killed by SIGKILL" if found[2] == "Killed" else f"was ended by {found[2]}" if found[2] else "ended"
-        return LoaderGoneError(
-            f"process {found[1].strip()}, which loads images, {how}; {memory()}. Use fewer workers= or a smaller "
-            "batch= if memory is short."
-        )
+        return loader_gone(found[1].strip(), how)
     if not isinstance(error, LostPeerError) and is_lost_peer(error):
         return LostPeerError("another process of this run has ended; what it said tells why.")
     return error
+
+
+def loader_gone(number: str, how: str) -> LoaderGoneError:
+    """Return the error of a process that loads images and is gone."""
+    return LoaderGoneError(
+        f"process {number}, which loads images, {how}; {memory()}. Use fewer workers= or a smaller batch= if memory is "
+        "short."
+    )
+
+
+def ended_how(code: int) -> str:
+    """Say how a process ended, by its exit code as Python gives it."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"was killed by {name}"
+    return f"ended with code {code}"
 
 
 def memory() -> str:

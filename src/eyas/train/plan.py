@@ -272,6 +272,12 @@ def tell_fitted(choices: _Choices, fitted: Fitted) -> dict[str, object]:
     return {name: value for name, (value, _) in fitted.items()}
 
 
+def told_source(plan: Plan, urls: str, kept: str) -> Plan:
+    """Return the plan of a run whose images lie elsewhere, which says so: from where, and what is kept on this host."""
+    others = tuple(choice for choice in plan.decisions if choice.name != "data")
+    return replace(plan, decisions=(Choice("data", urls, f"stays there; {kept}"), *others))
+
+
 def choose_closing(choices: _Choices, recipe: Recipe, epochs: int, closing: Sequence[str]) -> int:
     """Return how many last epochs go without mosaic and mixing; told where there is something to end."""
     close = min(recipe.close_mosaic, round(epochs * recipe.close_share))

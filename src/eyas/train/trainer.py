@@ -209,7 +209,7 @@ class BaseTrainer:
                 self.prepare()
                 yield
             except BaseException as error:
-                self.exception = ending.cause_of(error)
+                self.exception = ending.cause_of(error, self.train_loader, self.test_loader)
                 self.run_callbacks("on_exception")
                 if self.exception is not error:
                     raise self.exception from error

@@ -20,6 +20,7 @@ import pytest
 from eyas.data import build_index, check_dataset, download, public_sets
 from eyas.data.download import download_archive, fetch
 from eyas.data.public_sets import PUBLIC, Archive, PublicSet
+from eyas.data.sizes import readable
 
 CUT = 600  # bytes after which the server breaks off
 
@@ -126,7 +127,7 @@ def test_a_name_fetches_once_and_says_the_size_first(
     with caplog.at_level(logging.INFO, "eyas"):
         data = check_dataset("coco128", cache_dir=tmp_path)
     first = caplog.messages[0]
-    assert f"The data set coco128: {download.readable(len(small.files['/coco128.zip']))} from 127.0.0.1" in first
+    assert f"The data set coco128: {readable(len(small.files['/coco128.zip']))} from 127.0.0.1" in first
     assert "Terms: " in first and any("val is the same as train" in message for message in caplog.messages)
     assert small.asked == [("HEAD", ""), ("GET", "")]
     index = build_index(data["train"], names=data["names"], cache_dir=tmp_path)

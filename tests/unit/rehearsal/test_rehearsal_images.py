@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from eyas.data import FORMATS, LabelSource, build_index, check_dataset
 from eyas.data.formats import YoloText
 from eyas.rehearsal.sample import TRAIN, VAL, choose_sample, cover
 from eyas.rehearsal.worst import Measured, Step, first_images, without_objects
+from small_coco import content, make_image
 
 
 def test_a_class_in_one_image_only_is_shown() -> None:
@@ -77,6 +79,42 @@ def test_images_of_another_label_format_are_copied_with_labels_in_text(
                 j = found[Path(theirs.path(i)).name]
                 assert Path(ours.path(j)).is_relative_to(tmp_path / "here")
                 assert all(map(np.array_equal, ours.labels(j), theirs.labels(i)))
+
+
+def test_what_is_not_annotated_stays_so_in_the_few_images(digits_tiny: Path, tmp_path: Path) -> None:
+    folder, file = digits_tiny.parent / "images", tmp_path / "partly.yaml"
+    names = list(check_dataset(digits_tiny)["names"].values())
+    text = f"train: {folder}/train\nval: {folder}/val\nnames: {names}\n"
+    file.write_text(f"{text}ignore: ['9']\nannotated: {{{folder}/train: ['0', '1', '9']}}\n")
+    real = check_dataset(file)
+    few = check_dataset(choose_sample(TrainOptions(data=str(file)), tmp_path, batch=3).few)
+    assert few["ignore"] == real["ignore"] and few["ignore"].classes == (9,) and few["ignore"].annotated
+    index = build_index(few["train"], names=few["names"], ignore=few["ignore"])
+    assert len(index.ignored) >= TRAIN and [False, False, *[True] * 7, False] in index.ignored_classes.tolist()
+    file.write_text(f"{text}ignore: false\n")
+    assert not check_dataset(choose_sample(TrainOptions(data=str(file)), tmp_path, batch=3).few)["ignore"].use
+
+
+def test_areas_to_ignore_are_copied_with_the_labels(tmp_path: Path) -> None:
+    images, rows = content()["images"], content()["annotations"]
+    images[1] |= {"neg_category_ids": [3]}  # shows an owl: cats are not annotated
+    rows[0] |= {"iscrowd": 1}
+    rows.append({"id": 4, "image_id": 12, "category_id": -1, "ignore": 1, "bbox": [2, 2, 4, 4]})
+    for image in images:
+        make_image(tmp_path / image["file_name"], image["height"], image["width"])
+    (tmp_path / "coco.json").write_text(json.dumps(content(images=images, annotations=rows)))
+    (tmp_path / "set.yaml").write_text("train: coco.json\nval: coco.json\n")
+    (tmp_path / "here").mkdir()
+    sample = choose_sample(TrainOptions(data=str(tmp_path / "set.yaml")), tmp_path / "here", batch=2)
+    real, few = check_dataset(tmp_path / "set.yaml"), check_dataset(sample.few)
+    ours, theirs = (build_index(data["train"], names=real["names"]) for data in (few, real))
+    assert len(ours) == len(theirs) == 3
+    for i in range(3):
+        mine, its = (
+            {(tuple(index.ignored_classes[kind]), tuple(box)) for kind, box in zip(*index.areas(i), strict=True)}
+            for index in (ours, theirs)
+        )
+        assert mine == its and len(its) == 1
 
 
 def test_a_batch_is_cut_by_images_and_by_objects() -> None:

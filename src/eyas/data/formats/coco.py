@@ -2,6 +2,9 @@
 
 Classes are the file's categories in the order of their ids, which may have gaps. Crowds, and annotations with `ignore`,
 are areas to ignore. An annotation without a box gets the one around its outline.
+
+LVIS says of each image which classes are known to be absent (`neg_category_ids`) and which are only partly annotated
+(`not_exhaustive_category_ids`): all but the first and those that it shows, and the second too, count as not annotated.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eyas.data.formats.base import LabelSource
 from eyas.data.formats.entry import read_entry
@@ -52,6 +55,7 @@ def read_coco(file: Path) -> Table:
     builder = TableBuilder("annotation number {}")
     ids, ranks, names = _categories(lists["categories"], file)
     images = _images(lists["images"], builder)
+    partly = _partly(lists["images"], ranks, images)
     seen: Counter[object] = Counter()
     for number, item in enumerate(lists["annotations"], start=1):
         called = builder.row.format(number)
@@ -75,6 +79,7 @@ def read_coco(file: Path) -> Table:
             builder.drop(image, 0, NO_BOX, f"{called}: bbox {_short(item.get('bbox'))}, and no outline to take it from")
             continue
         builder.rows.append(Row(image, rank, box, ignored, number))
+    _note_annotated(builder, partly, len(names))
     twice = [key for key, count in seen.items() if count > 1]
     if twice:
         message = f"{len(twice):,} ids, such as {_short(twice[0])}; all of these annotations are used"
@@ -82,7 +87,44 @@ def read_coco(file: Path) -> Table:
     return builder.table(names)
 
 
-COCO = Form("coco", 1, read_coco)
+COCO = Form("coco", 2, read_coco)
+
+
+class _Partly(NamedTuple):
+    """Classes of an image in which only some are annotated: those that were looked for and are not there, None for all
+    others; and those of which only some objects are annotated."""
+
+    absent: set[int] | None
+    some: set[int]
+
+
+def _partly(entries: list[Any], ranks: dict[Any, int], images: dict[Any, int]) -> dict[int, _Partly]:
+    """What LVIS says of images, by their place in the table."""
+    found = {}
+    for entry in entries:
+        told = entry if isinstance(entry, dict) else {}
+        absent, some = told.get("neg_category_ids"), told.get("not_exhaustive_category_ids")
+        place = images.get(told["id"]) if _is_id(told.get("id")) else None
+        if place is None or not (isinstance(absent, list) or isinstance(some, list)):
+            continue
+        known = [
+            {ranks[key] for key in keys if _is_id(key) and key in ranks} if isinstance(keys, list) else None
+            for keys in (absent, some)
+        ]
+        found[place] = _Partly(known[0], known[1] or set())
+    return found
+
+
+def _note_annotated(builder: TableBuilder, partly: dict[int, _Partly], classes: int) -> None:
+    """Tell of each image which classes are annotated: those that it shows, and those that are known to be absent."""
+    shown: dict[int, set[int]] = {place: set() for place in partly}
+    for row in builder.rows:
+        if row.image in shown and row.rank != ANY:
+            shown[row.image].add(row.rank)
+    for place, (absent, some) in partly.items():
+        looked_for = set(range(classes)) if absent is None else shown[place] | absent
+        if len(looked_for - some) < classes:
+            builder.annotated[place] = sorted(looked_for - some)
 
 
 def _load(file: Path) -> Any:
@@ -125,7 +167,7 @@ def _images(entries: list[Any], builder: TableBuilder) -> dict[Any, int]:
     places: dict[Any, int] = {}
     shared: set[Any] = set()
     for number, entry in enumerate(entries, start=1):
-        key, name = (entry.get("id"), entry.get("file_name")) if isinstance(entry, dict) else (None, None)
+        key, name = (entry.get("id"), _name(entry)) if isinstance(entry, dict) else (None, None)
         if not _is_id(key) or not is_file_name(name):
             message = f"image number {number}: id {_short(key)}, file_name {_short(name)}"
             builder.problems.append((0, NO_NAME, message))
@@ -143,6 +185,12 @@ def _images(entries: list[Any], builder: TableBuilder) -> dict[Any, int]:
         builder.images.append(str(name))
         builder.sizes.append((pixels(entry.get("height")), pixels(entry.get("width"))))
     return {key: place for key, place in places.items() if key not in shared}
+
+
+def _name(entry: dict[str, Any]) -> object:
+    """The name of an image's file; LVIS has its address at COCO instead, which ends in `train2017/1.jpg`."""
+    name, address = entry.get("file_name"), entry.get("coco_url")
+    return "/".join(address.split("/")[-2:]) if name is None and isinstance(address, str) else name
 
 
 def _box(item: dict[str, Any]) -> Box | None:

@@ -12,6 +12,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from eyas.log import LOGGER
 UNKNOWN_CLASS = "unknown class"
 LISTED_TWICE = "image listed twice"  # kept
 ANY = -1  # in place of the rank of a class
-_FACTS = ("names", "images", "splits", "problems", "dropped", "row")
+_FACTS = ("names", "images", "splits", "problems", "dropped", "row", "annotated")
 _ARRAYS = ("sizes", "offsets", "ranks", "boxes", "ignored", "places")
 
 
@@ -49,6 +50,8 @@ class Table(NamedTuple):
         boxes: (T, 4) float64 left, top, width, height in px.
         ignored: (T,) bool.
         places: (T,) int64: line in the file, or number in its list.
+        annotated: {image: classes, as places in `names`, of which all objects in it are annotated}, of images in which
+            only some classes are.
     """
 
     names: list[str]
@@ -63,6 +66,7 @@ class Table(NamedTuple):
     boxes: np.ndarray
     ignored: np.ndarray
     places: np.ndarray
+    annotated: Mapping[int, list[int]] = MappingProxyType({})
 
 
 class Row(NamedTuple):
@@ -86,6 +90,7 @@ class TableBuilder:
         self.rows: list[Row] = []
         self.problems: list[tuple[int, str, str]] = []
         self.dropped: dict[int, list[tuple[int, str, str]]] = {}
+        self.annotated: dict[int, list[int]] = {}
 
     def drop(self, image: int, line: int, kind: str, message: str) -> None:
         """Tell of an annotation of an image that cannot be used."""
@@ -109,6 +114,7 @@ class TableBuilder:
             np.array([row.box for row in self.rows], np.float64).reshape(-1, 4)[order],
             np.array([row.ignored for row in self.rows], bool)[order],
             np.array([row.place for row in self.rows], np.int64)[order],
+            self.annotated,
         )
 
 
@@ -154,7 +160,8 @@ def _load(stored: Path, key: str) -> Table | None:
             if str(content["key"]) != key:
                 return None
             facts = json.loads(content["facts"].tobytes())
-            facts["dropped"] = {int(image): rows for image, rows in facts["dropped"].items()}
+            for name in ("dropped", "annotated"):
+                facts[name] = {int(image): rows for image, rows in facts.get(name, {}).items()}
             return Table(**facts, **{name: content[name] for name in _ARRAYS})
     except FileNotFoundError:
         return None
@@ -273,10 +280,13 @@ class TableSource(LabelSource):
         cls = self._classes(table)[table.ranks[rows]]
         clean = clean_labels(cls, table.boxes[rows], table.ignored[rows], counts, sizes[plain])
         found = dict(zip(plain, clean, strict=True))
-        return [
-            found.get(i) or self.labels(image, stats[i], header)
-            for i, (image, header) in enumerate(zip(images, headers, strict=True))
-        ]
+        labels = []
+        for i, (image, header) in enumerate(zip(images, headers, strict=True)):
+            plainly = found.get(i)  # None, too, where a row needs a closer look
+            labels.append(
+                self.labels(image, stats[i], header) if plainly is None else self._with_lacking(plainly, rows_of[i])
+            )
+        return labels
 
     def labels(self, image: str, stat: FileStat, header: ImageHeader) -> Labels:
         table = self._read()
@@ -298,7 +308,15 @@ class TableSource(LabelSource):
             [table.row.format(places[i]) for i in kept],
         )
         labels = to_labels(pixels, tuple(table.sizes[numbers[0]].tolist()), header)
-        return labels._replace(problems=problems + labels.problems)
+        return self._with_lacking(labels._replace(problems=problems + labels.problems), numbers)
+
+    def _with_lacking(self, labels: Labels, numbers: Sequence[int]) -> Labels:
+        """Labels of an image with the classes that were not annotated in it, or not all of them."""
+        table = self._read()
+        if not all(i in table.annotated for i in numbers):
+            return labels
+        known = self._classes(table)[[rank for i in numbers for rank in table.annotated[i]]]
+        return labels._replace(lacking=tuple(c for c in self.names or {} if c not in known))
 
     def _classes(self, table: Table) -> np.ndarray:
         """(names + 1,) class of each name of the file, NaN for none; then that of areas of any."""

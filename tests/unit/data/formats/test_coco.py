@@ -369,3 +369,35 @@ def test_an_entry_that_means_nothing(folder: Path, entry: dict[str, Any], tells:
     (folder / "train.json").write_text(json.dumps(content()))
     with pytest.raises(ValueError, match=tells):
         check_dataset({"path": folder, "train": entry, "names": ["x"]}, splits=("train",))
+
+
+# -- LVIS --------------------------------------------------------------------------------------------------------------
+def lacking(found: Read) -> dict[str, tuple[int, ...]]:
+    return {name: labels.lacking for name, labels in found.labels.items()}
+
+
+def test_classes_that_lvis_did_not_annotate_are_lacking(coco: Coco) -> None:
+    images = content()["images"]
+    images[0] |= {"neg_category_ids": [], "not_exhaustive_category_ids": [7]}  # shows dog 3 and cat 7
+    images[1] |= {"neg_category_ids": [3], "not_exhaustive_category_ids": []}  # shows owl 90
+    found = coco(images=images)
+    assert found.problems == {} and lacking(found) == {"a.png": (1, 2), "b.png": (1,), "c.png": ()}
+    assert found.labels["a.png"].cls.tolist() == [0, 1], "objects of a class that is annotated in part stay objects"
+
+
+def test_lvis_may_tell_only_a_part_and_of_unknown_classes(coco: Coco) -> None:
+    images = content()["images"]
+    images[0] |= {"not_exhaustive_category_ids": [90, 91]}
+    images[1] |= {"neg_category_ids": [3, 7, 1000, None], "not_exhaustive_category_ids": "?"}
+    images[2] |= {"neg_category_ids": 5}
+    assert lacking(coco(images=images)) == {"a.png": (2,), "b.png": (), "c.png": ()}
+
+
+def test_lvis_names_images_by_their_address_at_coco(coco: Coco, folder: Path) -> None:
+    images = content()["images"]
+    for image in images:
+        name = image.pop("file_name")
+        image["coco_url"] = f"http://images.cocodataset.org/train2017/{name}"
+        make_image(folder / "train2017" / name, image["height"], image["width"])
+    found = coco(images=images)
+    assert found.problems == {} and len(found.labels) == 3
