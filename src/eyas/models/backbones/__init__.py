@@ -2,6 +2,7 @@
 
 from eyas.models.backbones.base import Backbone
 from eyas.models.backbones.hgnetv2 import HGNETV2, HGNetV2
+from eyas.models.backbones.resnet import RESNET, ResNet
 from eyas.models.backbones.resnet_vd import RESNET_VD, ResNetVd
 
-__all__ = ["HGNETV2", "RESNET_VD", "Backbone", "HGNetV2", "ResNetVd"]
+__all__ = ["HGNETV2", "RESNET", "RESNET_VD", "Backbone", "HGNetV2", "ResNet", "ResNetVd"]

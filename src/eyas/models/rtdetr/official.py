@@ -166,7 +166,7 @@ class RTDETRNet(SetDetector):
         """
         found: Any = _unwrapped(weights)
         if isinstance(weights, str | Path):
-            found = {"model": read_published(weights_file(weights))}
+            found = {"model": read_published(weights_file(weights, self.published))}
         source = as_source(found)
         by_name = remap and class_rows(source.names, self.names) is not None
         self._tell_what_does_not_fit(self.adapt(source.state), classes_follow_names=by_name)
@@ -209,9 +209,9 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
                 linear.weight.copy_(layers[0].get_submodule(name).weight)
 
 
-def weights_file(weights: str | Path) -> Path:
+def weights_file(weights: str | Path, published: Mapping[str, Published]) -> Path:
     """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
-    return fetch(find_published(str(weights), PUBLISHED)) if is_name(weights) else Path(weights)
+    return fetch(find_published(str(weights), published)) if is_name(weights) else Path(weights)
 
 
 def _unwrapped(weights: Any) -> Any:
