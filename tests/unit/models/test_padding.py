@@ -137,6 +137,7 @@ class Reading(torch.nn.Module):
         return frame_of(image), cells.padded, logits.clamp(-20, 20)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_onnx_reads_the_same(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
