@@ -5,9 +5,9 @@ Legend: ``B`` images, ``Q`` queries, ``N`` positions of all levels, ``h`` heads,
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from eyas.nn.constants import constants
 from eyas.nn.deformable import MSDeformAttn, Shapes, deformable_sample
 
 
@@ -41,7 +41,7 @@ class MaskedDeformAttn(MSDeformAttn):
         if boxes.shape[-1] == 4:
             reach = boxes[..., 2:] * (0.5 / self.points[0])
         else:
-            reach = 1 / torch.tensor([[w, h] for h, w in shapes], device=boxes.device, dtype=boxes.dtype)[:, None]
+            reach = constants([1 / cells for h, w in shapes for cells in (w, h)], boxes).view(levels, 1, 2)
         locations = (boxes[..., :2] + offsets * reach).flatten(3, 4)
         value = value.view(batch, memory.shape[1], self.heads, -1)
         return self.output_proj(deformable_sample(value, shapes, locations, weights, self.points))

@@ -246,8 +246,8 @@ def proposals(cells: Cells) -> tuple[Tensor, Tensor]:
     A side is 0.05 of the image on the first level and doubles from level to level. Boxes too near to the border of the
     image, or in padding, are infinite.
     """
-    sizes = [torch.full((h * w,), SIZE * 2**level) for level, (h, w) in enumerate(cells.shapes)]
-    size = torch.cat(sizes).to(cells.points)[None, :, None].expand(len(cells.points), -1, 2)
+    sizes = [cells.points.new_full((h * w,), SIZE * 2**level) for level, (h, w) in enumerate(cells.shapes)]
+    size = torch.cat(sizes)[None, :, None].expand(len(cells.points), -1, 2)
     boxes = torch.cat((cells.points, size), -1)
     valid = ((boxes > MARGIN) & (boxes < 1 - MARGIN)).all(-1, keepdim=True) & ~cells.padded[..., None]
     return boxes.logit().masked_fill(~valid, torch.inf), valid

@@ -23,6 +23,7 @@ from eyas.models.published import Published
 from eyas.models.rtdetr.base import GAINS, STRIDE
 from eyas.models.rtdetr.official import LEVELS, RTDETRNet
 from eyas.models.table import ModelTableError, Table, Tables
+from eyas.nn.constants import constants
 from eyas.nn.frozen_norm import freeze_norms
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, red, green and blue
@@ -156,7 +157,7 @@ class DINONet(RTDETRNet):
 
 def normalised(images: Tensor) -> Tensor:
     """Return images (B, ch, H, W) with values in [0, 1] as ImageNet's networks take them."""
-    mean, std = images.new_tensor(MEAN), images.new_tensor(STD)
+    mean, std = constants(MEAN, images), constants(STD, images)
     if images.shape[1] != len(MEAN):  # grey, or more than colour: the mean colour's
         mean, std = mean.mean().expand(images.shape[1]), std.mean().expand(images.shape[1])
     return (images - mean[:, None, None]) / std[:, None, None]
