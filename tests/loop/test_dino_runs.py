@@ -17,6 +17,7 @@ import torch
 from eyas import YOLO
 from eyas.callbacks import Callback
 from eyas.checkpoint import load_checkpoint
+from eyas.export import BoxModel
 from eyas.models.dino.net import DINONet
 from eyas.train import DINOTrainer
 
@@ -96,21 +97,21 @@ def test_its_file_opens_in_a_process_that_has_seen_nothing(
     assert all(0 <= x1 <= x2 <= 90 and 0 <= y1 <= y2 <= 40 for x1, y1, x2, y2 in boxes) and boxes
 
 
-def test_a_file_that_leaves_gives_the_same_boxes(trained: DINOTrainer, given: dict[str, Any]) -> None:
-    """Masks travel in the graph: an image with padding, and none, and both together."""
+def test_a_file_that_leaves_gives_the_same_boxes(trained: DINOTrainer) -> None:
+    """Masks travel in the graph: what padding looks like makes no difference to the file, and that it is there does."""
     model = YOLO(trained.best)
-    opened = YOLO(model.export("torchscript", imgsz=64, verify=False))
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    images[1, :, :9], images[1, :, 50:] = 114 / 255, 114 / 255
     assert type(model.model) is DINONet
-    model.model.eval()
-    with torch.no_grad():
-        found = model.model.in_pixels(model.model(images)[0], 64, 64)
-    assert opened.exported is not None
-    answers = torch.cat([opened.exported(image[None])[0] for image in images])
-    torch.testing.assert_close(answers[..., 4], found[..., 4], atol=1e-4, rtol=1e-4)
-    for mine, theirs in zip(found, answers, strict=True):  # scores that are almost alike may change places
-        assert float(torch.cdist(mine, theirs).amin(1).max()) < 0.01
+    opened = YOLO(model.export("torchscript", imgsz=64, verify=False)).exported
+    assert opened is not None
+    folded = BoxModel(model.model)  # cells that score almost alike would change places with other rounding
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    answers = []
+    for grey in (114, 90, 255):
+        image[:, :, :9] = image[:, :, 50:] = grey / 255
+        answers.append(opened(image)[0])
+        torch.testing.assert_close(answers[-1], folded(image), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(answers[0], answers[1])
+    assert not torch.allclose(answers[0], answers[2])
 
 
 def test_given_weights_keep_what_was_frozen_and_random_ones_are_all_trained(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -125,27 +123,3 @@ def test_sizes_of_proposals() -> None:
     assert logits[0, first[2], 2:].tolist() == pytest.approx([-1.386294] * 2, abs=1e-5)
     assert logits[0, first[3], :2].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert valid.all()
-
-
-class Reading(torch.nn.Module):
-    """From images to all that is read off them, for one map."""
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        image = lines_of_image(images)
-        cells = cells_of([lines_of_map(image, (4, 6)), lines_of_map(image, (3, 3))])
-        logits, _ = proposals(cells)
-        return frame_of(image), cells.padded, logits.clamp(-20, 20)
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_onnx_reads_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    images[1, :, :9] = images[1, :, :, 40:] = 114 / 255
-    path = tmp_path / "reading.onnx"
-    torch.onnx.export(Reading().eval(), (images,), str(path), dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    answers = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-    for found, expected in zip(answers, Reading()(images), strict=True):
-        np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
