@@ -1,7 +1,7 @@
 """Trainings of the eight needs, by two, by four and all together, straight and resumed; by one process or by two.
 
 As a program, under torch's launcher: ``python -m torch.distributed.run --nproc-per-node=2 matrix.py OUT OPTIONS.json``,
-where the options are those of each family: ``{"yolo": {"model": ..., "data": ...}, "rtdetr": {...}}``.
+where the options are those of each family: ``{"yolo26": {"model": ..., "data": ...}, "rtdetr": {...}}``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import torch
 from eyas import dist
 from eyas.callbacks import Callback
 from eyas.checkpoint import load_checkpoint, save_checkpoint
-from eyas.train import DetectionTrainer, RTDETRTrainer
+from eyas.families import families
+from eyas.train import DetectionTrainer
 
 # SGD, because Adam divides by the size of a gradient and so turns rounding of 1e-8 into steps of the rate; and a small
 # rate, because gradients of a network with random weights differ by 1e-4 of their size between two orders of addition
@@ -36,7 +37,8 @@ BASE = {
     "plots": False,
     "verbose": False,
 }
-TRAINERS = {"yolo": DetectionTrainer, "rtdetr": RTDETRTrainer}
+TRAINERS: dict[str, type[DetectionTrainer]] = {name: family.trainer for name, family in families().items()}
+WHOLE = ("yolo26", "rtdetr")  # families that train all pairs and fours; of the others, all needs together show enough
 NEEDS: dict[str, dict[str, Any]] = {
     "metrics": {"metrics": ["f1", "recall_at_p50"]},
     "class_weights": {"class_weights": {"1": 3.0, "7": 0.5}},
@@ -52,6 +54,7 @@ PAIRS = [*itertools.combinations(NEEDS, 2)]
 COUPLES = [tuple(NEEDS)[i : i + 2] for i in range(0, len(NEEDS), 2)]
 FOURS = [one + other for one, other in itertools.combinations(COUPLES, 2)]
 ALL = tuple(NEEDS)
+TOGETHER = [(f, needs) for f in TRAINERS for needs in ([*FOURS, ALL] if f in WHOLE else [ALL])]
 
 
 def title(needs: tuple[str, ...]) -> str:
@@ -98,7 +101,7 @@ def main() -> None:
     out, common = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     torch.set_num_threads(1)
     dist.start("cpu")
-    for family, needs in itertools.product(common, [*FOURS, ALL]):
+    for family, needs in TOGETHER:
         folder = out / family / title(needs)
         straight, resumed = train(folder, family, **common[family], **settings(needs))
         if dist.is_main():

@@ -546,9 +546,10 @@ class TrainOptions(BaseModel):
     )
     schedule: ScheduleOption = _rates(
         "linear",
-        "How the learning rate falls from `lr0` to `lr0 * lrf`: linear, cosine or flat-cosine; or a torch scheduler as "
-        "a mapping of its name and arguments, with `per: step` (default), `epoch` or `val`.",
-        expected='linear, cosine, flat-cosine or a mapping such as {"name": "StepLR", "step_size": 3, "per": "epoch"}',
+        "How the learning rate falls from `lr0` to `lr0 * lrf`: linear, cosine, flat-cosine or step (at 11/12 of the "
+        "run); or a torch scheduler as a mapping of its name and arguments, with `per: step` (default), `epoch` or "
+        "`val`.",
+        expected='linear, cosine, flat-cosine, step or a mapping: {"name": "StepLR", "step_size": 3, "per": "epoch"}',
         also="scheduler lr_scheduler",
         needs="lf",
         adjusted_by="lf",

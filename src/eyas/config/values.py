@@ -15,7 +15,7 @@ from eyas.names import nearest
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h)")
 _UNITS = {"s": 1, "min": 60, "h": 3600}  # seconds
 _DEVICE = re.compile(r"cpu|mps|cuda|cuda:\d+|\d+")
-CURVES = ("linear", "cosine", "flat-cosine")
+CURVES = ("linear", "cosine", "flat-cosine", "step")
 _OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop")
 
 
@@ -238,7 +238,7 @@ def _check_schedule(value: str | dict[str, Any]) -> str | dict[str, Any]:
             raise ValueError('a torch scheduler is given as {"name": "StepLR", "step_size": 3}')
         _require_plain(value, depth=0)
     elif value not in CURVES:
-        raise ValueError("known are linear, cosine and flat-cosine; a torch scheduler is a mapping with its name")
+        raise ValueError("known are linear, cosine, flat-cosine and step; a torch scheduler is a mapping with its name")
     return value
 
 

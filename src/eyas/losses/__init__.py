@@ -5,6 +5,7 @@ from eyas.losses.criterion import Criterion
 from eyas.losses.dense import DenseCriterion
 from eyas.losses.elementwise import bce_loss, ciou_loss, dfl_loss, focal_loss, l1_loss, varifocal_loss
 from eyas.losses.end_to_end import EndToEndCriterion
+from eyas.losses.focal_set import FocalSetCriterion
 from eyas.losses.points import anchor_points
 from eyas.losses.set_criterion import SetCriterion
 
@@ -12,6 +13,7 @@ __all__ = [
     "Criterion",
     "DenseCriterion",
     "EndToEndCriterion",
+    "FocalSetCriterion",
     "SetCriterion",
     "anchor_points",
     "bce_loss",

@@ -34,6 +34,11 @@ def flat_cosine(x: float, final: float, flat: float = 0.5) -> float:
     return cosine(max(x - flat, 0.0) / (1.0 - flat), final)
 
 
+def step(x: float, final: float, at: float = 11 / 12) -> float:
+    """Multiplier that stays 1 for the share ``at`` of the run, and is ``final`` from then on (DINO)."""
+    return 1.0 if x < at else final
+
+
 def constant(x: float, final: float) -> float:
     """Multiplier of a rate that something else changes: 1."""
     return 1.0
@@ -43,6 +48,7 @@ SCHEDULES: dict[str, Schedule] = {
     "linear": linear,
     "cosine": cosine,
     "flat-cosine": flat_cosine,
+    "step": step,
     "constant": constant,
 }
 

@@ -25,6 +25,8 @@ from eyas.export.ncnn import INPUT, OUTPUT, Layers
 from eyas.export.onnx import Onnx, decoding, halved
 from eyas.export.tensorrt import LENGTH, TensorRt
 from eyas.export.tflite import appended
+from eyas.models.dino.decoder import proposals
+from eyas.models.encoders.padding import cells_of, frame_of, lines_of_image, lines_of_map
 from small_export import NAMES, SIZE, answer, assert_alike
 
 
@@ -354,3 +356,27 @@ def test_the_command(yolo: YOLO, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["export"]) == 2
     assert main(["export", "--help"]) == 0
     assert "fitted to images of the training" in capsys.readouterr().out
+
+
+class Reading(nn.Module):
+    """From images to all that DINO reads off their padding, for two maps."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        image = lines_of_image(images)
+        cells = cells_of([lines_of_map(image, (4, 6)), lines_of_map(image, (3, 3))])
+        logits, _ = proposals(cells)
+        return frame_of(image), cells.padded, logits.clamp(-20, 20)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_onnx_reads_the_same_padding(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    images[1, :, :9] = images[1, :, :, 40:] = 114 / 255
+    path = tmp_path / "reading.onnx"
+    torch.onnx.export(Reading().eval(), (images,), str(path), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    answers = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    for found, expected in zip(answers, Reading()(images), strict=True):
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)

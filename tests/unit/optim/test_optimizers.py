@@ -210,6 +210,7 @@ def test_schedules_stay_at_their_ends_and_never_rise(final: float) -> None:
     assert [flat_cosine(x, final, flat=0.2) for x in (0.1, 0.2, 1.0)] == pytest.approx([1, 1, final])
     assert flat_cosine(0.6, 0.0, flat=0.2) == pytest.approx(0.5)
     assert SCHEDULES["constant"](0.9, final) == 1
+    assert [SCHEDULES["step"](epoch / 12, final) for epoch in (0, 10, 10.99, 11, 12)] == [1, 1, 1, final, final]
 
 
 def test_every_parameter_is_in_exactly_one_group_and_only_weights_decay() -> None:

@@ -191,7 +191,8 @@ class RTDETRNet(BackboneHost, SetDetector):
         """
         found: Any = _unwrapped(weights)
         if isinstance(weights, str | Path):
-            found = {"model": read_published(weights_file(weights))} | described((origin_of(weights),))
+            found = {"model": read_published(weights_file(weights, self.published))}
+            found |= described((origin_of(weights, self.published),))
         source = as_source(found)
         by_name = remap and class_rows(source.names, self.names) is not None
         self._tell_what_does_not_fit(self.adapt(source.state), classes_follow_names=by_name)
@@ -234,12 +235,12 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
                 linear.weight.copy_(layers[0].get_submodule(name).weight)
 
 
-def weights_file(weights: str | Path) -> Path:
+def weights_file(weights: str | Path, published: Mapping[str, Published]) -> Path:
     """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
-    return fetch(find_published(str(weights), PUBLISHED)) if is_name(weights) else Path(weights)
+    return fetch(find_published(str(weights), published)) if is_name(weights) else Path(weights)
 
 
-def origin_of(weights: str | Path) -> Ancestor:
+def origin_of(weights: str | Path, published: Mapping[str, Published]) -> Ancestor:
     """Return what is known of published weights, by name or from a file.
 
     Raises:
@@ -247,7 +248,7 @@ def origin_of(weights: str | Path) -> Ancestor:
     """
     if not is_name(weights):
         return Ancestor(Path(weights).name)
-    entry = find_published(str(weights), PUBLISHED)
+    entry = find_published(str(weights), published)
     said = consent(entry.licence, entry.name)
     return Ancestor(entry.name, entry.licence, entry.source, entry.trained_on, entry.sha256 or "", said)
 
