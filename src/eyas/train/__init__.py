@@ -1,8 +1,9 @@
 """THE loop, what is set up before it, what it saves, and the trainers built on it."""
 
 from eyas.train.detection import DetectionTrainer
+from eyas.train.dfine import DFineTrainer
 from eyas.train.result import TrainResult
 from eyas.train.rtdetr import RTDETRTrainer
 from eyas.train.trainer import BaseTrainer
 
-__all__ = ["BaseTrainer", "DetectionTrainer", "RTDETRTrainer", "TrainResult"]
+__all__ = ["BaseTrainer", "DFineTrainer", "DetectionTrainer", "RTDETRTrainer", "TrainResult"]

@@ -1,5 +1,6 @@
 """Encoders: what joins the maps of a backbone before a decoder of queries."""
 
+from eyas.models.encoders.elan import ELANEncoder
 from eyas.models.encoders.hybrid import HybridEncoder
 
-__all__ = ["HybridEncoder"]
+__all__ = ["ELANEncoder", "HybridEncoder"]

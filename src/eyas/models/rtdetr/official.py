@@ -19,7 +19,7 @@ from eyas.models.rtdetr.base import STRIDE, SetDetector
 from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
 from eyas.models.rtdetr.keys import rename, without_ignored
 from eyas.models.rtdetr.published import PUBLISHED, plain_state, read_published
-from eyas.models.rtdetr.variants import ARCH, VARIANTS, build_backbone, checked_table
+from eyas.models.rtdetr.variants import ARCH, VARIANTS, Variant, build_backbone, checked_table
 from eyas.models.table import ModelTableError, Table
 from eyas.models.weights import as_source, class_rows
 from eyas.nn.frozen_norm import freeze_norms
@@ -50,6 +50,8 @@ class RTDETRNet(SetDetector):
     arch: ClassVar[str] = ARCH
     published: ClassVar[Mapping[str, Published]] = PUBLISHED
     usual: ClassVar[str] = "rtdetr-r50"
+    variants: ClassVar[Mapping[str, Variant]] = VARIANTS
+    levels: tuple[str, ...] = LEVELS
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class RTDETRNet(SetDetector):
 
     def build(self, table: Mapping[str, Any]) -> None:
         """Make backbone, encoder and decoder."""
-        sizes = VARIANTS[table["variant"]]
+        sizes = self.variants[table["variant"]]
         self.backbone = build_backbone(sizes.backbone, table["channels"])
         if table["frozen_norms"]:
             freeze_norms(self.backbone)
@@ -95,6 +97,8 @@ class RTDETRNet(SetDetector):
             layers=sizes.decoder_layers,
             num_denoising=table["num_denoising"],
             eval_layer=table["eval_layer"],
+            act=table["act"],
+            position_layers=table["position_layers"],
             names=OFFICIAL,
         )
         init_feed_forward(self.decoder)
@@ -142,7 +146,7 @@ class RTDETRNet(SetDetector):
         ``batch`` gives the objects of which denoising queries are made while training.
         """
         maps = self.backbone(x)
-        return self.decoder(self.encoder([maps[level] for level in LEVELS]), batch)
+        return self.decoder(self.encoder([maps[level] for level in self.levels]), batch)
 
     # --- weights ---------------------------------------------------------------------------------------------------
 
@@ -166,7 +170,7 @@ class RTDETRNet(SetDetector):
         """
         found: Any = _unwrapped(weights)
         if isinstance(weights, str | Path):
-            found = {"model": read_published(weights_file(weights))}
+            found = {"model": read_published(weights_file(weights, self.published))}
         source = as_source(found)
         by_name = remap and class_rows(source.names, self.names) is not None
         self._tell_what_does_not_fit(self.adapt(source.state), classes_follow_names=by_name)
@@ -209,9 +213,9 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
                 linear.weight.copy_(layers[0].get_submodule(name).weight)
 
 
-def weights_file(weights: str | Path) -> Path:
+def weights_file(weights: str | Path, published: Mapping[str, Published]) -> Path:
     """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
-    return fetch(find_published(str(weights), PUBLISHED)) if is_name(weights) else Path(weights)
+    return fetch(find_published(str(weights), published)) if is_name(weights) else Path(weights)
 
 
 def _unwrapped(weights: Any) -> Any:
