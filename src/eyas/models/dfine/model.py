@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from eyas.models.published import Published
 from eyas.models.rtdetr.base import STRIDE
 from eyas.models.rtdetr.decoder import OFFICIAL
 from eyas.models.rtdetr.official import RTDETRNet, init_feed_forward
-from eyas.models.table import ModelTableError, Table, Tables
+from eyas.models.table import Table, Tables
 from eyas.nn.frozen_norm import freeze_norms
 
 
@@ -39,18 +39,7 @@ class DFineNet(RTDETRNet):
     usual: ClassVar[str] = "dfine-s"
     weighted_loss: ClassVar[str] = "super().init_criterion() or FineCriterion(..., class_weights=self.class_weights)"
     opened_by: ClassVar[str] = "YOLO"
-
-    @classmethod
-    def checked(cls, table: Table, where: str) -> Table:
-        """Return a table of this layout with its defaults filled in.
-
-        Raises:
-            ModelTableError: it names no variant, has a key that means nothing, or an impossible value.
-        """
-        try:
-            return checked_table(table)
-        except ValueError as error:
-            raise ModelTableError(f"{where}: {error}") from error
+    check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_table)
 
     def build(self, table: Mapping[str, Any]) -> None:
         """Make backbone, encoder and decoder."""

@@ -6,7 +6,7 @@ Legend: ``B`` images, ``C`` classes, ``k`` detections.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,6 +51,7 @@ class RTDETRNet(SetDetector):
     published: ClassVar[Mapping[str, Published]] = PUBLISHED
     usual: ClassVar[str] = "rtdetr-r50"
     variants: ClassVar[Mapping[str, Variant]] = VARIANTS
+    check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_table)
     levels: tuple[str, ...] = LEVELS
 
     def __init__(
@@ -71,7 +72,7 @@ class RTDETRNet(SetDetector):
             ModelTableError: it names no variant, has a key that means nothing, or an impossible number.
         """
         try:
-            return checked_table(table)
+            return cls.check(table)
         except ValueError as error:
             raise ModelTableError(f"{where}: {error}") from error
 
