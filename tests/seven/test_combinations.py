@@ -19,6 +19,8 @@ import pytest
 import torch
 import yaml
 
+from eyas.models import model_table
+
 
 def load_matrix() -> ModuleType:
     spec = importlib.util.spec_from_file_location("seven_matrix", Path(__file__).with_name("matrix.py"))
@@ -37,13 +39,19 @@ def common(digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     backbone = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16)]
     # No denoising and one size: what is drawn for an image depends on the other images that its process has.
     decoder = ["nc", 16, 30, 2, 2, 2, 32, 0.0, "relu", -1, 0]
-    heads = {"yolo": [[2], 1, "Detect", ["nc"]], "rtdetr": [[2], 1, "RTDETRDecoder", decoder]}
+    heads = {"yolo26": [[2], 1, "Detect", ["nc"]], "rtdetr": [[2], 1, "RTDETRDecoder", decoder]}
     folder, options = tmp_path_factory.mktemp("model"), {}
     for family, head in heads.items():
         table = {"nc": 10, "end2end": True, "reg_max": 1, "backbone": backbone, "head": [head]}
         (folder / f"{family}.yaml").write_text(yaml.safe_dump(table))
         options[family] = {"data": str(digits_tiny), "model": str(folder / f"{family}.yaml")}
-    options["rtdetr"]["multi_scale"] = 0.0
+    for family in set(matrix.TRAINERS) - set(heads):  # their smallest models
+        path = folder / f"{family}.yaml"
+        path.write_text(yaml.safe_dump(model_table(f"{family}-tiny") | {"num_denoising": 0, "queries": 30}))
+        options[family] = {"data": str(digits_tiny), "model": str(path)}
+    for family in options.keys() - {"yolo26"}:
+        options[family]["multi_scale"] = 0.0
+    options["deim"]["close_mosaic"] = 1  # a second stage, which begins from the only epoch of the first
     return options
 
 
@@ -122,15 +130,21 @@ def test_every_pair_of_needs_trains_by_two_processes_as_well() -> None:
 
 
 @pytest.mark.parametrize("needs", matrix.PAIRS, ids=matrix.title)
-@pytest.mark.parametrize("family", matrix.TRAINERS)
+@pytest.mark.parametrize("family", matrix.THOROUGH)
 def test_straight_or_resumed(
     family: str, needs: tuple[str, ...], common: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     train(tmp_path, family, needs, common)
 
 
-@pytest.mark.parametrize("needs", [*matrix.FOURS, matrix.ALL], ids=matrix.title)
-@pytest.mark.parametrize("family", matrix.TRAINERS)
+@pytest.mark.parametrize(
+    ("family", "needs"),
+    [
+        pytest.param(family, needs, id=f"{family}-{matrix.title(needs)}")
+        for family in matrix.TRAINERS
+        for needs in matrix.combinations(family)
+    ],
+)
 def test_one_process_or_two_straight_or_resumed(
     family: str,
     needs: tuple[str, ...],

@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     TRANSFORMS = 4
     FRAME = 5
     POLICY = 6
+    BLEND = 7
 
 
 def generator(purpose: Purpose, *, seed: int, epoch: int, position: int = 0) -> np.random.Generator:
