@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from eyas.config import TrainOptions
     from eyas.evaluate import DetectionValidator
     from eyas.models import DetectionModel, RTDETRDetectionModel
-    from eyas.train import BaseTrainer, DetectionTrainer, RTDETRTrainer
+    from eyas.train import BaseTrainer, DEIMTrainer, DetectionTrainer, DFineTrainer, RTDETRTrainer
 
 _HOME = {
     "RTDETR": "eyas.api",
@@ -30,6 +30,8 @@ _HOME = {
     "DetectionModel": "eyas.models",
     "RTDETRDetectionModel": "eyas.models",
     "BaseTrainer": "eyas.train",
+    "DEIMTrainer": "eyas.train",
+    "DFineTrainer": "eyas.train",
     "DetectionTrainer": "eyas.train",
     "RTDETRTrainer": "eyas.train",
 }
@@ -39,6 +41,8 @@ __all__ = [
     "YOLO",
     "BaseTrainer",
     "Callback",
+    "DEIMTrainer",
+    "DFineTrainer",
     "DetectionModel",
     "DetectionTrainer",
     "DetectionValidator",

@@ -48,6 +48,15 @@ class DenoisingMeta(NamedTuple):
     split: tuple[int, int]  # queries for denoising, which come first, and for detection
 
 
+class FineBoxes(NamedTuple):
+    """What a head that predicts where the edges of a box lie tells besides the box; ``n`` bins, queries as below."""
+
+    edges: Tensor  # (L, B, Q, 4 n) logits of the bins of left, top, right and bottom
+    reference: Tensor  # (B, Q, 4) cx cy w h, without gradient: what the edges are measured from
+    first_bboxes: Tensor  # (B, Q, 4) the box before there were distributions
+    first_scores: Tensor  # (B, Q, C) logits
+
+
 class SetPrediction(NamedTuple):
     """What a detector that predicts a set gives: ``L`` layers, ``Q`` queries, denoising ones first while training."""
 
@@ -56,6 +65,7 @@ class SetPrediction(NamedTuple):
     enc_bboxes: Tensor  # (B, Q, 4), without denoising queries
     enc_scores: Tensor  # (B, Q, C) logits
     dn_meta: DenoisingMeta | None
+    fine: FineBoxes | None = None
 
 
 LossDict = dict[str, "Tensor"]  # name -> detached scalar, in the order of the loss vector

@@ -43,7 +43,11 @@ def untrained(head: list[object], folder: Path) -> YOLO:
     trunk = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16, 16, 16)]
     path.write_text(yaml.safe_dump({"nc": len(NAMES), "end2end": True, "backbone": trunk, "head": [head]}))
     torch.manual_seed(0)
-    yolo = YOLO(path)
+    return shaken(YOLO(path), folder)
+
+
+def shaken(yolo: YOLO, folder: Path) -> YOLO:
+    """The same model with boxes and scores that differ from place to place; its files go into a folder."""
     yolo.model.names = NAMES
     yolo.model.start_outputs(SIZE)
     yolo.model.train()

@@ -48,6 +48,7 @@ def common(digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
             table = model_table(f"{family}-tiny") | {"nc": 10, "queries": 30, "num_denoising": 0}
         (folder / f"{family}.yaml").write_text(yaml.safe_dump(table))
         options[family] = {"data": str(digits_tiny), "model": str(folder / f"{family}.yaml"), "multi_scale": 0.0}
+    options["deim"]["close_mosaic"] = 1  # a second stage, which begins from the only epoch of the first
     return options
 
 

@@ -21,6 +21,8 @@ class Purpose(IntEnum):
     SIZE = 3
     TRANSFORMS = 4
     FRAME = 5
+    POLICY = 6
+    BLEND = 7
 
 
 def generator(purpose: Purpose, *, seed: int, epoch: int, position: int = 0) -> np.random.Generator:

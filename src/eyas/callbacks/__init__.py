@@ -4,6 +4,7 @@ from eyas.callbacks.base import ADJUSTERS, EVENTS, Callback, CallbackList, Decis
 from eyas.callbacks.best import BestBy
 from eyas.callbacks.class_weights import ClassWeights
 from eyas.callbacks.clip import ClipGradNorm, ClipGradValue, clip_grad_norm, clip_grad_value
+from eyas.callbacks.copy_blend import CopyBlend
 from eyas.callbacks.freeze import Freeze, set_frozen
 from eyas.callbacks.ignore import IgnoreAreas
 from eyas.callbacks.metrics import MetricReport
@@ -22,6 +23,7 @@ __all__ = [
     "ClassWeights",
     "ClipGradNorm",
     "ClipGradValue",
+    "CopyBlend",
     "Decision",
     "EarlyStop",
     "Freeze",

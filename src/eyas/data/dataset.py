@@ -21,6 +21,7 @@ from eyas.augment.geometry import box_areas, clip_to
 from eyas.augment.labels import place_areas, place_labels
 from eyas.augment.letterbox import letterbox_into
 from eyas.augment.params import SampleParams, sample_params
+from eyas.augment.policy import DensePolicy
 from eyas.augment.random import Purpose, generator
 from eyas.augment.settings import AugmentSettings
 from eyas.data.errors import SampleError
@@ -55,6 +56,10 @@ class TrainDataset(Numbered):
             Python's, NumPy's and PyTorch's CPU random numbers are seeded for each sample while they run, so that
             results do not depend on the number of workers. Areas to ignore come along as boxes, with numbers from that
             of the data's classes on.
+
+    Attributes:
+        policy: when which augmentation is on; None for the same in all epochs but the last ones. It must be set before
+            the first sample.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class TrainDataset(Numbered):
         self.imgsz, self.seed = imgsz, seed
         self.settings, self.closed_settings = settings, settings.closed()
         self.transforms = tuple(transforms or ())
+        self.policy: DensePolicy | None = None
         self._held: dict[
             int, np.ndarray
         ] = {}  # images of a window that goes on in the next batch; never changes a result
@@ -92,7 +98,7 @@ class TrainDataset(Numbered):
     def params(self, key: SampleKey) -> SampleParams:
         """The augmentation parameters of one sample, without loading anything."""
         return sample_params(
-            self.closed_settings if key.mosaic_closed else self.settings,
+            self.settings_of(key),
             self.index.shapes,
             size=self.imgsz,
             seed=self.seed,
@@ -103,6 +109,14 @@ class TrainDataset(Numbered):
             boxes=lambda index: self.index.labels(index)[1],
             stretch=self.store.stretch,
         )
+
+    def settings_of(self, key: SampleKey) -> AugmentSettings:
+        """What augmentation may do to one sample."""
+        if key.mosaic_closed:
+            return self.closed_settings
+        if self.policy is None:
+            return self.settings
+        return self.policy.settings(self.settings, seed=self.seed, epoch=key.epoch, position=key.position)
 
     def key_of(self, i: int) -> SampleKey:
         """The key of image i for who knows no epoch; what it is augmented by, torch's random numbers decide."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from eyas.families.deim import DEIM
+from eyas.families.dfine import DFINE
 from eyas.families.dino import DINO
 from eyas.families.family import Family
 from eyas.families.rtdetr import RTDETR
@@ -12,7 +14,7 @@ from eyas.families.yolo26 import YOLO26
 from eyas.models import Detector, detector_class
 from eyas.models.catalog import register_detector
 
-STOCK: Mapping[str, Family] = {family.name: family for family in (YOLO26, RTDETR, DINO)}
+STOCK: Mapping[str, Family] = {family.name: family for family in (YOLO26, RTDETR, DFINE, DEIM, DINO)}
 _registered: dict[str, Family] = {}
 
 

@@ -3,8 +3,17 @@
 from eyas.losses.class_weighting import weight_classes
 from eyas.losses.criterion import Criterion
 from eyas.losses.dense import DenseCriterion
-from eyas.losses.elementwise import bce_loss, ciou_loss, dfl_loss, focal_loss, l1_loss, varifocal_loss
+from eyas.losses.elementwise import (
+    bce_loss,
+    ciou_loss,
+    dfl_loss,
+    focal_loss,
+    l1_loss,
+    matchability_loss,
+    varifocal_loss,
+)
 from eyas.losses.end_to_end import EndToEndCriterion
+from eyas.losses.fine import FineCriterion
 from eyas.losses.focal_set import FocalSetCriterion
 from eyas.losses.points import anchor_points
 from eyas.losses.set_criterion import SetCriterion
@@ -13,6 +22,7 @@ __all__ = [
     "Criterion",
     "DenseCriterion",
     "EndToEndCriterion",
+    "FineCriterion",
     "FocalSetCriterion",
     "SetCriterion",
     "anchor_points",
@@ -21,6 +31,7 @@ __all__ = [
     "dfl_loss",
     "focal_loss",
     "l1_loss",
+    "matchability_loss",
     "varifocal_loss",
     "weight_classes",
 ]

@@ -45,6 +45,19 @@ def varifocal_loss(
     return weight * bce_loss(logits, targets)
 
 
+def matchability_loss(logits: Tensor, targets: Tensor, positive: Tensor | None = None, *, gamma: float = 1.5) -> Tensor:
+    """Return the matchability-aware loss (...) of logits with overlaps in [0, 1], both (...) (Huang et al., 2025).
+
+    Binary cross-entropy towards ``overlap**gamma`` with weight 1 where the class is wanted, so that a box that hardly
+    overlaps still lowers its score; elsewhere with weight ``score**gamma``, through which no gradient flows.
+    ``positive`` (...) bool says where a class is wanted; without it, where the overlap is above 0.
+    """
+    with torch.no_grad():
+        positive = targets > 0 if positive is None else positive
+        weight = torch.where(positive, 1.0, logits.sigmoid() ** gamma)
+    return weight * bce_loss(logits, targets**gamma)
+
+
 def ciou_loss(pred: Tensor, target: Tensor) -> Tensor:
     """Return 1 - CIoU (...), at least 0, of corner boxes (..., 4)."""
     return 1 - elementwise_ciou(pred, target)

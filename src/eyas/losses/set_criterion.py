@@ -10,7 +10,7 @@ equally many queries are stacked, so that one matching and one pass of each loss
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +20,12 @@ from eyas.assign import HungarianMatcher
 from eyas.boxes import cxcywh_to_xyxy, elementwise_giou, elementwise_iou
 from eyas.losses.areas import Areas, areas_of, hush, unjudged
 from eyas.losses.criterion import Criterion, one_tensor
-from eyas.losses.elementwise import varifocal_loss
+from eyas.losses.elementwise import matchability_loss, varifocal_loss
 from eyas.types import DenoisingMeta, SetPrediction
 
 # What `all_terms` calls the losses, and where it puts each kind of output: the names of spec core D.5.
 TERM_NAMES = {"giou": "loss_giou", "cls": "loss_class", "l1": "loss_bbox"}
-TERM_SUFFIXES = {"main": "", "aux": "_aux", "enc": "_aux", "dn": "_dn", "aux_dn": "_aux_dn"}
+TERM_SUFFIXES = {"main": "", "aux": "_aux", "enc": "_aux", "pre": "_aux", "dn": "_dn", "aux_dn": "_aux_dn"}
 
 
 class Objects(NamedTuple):
@@ -36,15 +36,27 @@ class Objects(NamedTuple):
     image: Tensor  # (T,) int64
 
 
+class Edges(NamedTuple):
+    """Distributions of the edges of boxes, of the decoder layers in a stack, its last outputs (`eyas.losses.fine`)."""
+
+    logits: Tensor  # (L, B, Q, 4 n) float32
+    reference: Tensor  # (B, Q, 4) cx cy w h
+    confidence: Tensor  # (B, Q) of the teacher in its best class, in [0, 1]
+    share_found: Tensor  # () weight of what a query with an object is taught by the last layer, and ...
+    share_free: Tensor  # () ... of what one without is taught; known once all processes have counted
+
+
 class Supervised(NamedTuple):
     """A stack of outputs that are taught alike, and which of their queries must find which objects."""
 
-    kinds: tuple[str, ...]  # N times: "main" (the last layer), "aux", "enc", "dn" (the last layer) or "aux_dn"
+    kinds: tuple[str, ...]  # N times: "main" (the last layer), "aux", "enc", "pre", "dn" (the last layer) or "aux_dn"
     scores: Tensor  # (N, B, Q, C) float32 logits; a constant where nobody can judge them, see `eyas.losses.areas`
     boxes: Tensor  # (N, B, Q, 4) float32 cx cy w h in [0, 1]
     image: Tensor  # (P,) int64
     query: Tensor  # (N, P) int64, -1 where an object found no query
     target: Tensor  # (P,) int64 row of the objects
+    part: Literal["all", "classes", "boxes"] = "all"  # the terms that count: the class loss, all others, or both
+    edges: Edges | None = None
 
 
 class SetCriterion(Criterion):
@@ -66,6 +78,7 @@ class SetCriterion(Criterion):
         giou_gain: weight of 1 - GIoU.
         alpha: weight of unwanted classes in the varifocal loss.
         gamma: how much less unwanted classes count that score low already.
+        matchability: gamma of the matchability-aware loss, which takes the place of the varifocal one; None for none.
         class_weights: factors of the classes (C,), applied to wanted and unwanted terms of all queries alike.
         matcher: decides which query answers for which object; called as a `HungarianMatcher`, which is the default.
 
@@ -84,6 +97,7 @@ class SetCriterion(Criterion):
         giou_gain: float = 2.0,
         alpha: float = 0.75,
         gamma: float = 2.0,
+        matchability: float | None = None,
         class_weights: Tensor | Sequence[float] | None = None,
         matcher: HungarianMatcher | None = None,
     ) -> None:
@@ -91,6 +105,7 @@ class SetCriterion(Criterion):
         super().__init__(nc=nc, gains=gains, class_weights=class_weights)
         self.alpha = float(alpha)
         self.gamma = float(gamma)
+        self.matchability = matchability
         self.matcher = HungarianMatcher() if matcher is None else matcher
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -102,8 +117,12 @@ class SetCriterion(Criterion):
                 areas of `eyas.types.Batch` that are to be ignored.
         """
         kinds, losses, ranks = self._losses(preds, batch)
-        last = losses[kinds.index("main")].detach() * ranks
-        return losses.sum(0), dict(zip(self.loss_names, last, strict=True))
+        shown = self.shown(kinds, losses.detach()) * ranks
+        return losses.sum(0), dict(zip(self.loss_names, shown, strict=True))
+
+    def shown(self, kinds: Sequence[str], losses: Tensor) -> Tensor:
+        """Return what is logged (terms,) of the losses (outputs, terms): those of the last decoder layer."""
+        return sum_of_kind(kinds, losses, "main")
 
     def all_terms(self, preds: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return every term with its gain, which add up to the loss: ``loss_class``, ``loss_bbox``, ``loss_giou`` and
@@ -116,8 +135,7 @@ class SetCriterion(Criterion):
         kinds, losses, _ = self._losses(preds, batch)
         terms: dict[str, Tensor] = {}
         for suffix in dict.fromkeys(TERM_SUFFIXES.values()):
-            rows = [loss for kind, loss in zip(kinds, losses, strict=True) if TERM_SUFFIXES[kind] == suffix]
-            total = torch.stack(rows).sum(0) if rows else losses.new_zeros(len(self.gains))
+            total = sum_of_kind([TERM_SUFFIXES[kind] for kind in kinds], losses, suffix)
             names = [TERM_NAMES.get(name, f"loss_{name}") + suffix for name in self.gains]
             terms |= dict(zip(names, total, strict=True))
         return terms
@@ -132,9 +150,9 @@ class SetCriterion(Criterion):
             if areas is not None:
                 self.areas_seen += len(areas.boxes)
                 stacks = [quiet_in(areas, stack) for stack in stacks]
-            totals, ranks = total_over_ranks(torch.stack([self.count_pairs(stack) for stack in stacks]))
+            stacks, totals, ranks = self.shared(stacks)
             losses = [
-                self.weigh(self.layer_losses(stack, objects)) / total
+                self.weigh(counted(stack, self.layer_losses(stack, objects))) / total
                 for stack, total in zip(stacks, totals, strict=True)
             ]
             return [kind for stack in stacks for kind in stack.kinds], torch.cat(losses), ranks
@@ -168,6 +186,11 @@ class SetCriterion(Criterion):
             ),
         ]
 
+    def shared(self, stacks: list[Supervised]) -> tuple[list[Supervised], Tensor, int]:
+        """Return the stacks, the divisors of their losses (stacks,), and over how many processes these are shared."""
+        totals, ranks = total_over_ranks(torch.stack([self.count_pairs(stack) for stack in stacks]))
+        return stacks, totals, ranks
+
     def count_pairs(self, stack: Supervised) -> Tensor:
         """Return the number of pairs (), float32, that each output of the stack has: the divisor of its losses."""
         return (stack.query[0] >= 0).sum().float()
@@ -199,7 +222,25 @@ class SetCriterion(Criterion):
         ``targets`` are IoU with the object in the column of its class, and ``positive`` says where these columns are:
         an object may have IoU 0 with its query.
         """
+        if self.matchability is not None:
+            return matchability_loss(logits, targets, positive, gamma=self.matchability)
         return varifocal_loss(logits, targets, positive, alpha=self.alpha, gamma=self.gamma)
+
+
+def counted(stack: Supervised, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the losses (N,) of a stack by name, with 0 for those that another stack of the same outputs teaches."""
+    if stack.part == "all":
+        return losses
+    return {
+        name: loss if (name == "cls") == (stack.part == "classes") else torch.zeros_like(loss)
+        for name, loss in losses.items()
+    }
+
+
+def sum_of_kind(kinds: Sequence[str], losses: Tensor, kind: str) -> Tensor:
+    """Return the sum (terms,) of the rows of ``losses`` (outputs, terms) that are of one kind."""
+    rows = [loss for own, loss in zip(kinds, losses, strict=True) if own == kind]
+    return torch.stack(rows).sum(0) if rows else losses.new_zeros(losses.shape[1])
 
 
 def quiet_in(areas: Areas, stack: Supervised) -> Supervised:

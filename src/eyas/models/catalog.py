@@ -12,8 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from eyas.models.deim.model import DEIMFineNet, DEIMSetNet
 from eyas.models.detection import DetectionModel
 from eyas.models.detector import Detector, does_not_fit
+from eyas.models.dfine.model import DFineNet
 from eyas.models.dino.net import DINONet
 from eyas.models.published import Published, model_of
 from eyas.models.rtdetr.model import RTDETRDetectionModel
@@ -21,7 +23,9 @@ from eyas.models.rtdetr.official import RTDETRNet
 from eyas.models.table import ModelTableError, Table, Tables, UnknownModelError, find_name, read_table, shown
 from eyas.names import nearest
 
-STOCK: tuple[type[Detector], ...] = (DetectionModel, RTDETRDetectionModel, RTDETRNet, DINONet)
+STOCK: tuple[type[Detector], ...] = (
+    DetectionModel, RTDETRDetectionModel, RTDETRNet, DFineNet, DEIMFineNet, DEIMSetNet, DINONet,
+)  # fmt: skip
 _registered: dict[str, type[Detector]] = {}  # by module and name: a notebook's cell may define its class again
 _tables = {name: table for cls in STOCK for name, table in cls.tables.items()}
 MODELS: Tables = MappingProxyType(_tables)

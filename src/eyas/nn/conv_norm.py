@@ -31,12 +31,12 @@ def is_norm(module: nn.Module) -> bool:
 class ConvNorm(Fusable):
     """Convolution without bias, batch normalisation, activation: (B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s)).
 
-    ``k`` is odd; padding keeps the size at stride 1. ``act`` None means the identity.
+    ``k`` is odd; padding keeps the size at stride 1. ``act`` None means the identity; ``g`` groups.
     """
 
-    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, act: nn.Module | None = None) -> None:
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, act: nn.Module | None = None, g: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c1, c2, k, s, k // 2, bias=False)
+        self.conv = nn.Conv2d(c1, c2, k, s, k // 2, groups=g, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(c2)
         self.act = nn.Identity() if act is None else act
 

@@ -62,12 +62,16 @@ class MSDeformAttn(nn.Module):
         levels: number of levels.
         heads: attention heads; they share the channels.
         points: points of one head, the same for all levels or one number for each.
+        project: whether the map is projected before it is sampled, and the sum after it; without, the channels of the
+            map are shared by the heads as they are.
 
     Raises:
         ValueError: the channels cannot be shared by the heads, or the points do not fit the levels.
     """
 
-    def __init__(self, dim: int = 256, levels: int = 3, heads: int = 8, points: int | Sequence[int] = 4) -> None:
+    def __init__(
+        self, dim: int = 256, levels: int = 3, heads: int = 8, points: int | Sequence[int] = 4, project: bool = True
+    ) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"{dim} channels cannot be shared by {heads} heads: choose a divisor of {dim}")
@@ -78,8 +82,8 @@ class MSDeformAttn(nn.Module):
         total = heads * sum(self.points)
         self.sampling_offsets = nn.Linear(dim, 2 * total)
         self.attention_weights = nn.Linear(dim, total)
-        self.value_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
+        self.value_proj = nn.Linear(dim, dim) if project else nn.Identity()
+        self.output_proj = nn.Linear(dim, dim) if project else nn.Identity()
         self.reset_parameters()
 
     @torch.no_grad()
@@ -93,9 +97,10 @@ class MSDeformAttn(nn.Module):
         ray = ray / ray.abs().amax(-1, keepdim=True)  # (h, 2), on the border of the unit square
         steps = torch.cat([torch.arange(1, p + 1, dtype=torch.float32) for p in self.points])
         self.sampling_offsets.bias.copy_((ray[:, None] * steps[:, None]).flatten())
-        for layer in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for projection in (self.value_proj, self.output_proj):
+            if isinstance(projection, nn.Linear):
+                nn.init.xavier_uniform_(projection.weight)
+                nn.init.zeros_(projection.bias)
 
     def forward(self, query: Tensor, boxes: Tensor, memory: Tensor, shapes: Shapes) -> Tensor:
         """Map queries (B, Q, dim) with reference ``boxes`` (B, Q, 4) cx cy w h in [0, 1] to (B, Q, dim).

@@ -29,9 +29,12 @@ def cosine(x: float, final: float) -> float:
     return (1.0 - math.cos(math.pi * min(x, 1.0))) / 2 * (final - 1.0) + 1.0
 
 
-def flat_cosine(x: float, final: float, flat: float = 0.5) -> float:
-    """Multiplier that stays 1 for the first ``flat`` share of the run, then falls along half a cosine (DEIM)."""
-    return cosine(max(x - flat, 0.0) / (1.0 - flat), final)
+def flat_cosine(x: float, final: float, flat: float = 0.5, end: float = 1.0) -> float:
+    """Multiplier that stays 1 for the first ``flat`` share of the run, then falls along half a cosine (DEIM).
+
+    It has reached ``final`` at the share ``end``, and stays there.
+    """
+    return cosine(max(x - flat, 0.0) / (end - flat), final)
 
 
 def step(x: float, final: float, at: float = 11 / 12) -> float:

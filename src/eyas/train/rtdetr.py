@@ -33,6 +33,7 @@ class RTDETRTrainer(DetectionTrainer):
     family: str = "rtdetr"
     stretch: bool = True
     suits: tuple[float, str] | None = None  # the backbone's rate as a share of the others', and why
+    spoken: str = "RT-DETR"
 
     def __init__(
         self,
@@ -41,9 +42,11 @@ class RTDETRTrainer(DetectionTrainer):
         _callbacks: Given = None,
     ) -> None:
         super().__init__(cfg, overrides, _callbacks)
-        refuse_deterministic(self.args, self.device)
+        refuse_deterministic(self.args, self.device, self.spoken)
         if self.args.nms:
-            raise ValueError("nms=True has no effect on RT-DETR, whose queries do not repeat each other; leave it out.")
+            raise ValueError(
+                f"nms=True has no effect on {self.spoken}, whose queries do not repeat each other; leave it out."
+            )
 
     @staticmethod
     def table_to_train(cfg: Any, from_scratch: bool) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def decides_backbone(callback: Callback, model: Any) -> bool:
     return callback.sets_rate_of(model, "backbone")
 
 
-def refuse_deterministic(args: TrainOptions, device: torch.device) -> None:
+def refuse_deterministic(args: TrainOptions, device: torch.device, family: str = "RT-DETR") -> None:
     """Stop if bit-equal results were asked for where this family cannot give them.
 
     Raises:
@@ -116,6 +119,6 @@ def refuse_deterministic(args: TrainOptions, device: torch.device) -> None:
     """
     if args.deterministic and args.is_typed("deterministic") and device.type != "cpu":
         raise ValueError(
-            f"deterministic=True cannot be kept on {device.type} by RT-DETR: the gradient of its deformable attention "
+            f"deterministic=True cannot be kept on {device.type} by {family}: the gradient of its deformable attention "
             "is summed in no fixed order there. Leave it out, or train on the CPU."
         )

@@ -156,20 +156,7 @@ def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
         CheckpointError: what is stored does not fit this run.
     """
     state = checkpoint["state"]
-    load_weights(unwrap_model(trainer.model), state["model"])
-    for network in (unwrap_model(trainer.model), averaged(trainer)):
-        if isinstance(network, Detector):
-            network.ancestors = read_ancestors(checkpoint)
-    if trainer.ema:
-        load_weights(trainer.ema.ema, checkpoint["model"])
-        trainer.ema.updates = state["updates"]
-        trainer.ema.trusted = state.get("average_trusted", True)  # runs of earlier versions did not ask
-    check_optimizer(trainer.optimizer, state["optimizer"])
-    with taken_back("state of the optimizer", ValueError):
-        trainer.optimizer.load_state_dict(state["optimizer"])
-    if state["scaler"]:  # empty unless the run so far used float16
-        with taken_back("scale of gradients"):
-            trainer.scaler.load_state_dict(state["scaler"])
+    restore_networks(trainer, checkpoint)
     check_best_files(trainer.wdir, state["best_files"])
     trainer.best_fitness, trainer.best_files = state["best_fitness"], dict(state["best_files"])
     trainer.freeze_layer_names = list(state["freeze_layer_names"])
@@ -188,6 +175,29 @@ def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(state["rng"])
         if "cuda_rng" in state and trainer.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"], trainer.device)
+
+
+def restore_networks(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
+    """Put network, average, optimizer and the scale of gradients back to where a checkpoint has them.
+
+    Raises:
+        CheckpointError: what is stored does not fit this run.
+    """
+    state = checkpoint["state"]
+    load_weights(unwrap_model(trainer.model), state["model"])
+    for network in (unwrap_model(trainer.model), averaged(trainer)):
+        if isinstance(network, Detector):
+            network.ancestors = read_ancestors(checkpoint)
+    if trainer.ema:
+        load_weights(trainer.ema.ema, checkpoint["model"])
+        trainer.ema.updates = state["updates"]
+        trainer.ema.trusted = state.get("average_trusted", True)  # runs of earlier versions did not ask
+    check_optimizer(trainer.optimizer, state["optimizer"])
+    with taken_back("state of the optimizer", ValueError):
+        trainer.optimizer.load_state_dict(state["optimizer"])
+    if state["scaler"]:  # empty unless the run so far used float16
+        with taken_back("scale of gradients"):
+            trainer.scaler.load_state_dict(state["scaler"])
 
 
 def load_weights(model: nn.Module, state: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from eyas import RTDETR, YOLO
@@ -25,9 +26,10 @@ from eyas.export.ncnn import INPUT, OUTPUT, Layers
 from eyas.export.onnx import Onnx, decoding, halved
 from eyas.export.tensorrt import LENGTH, TensorRt
 from eyas.export.tflite import appended
+from eyas.models import model_table
 from eyas.models.dino.decoder import proposals
 from eyas.models.encoders.padding import cells_of, frame_of, lines_of_image, lines_of_map
-from small_export import NAMES, SIZE, answer, assert_alike
+from small_export import NAMES, SIZE, answer, assert_alike, shaken
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +159,16 @@ def test_onnx_of_a_set_detector(rtdetr: YOLO) -> None:
     check(rtdetr, RTDETR(path))
     assert isinstance(YOLO(path), RTDETR)
     assert any(node.op_type == "GridSample" for node in onnx.load(path).graph.node)
+
+
+def test_onnx_of_boxes_with_distributions(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    table = tmp_path / "fine.yaml"
+    table.write_text(yaml.safe_dump(model_table("dfine-tiny") | {"nc": len(NAMES), "queries": 30}))
+    torch.manual_seed(0)
+    fine = shaken(YOLO(table), tmp_path)
+    opened = YOLO(fine.export("onnx", imgsz=SIZE, verify=False))
+    check(fine, opened)
 
 
 def test_openvino(yolo: YOLO, translated: None, data: str) -> None:

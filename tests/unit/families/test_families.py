@@ -18,14 +18,11 @@ from eyas.train import DetectionTrainer, RTDETRTrainer
 
 SOURCE = Path(eyas.__file__).parent
 # Modules of one family, and who may import them: the family itself, its entry in the registries, and public names.
-OWN = (
-    "eyas.models.rtdetr", "eyas.models.yolo26", "eyas.models.dino", "eyas.recipes.rtdetr", "eyas.recipes.yolo26",
-    "eyas.recipes.dino", "eyas.train.rtdetr", "eyas.train.dino",
-)  # fmt: skip
+NAMES = ("yolo26", "rtdetr", "dfine", "deim", "dino")
+OWN = tuple(f"eyas.{room}.{name}" for room in ("models", "recipes", "train") for name in NAMES)
 ALLOWED = (
-    "families/rtdetr.py", "families/yolo26.py", "families/dino.py", "models/rtdetr/", "models/detection.py",
-    "models/dino/", "models/catalog.py", "train/rtdetr.py", "train/dino.py", "recipes/dino.py", "models/__init__.py",
-    "recipes/__init__.py", "train/__init__.py",
+    *(room.format(name) for room in ("families/{}.py", "models/{}/", "train/{}.py", "recipes/{}.py") for name in NAMES),
+    "models/detection.py", "models/catalog.py", "models/__init__.py", "recipes/__init__.py", "train/__init__.py",
 )  # fmt: skip
 
 
@@ -40,7 +37,7 @@ class OtherTrainer(DetectionTrainer):
 
 def test_every_model_that_has_a_name_belongs_to_a_family_that_has_its_parts() -> None:
     known = families()
-    assert list(known) == ["yolo26", "rtdetr", "dino"]
+    assert tuple(known) == NAMES
     assert [name for family in known.values() for name in family.tables] == list(MODELS)
     assert {name for family in known.values() for name in family.published} == set(published_weights())
     for name in MODELS:
@@ -55,7 +52,9 @@ def test_a_model_a_class_and_a_table_have_one_family() -> None:
     model = DetectionModel("yolo26n", verbose=False)
     assert family_of(model) is family_of(DetectionModel) is family_of(model.yaml) is families()["yolo26"]
     assert family_of(RTDETRDetectionModel).trainer is RTDETRTrainer
-    with pytest.raises(ValueError, match=r"no family is called 'other'; there are yolo26, rtdetr, dino\. Register it"):
+    with pytest.raises(
+        ValueError, match=r"no family is called 'other'; there are yolo26, rtdetr, dfine, deim, dino\. Register it"
+    ):
         family_of(Other)
 
 

@@ -71,6 +71,15 @@ def test_without_noise_every_slot_holds_its_object(shuffled: bool) -> None:
     assert len(pairs) == len(meta.query) == 7 * groups
 
 
+@pytest.mark.parametrize(
+    ("most", "groups", "total"), [(1, 100, 200), (3, 33, 198), (7, 14, 196), (33, 3, 198), (100, 1, 200), (150, 1, 200)]
+)
+def test_published_sizes_of_groups(most: int, groups: int, total: int) -> None:
+    """Spec detr-more 1.2; of 150 objects, which others take part in 300 queries, 100 are drawn here."""
+    meta = make(batch([most, 1]), images=2).meta
+    assert (meta.groups, meta.split[0]) == (groups, total)
+
+
 def test_noise_moves_corners_by_the_allowed_share() -> None:
     data = batch([5])
     data["bboxes"] = torch.tensor([[0.5, 0.5, 0.2, 0.1]] * 5)

@@ -47,9 +47,10 @@ HGNETV2: Mapping[str, HGNetV2Spec] = MappingProxyType(
         "B4": HGNetV2Spec((32, 48), ((48, 128, 1), (96, 512, 1), (192, 1024, 3), (384, 2048, 1)), 6, False),
         "B5": HGNetV2Spec((32, 64), ((64, 128, 1), (128, 512, 2), (256, 1024, 5), (512, 2048, 2)), 6, False),
         "B6": HGNetV2Spec((48, 96), ((96, 192, 2), (192, 512, 3), (384, 1024, 6), (768, 2048, 3)), 6, False),
+        "T": HGNetV2Spec((8, 8), ((8, 16, 1), (16, 32, 1), (24, 64, 1), (32, 96, 1)), 2, True),
     }
 )
-"""Name -> sizes. B4, B5 and B6 are called L, X and H by RT-DETR."""
+"""Name -> sizes. B4, B5 and B6 are called L, X and H by RT-DETR; T is ours, for tests and small data."""
 LIGHT_FROM = 2  # stages from this index on have light layers with 5x5 kernels, those before plain 3x3 ones
 
 

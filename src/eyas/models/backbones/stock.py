@@ -12,6 +12,7 @@ from typing import Any
 from eyas.models.backbones.base import Backbone
 from eyas.models.backbones.hgnetv2 import HGNETV2, HGNetV2
 from eyas.models.backbones.pyramid import PYRAMIDS
+from eyas.models.backbones.resnet import RESNET, ResNet
 from eyas.models.backbones.resnet_vd import RESNET_VD, ResNetVd
 from eyas.models.backbones.vit import VITS, ViTBackbone
 from eyas.models.table import shown
@@ -28,12 +29,17 @@ def _resnet(depth: int) -> Build:
     return lambda ch: ResNetVd(depth, ch)
 
 
+def _plain(name: str) -> Build:
+    return lambda ch: ResNet(name, ch)
+
+
 def _hgnet(name: str) -> Build:
     return lambda ch: HGNetV2(name, ch)
 
 
 BACKBONES: Mapping[str, Build] = MappingProxyType(
     {f"resnet{depth}-vd": _resnet(depth) for depth in RESNET_VD}
+    | {name: _plain(name) for name in RESNET}
     | {f"hgnetv2-{name.lower()}": _hgnet(name) for name in HGNETV2}
     | {name: _vit(name) for name in VITS}
 )

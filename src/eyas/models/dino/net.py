@@ -16,12 +16,13 @@ from eyas.losses import FocalSetCriterion, SetCriterion
 from eyas.models.dino.decoder import DINODecoder
 from eyas.models.dino.keys import DETREX, ORIGINAL, layout_of, rename
 from eyas.models.dino.published import PUBLISHED
-from eyas.models.dino.variants import ARCH, TABLES, VARIANTS, build_backbone, checked_table
+from eyas.models.dino.variants import ARCH, TABLES, VARIANTS, checked_table
 from eyas.models.encoders import DeformableEncoder
 from eyas.models.encoders.padding import frame_of, lines_of_image
 from eyas.models.published import Published
 from eyas.models.rtdetr.base import GAINS, STRIDE
 from eyas.models.rtdetr.official import LEVELS, RTDETRNet
+from eyas.models.rtdetr.variants import build_backbone
 from eyas.models.table import ModelTableError, Table, Tables
 from eyas.nn.constants import constants
 from eyas.nn.frozen_norm import freeze_norms
@@ -84,7 +85,7 @@ class DINONet(RTDETRNet):
             freeze_norms(self.backbone)
         if table["freeze_stem"]:
             self.backbone.freeze_stem()
-        if table["freeze_p2"]:
+        if table["freeze_p2"] and table["backbone"] is None:  # another one has no such first stage
             for name, parameter in self.backbone.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad and not name.startswith(self.backbone.parts["p2"]))
         self.encoder: DeformableEncoder = DeformableEncoder(  # type: ignore[assignment]

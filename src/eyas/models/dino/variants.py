@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from eyas.models.backbones import RESNET, Backbone, ResNet
-from eyas.models.rtdetr.decoder import check_counts
-from eyas.models.table import shown
-from eyas.names import nearest
+from eyas.models.rtdetr.variants import checked_table as checked
 
 ARCH = "dino"  # value of a table's "arch"
 
@@ -57,10 +54,6 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "tiny": Variant("resnet10-8", 64, 128, 4, 100, encoder_layers=2, decoder_layers=3, frozen=False),
     }
 )
-TABLE_KEYS = (
-    "arch", "variant", "nc", "channels", "yaml_file", "lr_ratio", "frozen_norms", "freeze_stem", "freeze_p2",
-    "queries", "num_denoising", "backbone",
-)  # fmt: skip
 
 
 def dino_table(variant: str) -> dict[str, Any]:
@@ -100,28 +93,6 @@ def checked_table(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table with its defaults filled in.
 
     Raises:
-        ValueError: it names no variant or backbone, has a key that means nothing here, or a number of queries that is
-            none.
+        ValueError: it names no variant or backbone, has a key that means nothing here, or an impossible value.
     """
-    variant = str(table.get("variant"))
-    if variant not in VARIANTS:
-        raise ValueError(f"variant is {shown(variant)}{_near(variant, VARIANTS)}; there are {', '.join(VARIANTS)}.")
-    for key in table:
-        if key not in TABLE_KEYS:
-            raise ValueError(f"{shown(key)} means nothing in the table of {variant}{_near(key, TABLE_KEYS)}.")
-    check_counts(table)
-    backbone = table.get("backbone")
-    if backbone is not None and backbone not in RESNET:
-        near = _near(str(backbone), RESNET)
-        raise ValueError(f"no backbone is called {shown(backbone)}{near}; there are {', '.join(RESNET)}.")
-    return dino_table(variant) | dict(table)
-
-
-def _near(word: object, known: Any) -> str:
-    near = nearest(word, known, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def build_backbone(name: str, ch: int = 3) -> Backbone:
-    """Return the backbone that a table calls ``name``, from random weights."""
-    return ResNet(name, ch)
+    return checked(table, VARIANTS, dino_table)

@@ -1,6 +1,7 @@
 """Encoders: what joins the maps of a backbone before a decoder of queries."""
 
 from eyas.models.encoders.deformable import DeformableEncoder
+from eyas.models.encoders.elan import ELANEncoder
 from eyas.models.encoders.hybrid import HybridEncoder
 
-__all__ = ["DeformableEncoder", "HybridEncoder"]
+__all__ = ["DeformableEncoder", "ELANEncoder", "HybridEncoder"]

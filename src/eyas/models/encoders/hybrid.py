@@ -103,13 +103,25 @@ class HybridEncoder(nn.Module):
         super().__init__()
         self.channels = (hidden,) * len(channels)
         steps = range(len(channels) - 1)
-        inner, units = round(expansion * hidden), round(REPEATS * depth_mult)
+        units = round(REPEATS * depth_mult)
         self.input_proj = nn.ModuleList(ConvNorm(c, hidden) for c in channels)
         self.encoder = nn.ModuleList([EncoderStack(layers, hidden, heads, ffn)])
-        self.lateral_convs = nn.ModuleList(ConvNorm(hidden, hidden, act=nn.SiLU()) for _ in steps)
-        self.fpn_blocks = nn.ModuleList(CSPRep(2 * hidden, hidden, inner, units) for _ in steps)
-        self.downsample_convs = nn.ModuleList(ConvNorm(hidden, hidden, 3, 2, nn.SiLU()) for _ in steps)
-        self.pan_blocks = nn.ModuleList(CSPRep(2 * hidden, hidden, inner, units) for _ in steps)
+        self.lateral_convs = nn.ModuleList(self.lateral(hidden) for _ in steps)
+        self.fpn_blocks = nn.ModuleList(self.fusion(hidden, expansion, units) for _ in steps)
+        self.downsample_convs = nn.ModuleList(self.down(hidden) for _ in steps)
+        self.pan_blocks = nn.ModuleList(self.fusion(hidden, expansion, units) for _ in steps)
+
+    def lateral(self, hidden: int) -> nn.Module:
+        """Return what a small map passes before it is enlarged: (B, D, H, W) -> (B, D, H, W)."""
+        return ConvNorm(hidden, hidden, act=nn.SiLU())
+
+    def fusion(self, hidden: int, expansion: float, units: int) -> nn.Module:
+        """Return a block that mixes two joined maps: (B, 2 D, H, W) -> (B, D, H, W)."""
+        return CSPRep(2 * hidden, hidden, round(expansion * hidden), units)
+
+    def down(self, hidden: int) -> nn.Module:
+        """Return what halves a map: (B, D, H, W) -> (B, D, ceil(H/2), ceil(W/2))."""
+        return ConvNorm(hidden, hidden, 3, 2, nn.SiLU())
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Map [(B, Ci, Hi, Wi), ...], largest first, to [(B, D, Hi, Wi), ...]."""

@@ -20,6 +20,7 @@ from eyas.models.rtdetr.variants import OFFICIAL
 from eyas.models.table import Tables
 
 STRIDE = 32.0  # what an input size is a multiple of, for all levels: spec core C.3
+MATCHABILITY = 1.5  # gamma of the matchability-aware loss: the paper's
 GAINS = {"box": "giou_gain", "cls": "cls_gain", "dfl": "l1_gain"}  # name of a gain here, and in the criterion
 
 
@@ -28,6 +29,7 @@ class SetDetector(Detector):
 
     Attributes:
         varifocal: alpha and gamma of the class loss.
+        spoken: what people call the family; for messages.
     """
 
     family: ClassVar[str] = "rtdetr"
@@ -37,6 +39,7 @@ class SetDetector(Detector):
     tables: ClassVar[Tables] = MappingProxyType({**TABLES, **OFFICIAL})
     weighted_loss: ClassVar[str] = "super().init_criterion() or SetCriterion(..., class_weights=self.class_weights)"
     varifocal: ClassVar[tuple[float, float]] = (0.75, 2.0)  # the paper's
+    spoken: ClassVar[str] = "RT-DETR"
 
     @property
     def end2end(self) -> bool:
@@ -46,7 +49,7 @@ class SetDetector(Detector):
     @end2end.setter
     def end2end(self, value: bool) -> None:
         if not value:
-            raise ValueError("RT-DETR needs no NMS and has no branch for it: leave end2end on, and nms off")
+            raise ValueError(f"{self.spoken} needs no NMS and has no branch for it: leave end2end on, and nms off")
 
     def forward(self, x: Tensor | Mapping[str, Any]) -> Any:
         """Return the loss of a batch, or predictions for images (B, ch, H, W) with values in [0, 1].
@@ -75,9 +78,20 @@ class SetDetector(Detector):
 
     def init_criterion(self) -> SetCriterion:
         """Return the loss of this model; override to change it. Of its gains ``box`` is GIoU's, ``dfl`` that of L1."""
+        return SetCriterion(**self.criterion_settings())
+
+    def criterion_settings(self) -> dict[str, Any]:
+        """Return the arguments of `SetCriterion` that follow from this model and its gains."""
         alpha, gamma = self.varifocal
-        gains: dict[str, Any] = {GAINS[name]: gain for name, gain in (self.gains or {}).items()}
-        return SetCriterion(nc=self.nc, alpha=alpha, gamma=gamma, class_weights=self.class_weights, **gains)
+        settings: dict[str, Any] = {GAINS[name]: gain for name, gain in (self.gains or {}).items()}
+        matchability = MATCHABILITY if self.yaml.get("loss") == "matchability" else None
+        return settings | {
+            "nc": self.nc,
+            "alpha": alpha,
+            "gamma": gamma,
+            "matchability": matchability,
+            "class_weights": self.class_weights,
+        }
 
     def in_pixels(self, y: Tensor, height: int, width: int) -> Tensor:
         """Return detections (B, k, 6) x1 y1 x2 y2 in pixels of (B, k, 6) cx cy w h in [0, 1]."""

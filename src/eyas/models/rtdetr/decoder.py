@@ -11,14 +11,15 @@ from __future__ import annotations
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import relu, silu
 
 from eyas.models.rtdetr.anchors import anchor_logits, inverse_sigmoid
 from eyas.models.rtdetr.denoising import DenoisingQueries, denoising_queries
@@ -26,11 +27,13 @@ from eyas.models.table import shown
 from eyas.nn import Fusable, MSDeformAttn
 from eyas.nn.conv_norm import fold_norm, is_norm
 from eyas.nn.deformable import at_least_float32
-from eyas.types import SetPrediction
+from eyas.types import FineBoxes, SetPrediction
 
 PRIOR = 0.01  # score of a fresh class output: nearly all queries are background
 HALF_MAX = 65504.0  # largest number of float16
 LEAST = {"queries": 1, "num_denoising": 0}  # smallest useful numbers of a table
+POSITION_LAYERS = (2, 3)
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({"relu": relu, "silu": silu})
 MOST = 10_000  # of either: queries look at each other, so twice as many cost four times as much
 
 
@@ -54,16 +57,17 @@ OFFICIAL = KeyNames(projection=("conv", "norm"), encoder_output=("proj", "norm")
 
 
 class MLP(nn.Module):
-    """Linear layers ``layers.0`` ... with ReLU between them: (..., widths[0]) -> (..., widths[-1])."""
+    """Linear layers ``layers.0`` ... with ``act`` between them: (..., widths[0]) -> (..., widths[-1])."""
 
-    def __init__(self, *widths: int) -> None:
+    def __init__(self, *widths: int, act: str = "relu") -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.act = ACTIVATIONS[act]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., widths[0]) to (..., widths[-1])."""
         for layer in self.layers[:-1]:
-            x = relu(layer(x))
+            x = self.act(layer(x))
         return self.layers[-1](x)
 
     def start_at_zero(self) -> None:
@@ -87,8 +91,8 @@ class DeltaBox(nn.ModuleList):
     with its gradient, so that box is taught by two layers; where a layer looks carries no gradient.
     """
 
-    def __init__(self, layers: int, width: int) -> None:
-        super().__init__(MLP(width, width, width, 4) for _ in range(layers))
+    def __init__(self, layers: int, width: int, act: str = "relu") -> None:
+        super().__init__(MLP(width, width, width, 4, act=act) for _ in range(layers))
 
     def step(self, i: int, x: Tensor, state: BoxState) -> tuple[Tensor, BoxState]:
         """Return the boxes (B, Q, 4) of layer ``i`` with queries ``x`` (B, Q, width), and what the next one needs."""
@@ -104,8 +108,11 @@ class DeltaBox(nn.ModuleList):
 class DecoderLayer(nn.Module):
     """Queries look at each other, at the image, and think: each step is added and normalised (post-norm)."""
 
-    def __init__(self, width: int, heads: int, levels: int, points: int | Sequence[int], ffn: int) -> None:
+    def __init__(
+        self, width: int, heads: int, levels: int, points: int | Sequence[int], ffn: int, act: str = "relu"
+    ) -> None:
         super().__init__()
+        self.act = ACTIVATIONS[act]
         self.self_attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.norm1 = nn.LayerNorm(width)
         self.cross_attn = MSDeformAttn(width, levels, heads, points)
@@ -131,7 +138,11 @@ class DecoderLayer(nn.Module):
         where = x + position
         x = self.norm1(x + self.self_attn(where, where, x, attn_mask=blocked, need_weights=False)[0])
         x = self.norm2(x + self.cross_attn(x + position, boxes, memory, shapes))
-        change = self.linear2(relu(self.linear1(x)))
+        return self.think(x)
+
+    def think(self, x: Tensor) -> Tensor:
+        """Map queries (B, Q, width) to (B, Q, width), each by itself."""
+        change = self.linear2(self.act(self.linear1(x)))
         total = x + change
         if change.dtype is torch.float16:  # seen upstream: sums beyond its range after long training, then NaN
             total = total.clamp(-HALF_MAX, HALF_MAX)
@@ -141,7 +152,7 @@ class DecoderLayer(nn.Module):
 class DecoderStack(nn.Module):
     """``layers`` decoder layers that start as copies of one."""
 
-    def __init__(self, layer: DecoderLayer, count: int) -> None:
+    def __init__(self, layer: nn.Module, count: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(count))
 
@@ -162,7 +173,12 @@ class RTDETRDecoder(Fusable):
         label_noise: half of this share of denoising labels is wrong.
         box_noise: how far corners of denoising boxes move, as a share of half the side.
         eval_layer: the layer whose boxes inference gives; later ones are skipped then. -1 is the last.
+        act: "relu" or "silu", inside the layers and the small networks around them.
+        position_layers: layers of the network that codes where a box is, 2 or 3; the inner width of two is twice as
+            large.
         names: what the parameters are called.
+
+    A decoder of another kind overrides what its parts are made of: `projection`, `layer`, `box_head`, `decode`.
 
     Attributes:
         max_det: most detections of an image.
@@ -194,6 +210,8 @@ class RTDETRDecoder(Fusable):
         label_noise: float = 0.5,
         box_noise: float = 1.0,
         eval_layer: int = -1,
+        act: str = "relu",
+        position_layers: int = 2,
         names: KeyNames = NUMBERED,
     ) -> None:
         super().__init__()
@@ -202,6 +220,8 @@ class RTDETRDecoder(Fusable):
             raise ValueError(f"eval_layer is {shown(eval_layer)}, and there are layers 0 to {layers - 1}")
         if hidden % heads:
             raise ValueError(f"{hidden} channels cannot be shared by {heads} heads: choose a divisor of {hidden}")
+        if position_layers not in POSITION_LAYERS:
+            raise ValueError(f"position_layers is {shown(position_layers)}, and must be 2 or 3")
         self.nc = nc
         self.nl = len(channels)
         self.num_queries = queries
@@ -211,25 +231,39 @@ class RTDETRDecoder(Fusable):
         self.eval_layer = eval_layer % layers
         self.max_det = queries
         self.agnostic_nms = False
+        self.act = act
         self.names = names
-        self.input_proj = nn.ModuleList(_projection(c, hidden, names.projection) for c in channels)
-        self.decoder = DecoderStack(DecoderLayer(hidden, heads, self.nl, points, ffn), layers)
+        self.input_proj = nn.ModuleList(self.projection(c, hidden) for c in channels)
+        self.decoder = DecoderStack(self.layer(hidden, heads, points, ffn), layers)
         rows = nc + 1 if names.padding_row else nc
         self.denoising_class_embed = nn.Embedding(rows, hidden, padding_idx=nc if names.padding_row else None)
-        self.query_pos_head = MLP(4, 2 * hidden, hidden)
+        inner = (2 * hidden,) if position_layers == 2 else (hidden,) * (position_layers - 1)
+        self.query_pos_head = MLP(4, *inner, hidden, act=act)
         self.enc_output = _named(names.encoder_output, nn.Linear(hidden, hidden), nn.LayerNorm(hidden))
         self.enc_score_head = nn.Linear(hidden, nc)
-        self.enc_bbox_head = MLP(hidden, hidden, hidden, 4)
+        self.enc_bbox_head = MLP(hidden, hidden, hidden, 4, act=act)
         self.dec_score_head = nn.ModuleList(nn.Linear(hidden, nc) for _ in range(layers))
-        self.dec_bbox_head = DeltaBox(layers, hidden)
+        self.dec_bbox_head = self.box_head(layers, hidden)
         self.reset_parameters()
+
+    def projection(self, c: int, hidden: int) -> nn.Module:
+        """Return what brings a map of ``c`` channels to the decoder's width."""
+        return _named(self.names.projection, nn.Conv2d(c, hidden, 1, bias=False), nn.BatchNorm2d(hidden))
+
+    def layer(self, hidden: int, heads: int, points: int | Sequence[int], ffn: int) -> DecoderLayer:
+        """Return one layer."""
+        return DecoderLayer(hidden, heads, self.nl, points, ffn, self.act)
+
+    def box_head(self, layers: int, hidden: int) -> Any:
+        """Return the box heads of all layers."""
+        return DeltaBox(layers, hidden, self.act)
 
     def reset_parameters(self) -> None:
         """Start with boxes that stay where they are, and with scores that say background."""
         for mlp in (self.enc_bbox_head, *self.dec_bbox_head):
             mlp.start_at_zero()
-        projections: Any = self.input_proj
-        for layer in (self.enc_output[0], *self.query_pos_head.layers, *(p[0] for p in projections)):
+        projections = [m for m in self.input_proj.modules() if isinstance(m, nn.Conv2d)]
+        for layer in (self.enc_output[0], *self.query_pos_head.layers, *projections):
             nn.init.xavier_uniform_(layer.weight)
         self.init_biases()
 
@@ -259,9 +293,9 @@ class RTDETRDecoder(Fusable):
         elif self.training:
             # Every process must give this parameter a gradient, whether or not its images have objects.
             content = content + 0 * self.denoising_class_embed.weight.sum()
-        boxes, scores = self._decode(content, reference.sigmoid(), memory, shapes, blocked)
+        boxes, scores, fine = self.decode(content, reference.sigmoid(), memory, shapes, blocked)
         meta = None if noisy is None else noisy.meta
-        prediction = SetPrediction(torch.stack(boxes), torch.stack(scores), enc_boxes, enc_scores, meta)
+        prediction = SetPrediction(torch.stack(boxes), torch.stack(scores), enc_boxes, enc_scores, meta, fine)
         return prediction if self.training else (self.detections(boxes[-1], scores[-1]), prediction)
 
     def _memory(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -297,10 +331,20 @@ class RTDETRDecoder(Fusable):
             box_noise=self.box_noise,
         )
 
-    def _decode(
+    def decode(
         self, x: Tensor, boxes: Tensor, memory: Tensor, shapes: list[tuple[int, int]], blocked: Tensor | None
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return boxes (B, Q, 4) and class logits (B, Q, C): of every layer while training, else of one."""
+    ) -> tuple[list[Tensor], list[Tensor], FineBoxes | None]:
+        """Return boxes (B, Q, 4) and class logits (B, Q, C): of every layer while training, else of one.
+
+        Third, what a head that predicts distributions tells besides; here None.
+
+        Args:
+            x: content of the queries (B, Q, width).
+            boxes: where they start (B, Q, 4) cx cy w h in [0, 1].
+            memory: cells of the image (B, N, width), the levels of ``shapes`` one after the other.
+            shapes: (height, width) of every level.
+            blocked: (Q, Q) bool, True where a query must not look.
+        """
         state = BoxState(boxes)
         all_boxes, all_scores = [], []
         for i, layer in enumerate(self.decoder.layers):
@@ -312,7 +356,7 @@ class RTDETRDecoder(Fusable):
                 all_scores.append(self.dec_score_head[i](x))
             if not self.training and i == self.eval_layer:
                 break
-        return all_boxes, all_scores
+        return all_boxes, all_scores, None
 
     def detections(self, boxes: Tensor, logits: Tensor) -> Tensor:
         """Return the best detections (B, k, 6) cx cy w h score class of boxes (B, Q, 4) and logits (B, Q, C)."""
@@ -332,6 +376,8 @@ class RTDETRDecoder(Fusable):
         """Fold the normalisation of the input projections, for inference only; does nothing the second time."""
         first, second = self.names.projection
         for projection in self.input_proj:
+            if isinstance(projection, nn.Identity):
+                continue
             conv: Any = projection.get_submodule(first)
             norm = projection.get_submodule(second)
             if is_norm(norm):
@@ -355,7 +401,3 @@ def check_counts(settings: Mapping[str, Any]) -> None:
 
 def _named(names: tuple[str, ...], *layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(zip(names, layers, strict=True)))
-
-
-def _projection(c: int, hidden: int, names: tuple[str, str]) -> nn.Sequential:
-    return _named(names, nn.Conv2d(c, hidden, 1, bias=False), nn.BatchNorm2d(hidden))

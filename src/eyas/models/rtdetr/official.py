@@ -6,7 +6,7 @@ Legend: ``B`` images, ``C`` classes, ``k`` detections.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from eyas.models.rtdetr.base import STRIDE, SetDetector
 from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
 from eyas.models.rtdetr.keys import rename, without_ignored
 from eyas.models.rtdetr.published import PUBLISHED, read_published
-from eyas.models.rtdetr.variants import ARCH, VARIANTS, build_backbone, checked_table
+from eyas.models.rtdetr.variants import ARCH, VARIANTS, Variant, build_backbone, checked_table
 from eyas.models.table import ModelTableError, Table
 from eyas.models.weights import as_source, class_rows, plain_state
 from eyas.nn.frozen_norm import freeze_norms
@@ -53,6 +53,9 @@ class RTDETRNet(BackboneHost, SetDetector):
     arch: ClassVar[str] = ARCH
     published: ClassVar[Mapping[str, Published]] = PUBLISHED
     usual: ClassVar[str] = "rtdetr-r50"
+    variants: ClassVar[Mapping[str, Variant]] = VARIANTS
+    check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_table)
+    levels: tuple[str, ...] = LEVELS
 
     def __init__(
         self,
@@ -72,13 +75,13 @@ class RTDETRNet(BackboneHost, SetDetector):
             ModelTableError: it names no variant, has a key that means nothing, or an impossible number.
         """
         try:
-            return checked_table(table)
+            return cls.check(table)
         except ValueError as error:
             raise ModelTableError(f"{where}: {error}") from error
 
     def build(self, table: Mapping[str, Any]) -> None:
         """Make backbone, encoder and decoder."""
-        sizes = VARIANTS[table["variant"]]
+        sizes = self.variants[table["variant"]]
         self.backbone = build_backbone(table["backbone"] or sizes.backbone, table["channels"])
         if table["frozen_norms"]:
             freeze_norms(self.backbone)
@@ -98,6 +101,8 @@ class RTDETRNet(BackboneHost, SetDetector):
             layers=sizes.decoder_layers,
             num_denoising=table["num_denoising"],
             eval_layer=table["eval_layer"],
+            act=table["act"],
+            position_layers=table["position_layers"],
             names=OFFICIAL,
         )
         init_feed_forward(self.decoder)
@@ -147,7 +152,7 @@ class RTDETRNet(BackboneHost, SetDetector):
         ``batch`` gives the objects of which denoising queries are made while training.
         """
         maps = self.backbone(x)
-        return self.decoder(self.encoder([maps[level] for level in LEVELS]), batch)
+        return self.decoder(self.encoder([maps[level] for level in self.levels]), batch)
 
     # --- weights ---------------------------------------------------------------------------------------------------
 

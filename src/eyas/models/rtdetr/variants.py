@@ -10,7 +10,7 @@ from typing import Any
 from eyas.models.backbones import HGNETV2, RESNET_VD, Backbone
 from eyas.models.backbones.host import OWN
 from eyas.models.backbones.stock import checked_backbone, named_backbone
-from eyas.models.rtdetr.decoder import check_counts
+from eyas.models.rtdetr.decoder import ACTIVATIONS, check_counts
 from eyas.models.table import shown
 from eyas.names import nearest
 
@@ -55,10 +55,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "hgnetv2-h": Variant("B6", hidden=512, ffn=2048, encoder_layers=2, ratios=(0.05, 0.05)),  # no v1 was published
     }
 )
-TABLE_KEYS = (
-    "arch", "variant", "nc", "channels", "yaml_file", "lr_ratio", "frozen_norms", "freeze_stem", "queries",
-    "num_denoising", "eval_layer", "backbone",
-)  # fmt: skip
+CHOICES = {"act": tuple(ACTIVATIONS), "loss": ("varifocal", "matchability")}
 
 
 def official_table(variant: str, version: int = 1) -> dict[str, Any]:
@@ -66,8 +63,9 @@ def official_table(variant: str, version: int = 1) -> dict[str, Any]:
 
     Keys: ``arch``, ``variant``, ``nc``, ``channels``, ``yaml_file``; ``lr_ratio``, the backbone's rate as a share of
     the others'; ``frozen_norms`` and ``freeze_stem``, right only for a model that starts from trained weights;
-    ``queries``, ``num_denoising`` and ``eval_layer`` of the decoder; ``backbone``, another one than the variant's own,
-    None for that. Version 2 differs in ``lr_ratio`` alone.
+    ``queries``, ``num_denoising`` and ``eval_layer`` of the decoder, its activation ``act`` ("relu" or "silu") and the
+    layers of its position code, ``position_layers``; ``loss`` of the classes ("varifocal" or "matchability");
+    ``backbone``, another one than the variant's own, None for that. Version 2 differs in ``lr_ratio`` alone.
     """
     sizes = VARIANTS[variant]
     return {
@@ -82,6 +80,9 @@ def official_table(variant: str, version: int = 1) -> dict[str, Any]:
         "queries": 300,
         "num_denoising": 100,
         "eval_layer": sizes.eval_layer,
+        "act": "relu",
+        "position_layers": 2,
+        "loss": "varifocal",
         "backbone": None,
     }
 
@@ -96,23 +97,36 @@ OFFICIAL: Mapping[str, Callable[[], dict[str, Any]]] = MappingProxyType(
 """Name -> function that returns a fresh table."""
 
 
-def checked_table(table: Mapping[str, Any]) -> dict[str, Any]:
+def checked_table(
+    table: Mapping[str, Any],
+    variants: Iterable[str] = VARIANTS,
+    fresh: Callable[[str], dict[str, Any]] = official_table,
+) -> dict[str, Any]:
     """Return a table with its defaults filled in.
 
+    Args:
+        table: as it was given.
+        variants: the names that its ``variant`` may be.
+        fresh: variant -> its table, whose keys are those that a table may have.
+
     Raises:
-        ValueError: it names no variant or backbone, has a key that means nothing here, or a number of queries that is
-            none.
+        ValueError: it names no variant or backbone, has a key that means nothing here, or an impossible value.
     """
     variant = str(table.get("variant"))
-    if variant not in VARIANTS:
-        raise ValueError(f"variant is {shown(variant)}{_near(variant, VARIANTS)}; there are {', '.join(VARIANTS)}.")
+    if variant not in variants:
+        raise ValueError(f"variant is {shown(variant)}{_near(variant, variants)}; there are {', '.join(variants)}.")
+    defaults = fresh(variant)
     for key in table:
-        if key not in TABLE_KEYS:
-            raise ValueError(f"{shown(key)} means nothing in the table of {variant}{_near(key, TABLE_KEYS)}.")
+        if key not in defaults:
+            raise ValueError(f"{shown(key)} means nothing in the table of {variant}{_near(key, defaults)}.")
     check_counts(table)
-    if table.get("backbone") is None:
-        return official_table(variant) | dict(table)
-    return official_table(variant) | OWN | dict(table) | {"backbone": checked_backbone(table["backbone"])}
+    filled = defaults | dict(table)
+    if table.get("backbone") is not None:
+        filled = defaults | OWN | dict(table) | {"backbone": checked_backbone(table["backbone"])}
+    for key, known in CHOICES.items():
+        if key in filled and filled[key] not in known:
+            raise ValueError(f"{key} is {shown(filled[key])}, and must be {' or '.join(map(repr, known))}.")
+    return filled
 
 
 def _near(word: object, known: Iterable[str]) -> str:
