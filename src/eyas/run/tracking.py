@@ -32,6 +32,7 @@ class LossMeter:
         values = torch.stack([v.detach().float().reshape(()) for v in items.values()])
         self.names = list(items)
         self.sums = values if self.sums is None else self.sums + values
+        self.everyone = None
         self.count += 1
 
     def reduce(self) -> None:
@@ -51,7 +52,8 @@ class LossMeter:
         return dict(zip(self.names, (self.sums / self.count).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"names": self.names, "sums": self.everyone, "count": self.count}
+        sums = self.sums if self.everyone is None else self.everyone
+        return {"names": self.names, "sums": sums, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on counting where ``state_dict`` left off; other processes than those that counted take their mean."""
