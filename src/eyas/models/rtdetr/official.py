@@ -167,12 +167,14 @@ class RTDETRNet(BackboneHost, SetDetector):
     @classmethod
     def recognised(cls, state: Mapping[str, Tensor]) -> str:
         """Return the name of the model whose tensors, but for those of classes, these are; "" if there is none."""
+        given = {key: state[key].shape for key in without_ignored(state)}
         for variant in VARIANTS:
             with torch.device("meta"):
                 model = cls(f"rtdetr-{variant}", verbose=False)
             own, class_keys = model.state_dict(), model.class_keys()
-            wanted = [key for key in without_ignored(own) if key not in class_keys]
-            if all(key in state and state[key].shape == own[key].shape for key in wanted):
+            shapes = {key: own[key].shape for key in without_ignored(own)}
+            # Larger ones have all names of smaller ones, and more.
+            if given.keys() == shapes.keys() and all(given[k] == shapes[k] for k in given if k not in class_keys):
                 return f"rtdetr-{variant}"
         return ""
 
