@@ -187,7 +187,10 @@ def test_catalogue() -> None:
     official = ["r18", "r34", "r50m", "r50", "r101", "hgnetv2-l", "hgnetv2-x", "hgnetv2-h"]
     assert list(MODELS) == [
         *yolo, *(f"rtdetr-{n}" for n in numbered), *(f"rtdetr-{n}" for n in official),
-        *(f"rtdetrv2-{n}" for n in official), "dino-r50", "dino-r50-original", "dino-tiny",
+        *(f"rtdetrv2-{n}" for n in official), *(f"dfine-{n}" for n in ("n", "s", "m", "l", "x", "tiny")),
+        *(f"deim-dfine-{n}" for n in "nsmlx"), "deim-tiny",
+        *(f"deim-rtdetrv2-{n}" for n in ("r18", "r34", "r50", "r101", "r50m")),
+        "dino-r50", "dino-r50-original", "dino-tiny",
     ]  # fmt: skip
     for name, table in MODELS.items():
         assert model_table(name) == table() != model_table("yolo26n" if name != "yolo26n" else "yolo26s")
