@@ -15,6 +15,7 @@ from PIL import Image
 
 from eyas.data.depth import BYTE, White, peak_of, to_bytes, white_above
 from eyas.data.image_header import close_jpeg, read_header
+from eyas.files import opened
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
@@ -45,12 +46,22 @@ def read_image(path: str | os.PathLike[str], white: White | None = None) -> np.n
     if header is None:
         assert problem is not None
         raise ValueError(f"{name}: {problem.kind}: {problem.message}")
-    data, shape = np.fromfile(path, np.uint8), (header.height, header.width)
+    data, shape = read_file(path), (header.height, header.width)
     if header.depth == BYTE:
         return decode(data, shape, header.orientation, name=name)
     image = decode_deep(data, shape, header.orientation, name=name)
     top = white.of(header.depth) if white else None
     return in_bytes(image, top or white_above(checked_peak(image, name), header.depth))
+
+
+def read_file(path: str | os.PathLike[str]) -> np.ndarray:
+    """The bytes (n,) uint8 of a file.
+
+    Raises:
+        OSError: it cannot be read, or is none.
+    """
+    with opened(path) as file:
+        return np.fromfile(file, np.uint8)
 
 
 @contextmanager
@@ -85,7 +96,7 @@ def load_image(
         ValueError: the file cannot be decoded, or has another shape than recorded.
     """
     try:
-        data = np.fromfile(path, np.uint8)
+        data = read_file(path)
     except OSError as error:
         raise ValueError(f"{path}: the image cannot be read any more ({error.strerror}).") from error
     target = resized_shape(shape, imgsz, stretch=stretch)

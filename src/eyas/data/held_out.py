@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from eyas.data.cache import locked
-from eyas.data.files import ABSENT, FileStat
-from eyas.files import replacing
+from eyas.data.files import FileStat
+from eyas.files import opened, replacing
 from eyas.log import LOGGER
 
 Found = list[tuple[str, FileStat]]
@@ -53,7 +53,7 @@ def content_digest(path: str) -> int:
     """The first 63 bits of the SHA-256 of a file; the highest number for one that cannot be read: it is trained on, and
     reported there."""
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             digest = hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return 2**63 - 1
@@ -67,7 +67,7 @@ def _digests(images: Found, folder: Path) -> np.ndarray:
     with locked(file):  # of several processes of a host, one reads the files, and the others what it found
         found = _load(file, key)
         if found is None:
-            found = _read_digests([path if stat != ABSENT else "" for path, stat in images])
+            found = _read_digests([path if stat.size >= 0 else "" for path, stat in images])
             _save(file, key, found)
     return found
 

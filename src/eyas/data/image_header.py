@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from eyas.data.depth import BYTE, REAL, WHOLE, WIDE
-from eyas.data.files import read_ends, what_is_there
+from eyas.data.files import read_ends
+from eyas.files import opened, what_is_there
 
 MISSING_IMAGE = "missing image"
 NOT_AN_IMAGE = "not an image"
@@ -60,7 +61,7 @@ def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
     if plain is not None:
         return plain, None
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
+        with opened(path) as file, Image.open(file) as image:
             return _check(file, image)
     except UnidentifiedImageError:
         return None, _unknown(path)
@@ -82,6 +83,14 @@ def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
     ) as error:
         # What Pillow's readers raise for broken headers; see tests/unit/data/test_index.py.
         return None, ImageProblem(NOT_AN_IMAGE, f"{type(error).__name__}: {error}")
+
+
+def why_no_file(path: str) -> ImageProblem:
+    """Say what stands where an image should that is no file."""
+    if not os.path.lexists(path):
+        hint = "; written with backslashes, as on Windows" if "\\" in path else ""
+        return ImageProblem(MISSING_IMAGE, f"listed but not there{hint}")
+    return ImageProblem(NOT_AN_IMAGE if os.path.exists(path) else MISSING_IMAGE, what_is_there(path))
 
 
 def _plain_jpeg(path: str) -> ImageHeader | None:
@@ -187,7 +196,7 @@ def _tail(file: BinaryIO, count: int) -> bytes:
 
 
 def _unknown(path: str) -> ImageProblem:
-    with open(path, "rb") as file:
+    with opened(path) as file:
         start = file.read(12)
     if start.startswith(_TIFF_STARTS):
         return ImageProblem(UNSUPPORTED, "a TIFF of values or channels that no reader here knows; save it as 8 bits")

@@ -10,6 +10,7 @@ while training has begun, see `eyas.data.reopen`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -30,18 +31,18 @@ import numpy as np
 from eyas.data import held_out, reopen
 from eyas.data.balance import ImageClasses
 from eyas.data.cache import cache_root, locked
-from eyas.data.decode import decode_deep, large_images
+from eyas.data.decode import decode_deep, large_images, read_file
 from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
 from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.base import ANY_CLASS
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
 from eyas.data.ignore import NO_IGNORE_RULES, IgnoreRules, areas, distinct
-from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, read_header
+from eyas.data.image_header import ImageHeader, ImageProblem, read_header, why_no_file
 from eyas.data.processes import can_fork, spread, usable_cores
 from eyas.data.progress import with_progress
 from eyas.data.report import DatasetReport, Problem
-from eyas.files import replacing
+from eyas.files import opened, replacing
 from eyas.log import LOGGER
 
 CACHE_VERSION = 5  # raise it when the meaning of the arrays or of a rule changes
@@ -191,7 +192,7 @@ class ImageIndex:
         """Hash of the fingerprint and of the bytes of up to 64 images, spread evenly: to read all takes too long."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for i in np.unique(np.linspace(0, len(self) - 1, min(_COMPARED, len(self)), dtype=int)).tolist():
-            with suppress(OSError), open(self.path(i), "rb") as file:
+            with suppress(OSError), opened(self.path(i)) as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
@@ -436,7 +437,7 @@ def _reopen(file: Path, source: LabelSource, settings: dict[str, Any]) -> ImageI
     index = _load(file, watch.key, settings["split"], settings["names"])
     if index is None:
         return None
-    index.report.unused = watch.unused
+    index.report.unused, index.report.unused_names = watch.unused, watch.unused_names
     index.unseen = reopen.Unseen(source, index.stats, file)
     index.unseen.look_at_all(index.path)
     return index if index.unseen.changed is None else None
@@ -448,9 +449,9 @@ def _look_and_load(
     """Look at every file; return the cached index if none has changed, else a new one."""
     began = time.time_ns()
     found = _flat(source, settings, *_find(source, fraction, settings, file.parent))
-    unused = dict(source.unused())
+    unused, named = dict(source.unused()), source.unused_names()
     index = _load_or_scan(found, file, workers)
-    index.report.unused = unused
+    index.report.unused, index.report.unused_names = unused, named
     if len(index) >= reopen.LARGE:
         left_out = _left_out(found, index)
         reopen.save_watch(
@@ -561,9 +562,8 @@ def _look_at(found: _Found, task: range) -> list[_Seen]:
 
 
 def _see(image: str, size: int) -> _Seen:
-    if size == ABSENT.size:
-        hint = "; written with backslashes, as on Windows" if "\\" in image else ""
-        return _Seen(None, 0, [ImageProblem(MISSING_IMAGE, f"listed but not there{hint}")])
+    if size < 0:
+        return _Seen(None, 0, [why_no_file(image)])
     header, trouble = read_header(image)
     problems = [trouble] if trouble else []
     peak = _peak(image, header) if header else 0.0
@@ -622,7 +622,7 @@ def _peak(image: str, header: ImageHeader) -> float | str:
     if header.depth == BYTE:
         return 0.0
     try:
-        return peak_of(decode_deep(np.fromfile(image, np.uint8), header[:2], header.orientation))
+        return peak_of(decode_deep(read_file(image), header[:2], header.orientation))
     except (OSError, ValueError, cv2.error) as error:
         return str(error)
 
@@ -694,9 +694,17 @@ def _load(file: Path, key: str, split: str, names: Mapping[int, str]) -> ImageIn
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         LOGGER.warning("Ignoring the damaged index cache %s (%s).", file, error)
         return None
+    if _is_mended(report):
+        return None
     index = ImageIndex(arrays, names=names, report=report, cache_key=key)
     index.fingerprint = fingerprint  # it takes seconds for a million images, and every run asks for it
     return index
+
+
+def _is_mended(report: DatasetReport) -> bool:
+    """Whether a file that could not be read may be by now: permissions change without a trace in size and time."""
+    denied = os.strerror(errno.EACCES)
+    return any(denied in problem.message and os.access(problem.file, os.R_OK) for problem in report.problems)
 
 
 def _save(file: Path, index: ImageIndex) -> None:

@@ -36,12 +36,14 @@ class Watch(NamedTuple):
         asked: hash of source, settings and class names.
         key: of the index.
         unused: {reason: number} of files that are neither images nor labels.
+        unused_names: {reason: paths of the first of these}.
         times: {folder, list, or file of an image that was left out: time of its last change in ns}.
     """
 
     asked: str
     key: str
     unused: dict[str, int]
+    unused_names: dict[str, list[str]]
     times: dict[str, int]
 
     def holds(self, asked: str) -> bool:
@@ -92,7 +94,8 @@ def save_watch(
         return
     if max(times.values(), default=0) > since - _TICK:
         return  # a file that comes in the same tick would leave no trace
-    content = Watch(asked_for(source, settings), key, dict(source.unused()), times)._asdict()
+    unused, named = dict(source.unused()), source.unused_names()
+    content = Watch(asked_for(source, settings), key, unused, named, times)._asdict()
     try:
         with replacing(_beside(file)) as handle:
             handle.write(json.dumps(content).encode())
