@@ -98,6 +98,7 @@ class SmallRun:
         **options: Any,
     ) -> None:
         self.args = TrainOptions(**options)
+        self.bad_images: dict[str, dict[str, str]] = {}
         self.callbacks = CallbackList(list(callbacks))
         self.data: dict[str, Any] = {"names": NAMES, "nc": len(NAMES)}
         self.save_dir = Path("run")

@@ -373,6 +373,17 @@ class TrainOptions(BaseModel):
         needs="get_dataloader",
     )
 
+    bad_images: Float = _data(
+        0.01,
+        "Share of the images of a split that may prove impossible to load: in training the next image of the order "
+        "takes the place of each, in validation it is left out, and all are named; more of them end the run. One is "
+        "always allowed, unless this is 0.",
+        on=_EVAL,
+        resumable=True,
+        needs="get_dataloader",
+        ge=0,
+        le=1,
+    )
     sampler: Literal["balanced", "repeat"] | None = _data(
         None,
         "Draw images with rare classes more often: balanced draws every class equally often, repeat shows images of "

@@ -118,6 +118,7 @@ class Run(Protocol):
         stop: set it True to end the run after this epoch; time_is_up: whether the ``time`` budget is spent.
         freeze_layer_names: parts of names; normalisation layers with one of them in their name stay in eval mode.
         compiled: what torch.compile has taken; None where it was not asked for.
+        bad_images: the images that could not be loaded and why, by split; of this process, until an epoch ends.
         exception: what was raised, for ``on_exception``.
     """
 
@@ -168,6 +169,8 @@ class Run(Protocol):
     def callbacks(self) -> Hooks: ...
     @property
     def best_epoch(self) -> int: ...
+    @property
+    def bad_images(self) -> dict[str, dict[str, str]]: ...
     @property
     def compiled(self) -> Compiled | None: ...
     def progress(self) -> Progress:

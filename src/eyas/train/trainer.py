@@ -18,7 +18,8 @@ from eyas import dist
 from eyas.checkpoint import load_checkpoint, refusals_of, save_checkpoint, unbounded_buffers
 from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
-from eyas.data.loader import shield_workers
+from eyas.data.bad_images import BadImages
+from eyas.data.loader import EpochLoader, shield_workers
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
@@ -302,6 +303,7 @@ class BaseTrainer:
         self.start_step = 0
         self.requests.set_pace(len(self.train_loader) // self.accumulate, seconds)
         self.meter.reduce()
+        self.join_bad_images()
 
     def setup(self) -> None:
         """Build everything, in the order that is the contract."""
@@ -615,6 +617,7 @@ class BaseTrainer:
         began = time.monotonic()
         metrics, fitness = self.validate()
         self.validation_seconds = time.monotonic() - began
+        self.join_bad_images()
         self.metrics = checks.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
         conflicts.refuse_second_fitness(self, fitness)
         self.fitness = self.judge(fitness)
@@ -654,6 +657,24 @@ class BaseTrainer:
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         checks.refuse_divergence(losses, state.broken(self, self.unbounded), self.epoch + 1, rate, self.kept())
 
+    def bad_by_split(self) -> dict[str, BadImages]:
+        """Return what counts the images that could not be loaded, for each split that a loader of ours reads."""
+        loaders = {"train": self.train_loader, "val": self.test_loader}
+        return {split: loader.bad for split, loader in loaders.items() if isinstance(loader, EpochLoader)}
+
+    @property
+    def bad_images(self) -> dict[str, dict[str, str]]:
+        """The images that could not be loaded and why, by split: of this process, until all have joined theirs."""
+        return {split: dict(bad.found) for split, bad in self.bad_by_split().items()}
+
+    def join_bad_images(self) -> dict[str, dict[str, str]]:
+        """Count the images that could not be loaded in any process; return those that are new, by split.
+
+        Raises:
+            TooManyBadImages: more than ``bad_images`` allows.
+        """
+        return {split: bad.join() for split, bad in self.bad_by_split().items()}
+
     def running_losses(self) -> dict[str, float]:
         """Mean losses of the epoch so far; waits for the device."""
         return self.meter.means()
@@ -686,6 +707,7 @@ class BaseTrainer:
     def save_and_leave(self) -> None:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
         self.meter.reduce()
+        self.join_bad_images()
         broken = dist.agree(state.broken(self, self.unbounded))
         if dist.is_main() and not broken:
             self.write(self.checkpoint(finished_epoch=False), self.last)

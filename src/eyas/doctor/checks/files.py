@@ -78,7 +78,7 @@ def _undecodable(split: Split) -> Iterable[Finding]:
             "broken image",
             "error",
             f"{split.name}: {counted(len(broken), 'image', 'images')} cannot be decoded, though the header is sound",
-            "Copy or save them again: a training stops at such an image.",
+            "Copy or save them again: a training takes other images in their place.",
             [Place(split.name, split.index.path(i), what=why) for i, why in broken.items()],
         )
 
