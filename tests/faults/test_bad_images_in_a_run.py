@@ -70,9 +70,10 @@ def test_a_run_goes_on_and_names_what_it_could_not_load(given: dict[str, Any], d
     stored = load_checkpoint(last)["state"]["bad_images"]
     assert {split: list(bad) for split, bad in stored.items()} == {split: [path] for split, path in lost.items()}
     spoil(data.parent / "images/train/5.png")  # a second one is one too many, in whichever part of the run
+    accepted = {"resume": last, "accept_data_change": True}
     with pytest.raises(TooManyBadImages, match=r"2 of 8 images .*2\.png.*5\.png"):
-        StopsInside(overrides={"resume": last, "epochs": 4}).train()
-    trainer = StopsInside(overrides={"resume": last, "epochs": 4, "bad_images": 0.5})
+        StopsInside(overrides=accepted | {"epochs": 4}).train()
+    trainer = StopsInside(overrides=accepted | {"epochs": 4, "bad_images": 0.5})
     trainer.train()
     assert sorted(trainer.bad_images["train"]) == [lost["train"], lost["train"].replace("2.png", "5.png")]
     report = json.loads((tmp_path / "run/dataset_report.json").read_text())["splits"]

@@ -148,6 +148,8 @@ STATE: Final[Mapping[str, Field]] = MappingProxyType(
         ),
         "trainer": Field("the name of a class", is_text),
         "history": Field("numbers by name for each epoch", list_of(mapping_of(str, FIELDS["fitness"].holds))),
+        "rollbacks": Field("a number of times", is_count),
+        "notes": Field("texts", list_of(is_text)),
         "elapsed": Field("seconds", lambda v: is_number(v) and 0 <= v < math.inf),
         "callbacks": Field("settings and state by callback", is_callbacks),
         "rng": Field("the state of a generator", is_generator),

@@ -174,6 +174,15 @@ class TrainOptions(BaseModel):
         rehearsed=Fixed(False),
         told_by=Teller.PLAN,
     )
+    accept_data_change: bool = _run(
+        False,
+        "Continue a run although its images or labels are others than when it was saved; what has changed is written "
+        "into the run's notes.",
+        void=without("resume", "a run that begins anew has no data to compare with"),
+        resumable=True,
+        rehearsed=Fixed(False),
+        told_by=Teller.DATA,
+    )
     cfg: OptionFile | None = _run(
         None,
         "YAML file of options. Options in the call or on the command line win over the file.",
@@ -707,6 +716,14 @@ class TrainOptions(BaseModel):
         hint="no convolution of the model has a layout to choose",
     )
     seed: Int = _precision(0, "Seed of weights, order and augmentation.", resumable=False, ge=0, le=2**63 - 1)
+    on_nan: Literal["stop", "skip", "rollback"] = _precision(
+        "stop",
+        "What to do when a loss, a label or a gradient is nan or infinite: `stop`, or `skip` the step (at most 5 of "
+        "50), or `rollback` to the last checkpoint and go on with the data in another order (at most 3 times). The "
+        "step is written into the run folder, for `eyas replay`. On a GPU, the last two wait for it in each step.",
+        resumable=True,
+        told_by=Teller.LOOP,
+    )
     deterministic: bool = _precision(True, "Use only kernels that give the same result every time.", resumable=False)
 
     # ---- loss

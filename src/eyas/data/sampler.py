@@ -14,6 +14,7 @@ from eyas.data.balance import ImageClasses, class_balanced_probabilities, repeat
 from eyas.names import did_you_mean
 
 PARTNER_WINDOW = 16
+FAR = 1 << 20  # epochs; no run comes to the order of that one
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,7 @@ class TrainBatchSampler:
         self.rank, self.world_size = rank, world_size
         self.window = window or partner_window(batch)
         self.epoch, self.mosaic_closed, self.paused, self.first_batch = 0, False, False, 0
+        self.reorder = 0  # above 0: another order than is usual, one for each number
 
     @property
     def images(self) -> int:
@@ -272,7 +274,7 @@ class TrainBatchSampler:
         if self.paused:
             return
         epoch, closed = self.epoch, self.mosaic_closed
-        order = self.order.permutation(epoch).tolist()
+        order = self.order.permutation(epoch + self.reorder * FAR).tolist()
         block, partners = -1, ()
         for first in range(self.first_batch * self.batch, self.order.n, self.batch):
             keys = []

@@ -110,6 +110,7 @@ class RunPage(Callback):
             else '<p class="soft">Numbers come with the end of the first epoch.</p>',
             *self.measured(trainer),
             bad_images(trainer),
+            notes(trainer),
             self.plan,
             section("What the settings did", table(("setting", "value", "from", "seen"), effects)),
             section("Machine and speed", table(("what", "value"), self.machine(trainer))),
@@ -209,6 +210,12 @@ def bad_images(trainer: Run) -> str:
         "training the next image of the order took the place of each; in validation it was left out.</p>"
     )
     return section("Images that could not be loaded", said + table(("split", "image", "why"), found[:MOST_CLASSES]))
+
+
+def notes(trainer: Run) -> str:
+    """Return what happened to the run that its numbers do not tell; nothing where that is nothing."""
+    lines = "".join(f"<li>{escape(note)}</li>" for note in trainer.notes)
+    return section("What happened on the way", f"<ul>{lines}</ul>") if lines else ""
 
 
 def data_name(data: object) -> str:

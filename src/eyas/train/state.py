@@ -39,6 +39,7 @@ class Resumable(Run, Protocol):
     start_step: int
     elapsed_before: float
     contents: dict[str, str]
+    rollbacks: int
 
     @property
     def callbacks(self) -> CallbackList: ...
@@ -94,6 +95,8 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
         "bad_images": trainer.bad_images,
         "trainer": trainer_name(type(trainer)),
         "history": trainer.history.rows,
+        "notes": list(trainer.notes),
+        "rollbacks": trainer.rollbacks,
         "elapsed": trainer.elapsed(),
         "callbacks": trainer.callbacks.state_dict(),
         "rng": torch.get_rng_state(),

@@ -19,6 +19,7 @@ from eyas.checkpoint import load_checkpoint, refusals_of, save_checkpoint, unbou
 from eyas.config import TrainOptions
 from eyas.config.folders import run_folder
 from eyas.data.bad_images import BadImages
+from eyas.data.content import FILE, content_of, save_contents
 from eyas.data.loader import EpochLoader, shield_workers
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
@@ -45,7 +46,21 @@ from eyas.report import pictures
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
 from eyas.tables import html_table
-from eyas.train import checks, compiling, components, folder, loading, messages, options, parallel, plan, setup, state
+from eyas.train import (
+    checks,
+    compiling,
+    components,
+    divergence,
+    folder,
+    loading,
+    messages,
+    options,
+    parallel,
+    plan,
+    setup,
+    state,
+)
+from eyas.train.recorder import Recorder
 from eyas.train.requests import Requests
 from eyas.train.result import TrainResult
 from eyas.train.setup import Source
@@ -118,6 +133,9 @@ class BaseTrainer:
         self.compiled: compiling.Compiled | None = None
         self.validator: Any = None
         self.history = History()
+        self.recorder = Recorder(at_once=True)
+        self.rollbacks = 0  # times that the run went back to its last checkpoint; the order of the data follows
+        self.notes: list[str] = []  # what happened to the run that its numbers do not tell
         self.meter = LossMeter()
         self.epoch = self.step = self.start_epoch = self.start_step = 0
         self.epochs = 0
@@ -206,7 +224,11 @@ class BaseTrainer:
         with catch_interrupts() as self.interrupted:
             self.epoch, self.stop = self.first_epoch()
             while not self.stop:
-                self.run_epoch()
+                try:
+                    self.run_epoch()
+                except divergence.RolledBack:
+                    self.roll_back()
+                    continue
                 self.stop = dist.any_rank(self.stop)  # a callback may have asked after the epoch, in one process
                 self.epoch += not self.stop
         self.final_eval()
@@ -246,15 +268,18 @@ class BaseTrainer:
         self.set_rates()
         self.set_statistics()
         self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
+        divergence.before_batch(self)
         with parallel.sync_when(self.model, self.step_due()):
             with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
                 loss, self.loss_items = self.named_losses(self.model(self.batch))
             self.loss = self.adjust("adjust_loss", self.total_loss(loss))
+            sound = divergence.note_losses(self)
             self.scaler.scale(self.loss).backward()
         self.settle_statistics()
-        if self.step_due():
+        if self.step_due() and divergence.may_step(self, sound):
             self.optimizer_step()
-        self.meter.update(self.loss_items)
+        if sound:
+            self.meter.update(self.loss_items)
         self.run_callbacks("on_train_batch_end")
 
     # -- what the loop says --------------------------------------------------------------------------------------------
@@ -300,6 +325,7 @@ class BaseTrainer:
 
     def end_epoch_here(self, seconds: float) -> None:
         """Join what the processes have counted; ``seconds`` is how long this one trained."""
+        divergence.settle(self)
         self.start_step = 0
         self.requests.set_pace(len(self.train_loader) // self.accumulate, seconds)
         self.meter.reduce()
@@ -330,6 +356,7 @@ class BaseTrainer:
         if self.args.ema:
             self.ema = setup.averaged(self.model, self.plan)
         self.validator = self.get_validator() if self.validates() else None
+        self.recorder = divergence.recorder_of(self)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
         self.resume_training(self.resume_from)
         self.write_description()
@@ -449,10 +476,18 @@ class BaseTrainer:
 
     def compare_data(self) -> None:
         """Note what the images and labels are, and refuse others than those with which a resumed run began."""
-        if dist.is_main():
-            self.contents = checks.contents(train=self.train_loader, val=self.test_loader)
-            if self.resume_from is not None:
-                checks.refuse_other_data(self.contents, self.resume_from, self.args)
+        if not dist.is_main():
+            return
+        now = checks.indices(train=self.train_loader, val=self.test_loader)
+        if self.resume_from is not None:
+            self.notes = list(self.resume_from["state"].get("notes", []))
+            if changed := checks.refuse_other_data(now, self.resume_from, self.args, self.save_dir / FILE):
+                at = state.position(self.resume_from)
+                self.notes.append(f"after {at}, other data were accepted: {'; '.join(changed)}")
+        found = {split: content_of(index) for split, index in now.items()}
+        self.contents = {split: content.digest() for split, content in found.items()}
+        if found:
+            save_contents(self.save_dir / FILE, found)
 
     def images_per_step(self) -> int:
         """Return images per step over all processes: as the resumed run had it, as typed, or as ``auto_batch`` says."""
@@ -488,7 +523,10 @@ class BaseTrainer:
             stored = self.resume_from["state"]
             typed = self.args.epochs if self.args.source("epochs") == "override" else None
             first = Plan.from_dict(stored["plan"])
-            return plan.resumed_plan(first, typed or stored["epochs"], batches=len(self.train_loader))
+            accepted = self.args.accept_data_change
+            return plan.resumed_plan(
+                first, typed or stored["epochs"], batches=len(self.train_loader), accepted=accepted
+            )
         images = loading.images_per_epoch(self.train_loader, self.batch_size)
         return plan.make_plan(
             self.args,
@@ -521,7 +559,8 @@ class BaseTrainer:
         """Tell loader and criterion where the run stands; the only message against the flow of data."""
         if self.start_step == 0:  # a run resumed inside an epoch goes on counting
             self.meter = LossMeter()
-        loading.seed_loader(self.args.seed, self.epoch)
+        loading.seed_loader(self.args.seed + self.rollbacks, self.epoch)
+        loading.reorder(self.train_loader, self.rollbacks)
         messages.tell_loader(self.train_loader, self.epoch, self.augmentation_closed(), self.start_step)
         for model in (unwrap_model(self.model), *([self.ema.ema] if self.ema else [])):
             messages.tell_criterion(model.criterion, Progress(self.epoch, self.epochs))
@@ -656,6 +695,17 @@ class BaseTrainer:
             self.save_metrics({name: value for name, value in row.items() if name not in ("epoch", "time")})
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         checks.refuse_divergence(losses, state.broken(self, self.unbounded), self.epoch + 1, rate, self.kept())
+
+    def roll_back(self) -> None:
+        """Take up the last checkpoint again, to go on from there with the data in another order."""
+        self.rollbacks += 1
+        state.restore_state(self, load_checkpoint(self.last))
+        self.epoch = self.start_epoch
+
+    @property
+    def nan_answer(self) -> str:
+        """What is done about a step that is no number; empty while nobody watches for one."""
+        return self.args.on_nan if self.recorder.steps else ""
 
     def bad_by_split(self) -> dict[str, BadImages]:
         """Return what counts the images that could not be loaded, for each split that a loader of ours reads."""
@@ -959,3 +1009,4 @@ class BaseTrainer:
             with refusals_of(self.last):
                 state.restore_state(self, ckpt)
             self.saved = state.position(ckpt)
+            self.rollbacks = ckpt["state"].get("rollbacks", 0)
