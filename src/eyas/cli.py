@@ -49,6 +49,7 @@ COMMAND_ROWS = (
     ("track", "follow objects through a video", "eyas track model=runs/detect/train/weights/best.pt source=street.mp4"),
     ("export", "a model as a file for another runtime", "eyas export model=best.pt format=onnx"),
     ("convert", "a data set in another label format", "eyas convert data=my.yaml to=coco out=my-coco"),
+    ("replay", "the step that ended a run in nan, taken again on a CPU", "eyas replay runs/detect/train/nan_step_37"),
     ("runs", "compare the runs in folders, in the terminal or as one page", "eyas runs runs/detect html=compare.html"),
     ("info", "versions, devices, the size of a model, and what it descends from", "eyas info best.pt"),
     ("explain", "what an option does; without a name, all of them", "eyas explain lr0"),
@@ -377,6 +378,16 @@ def _runs(arguments: list[str]) -> int:
     return OK
 
 
+def _replay(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0].startswith("-") or "=" in arguments[0]:
+        raise UsageError("usage is `eyas replay FOLDER`, with a folder nan_step_<n> of a run")
+    from eyas.log import setup_logging
+    from eyas.train.replay import replay
+
+    setup_logging()
+    return OK if replay(arguments[0]) else FAILED
+
+
 def _info(arguments: list[str]) -> int:
     pairs = parse_pairs([a if "=" in a else f"model={a}" for a in arguments])  # `eyas info best.pt`
     unknown = [name for name in pairs if name != "model"]
@@ -435,6 +446,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "track": _track,
     "export": _export,
     "convert": _convert,
+    "replay": _replay,
     "runs": _runs,
     "info": _info,
     "explain": _explain,

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and hashes of what they hold."""
+"""Files that are there whole or not at all, hashes of what they hold, and opening none that could keep one waiting."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -40,6 +42,52 @@ def room(path: Path, need: int | None = None) -> str:
         return f"{needs}{shutil.disk_usage(path.parent).free / 2**20:,.1f} MiB are free"
     except OSError:
         return f"{needs}its folder cannot be looked at"
+
+
+# Opening a FIFO waits for somebody who writes into it, unless told not to; the last is Windows' own.
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_SPECIAL = {
+    stat.S_IFDIR: "a folder, not a file",
+    stat.S_IFIFO: "a FIFO, not a file",
+    stat.S_IFSOCK: "a socket, not a file",
+    stat.S_IFCHR: "a device, not a file",
+    stat.S_IFBLK: "a device, not a file",
+}
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """Open a file for reading and return its handle; what is no file is refused, and never waited for.
+
+    Raises:
+        OSError: there is nothing, it may not be read, or it is a FIFO, a socket, a device or a folder; `strerror` says.
+    """
+    try:
+        handle = os.open(path, _READ)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ELOOP, errno.EOPNOTSUPP):  # as a socket and a loop of links answer
+            raise OSError(error.errno, what_is_there(path), os.fspath(path)) from None
+        raise
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, _SPECIAL.get(stat.S_IFMT(mode), "not a file"), os.fspath(path))
+
+
+def opened(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a file for reading, see `open_regular`."""
+    return os.fdopen(open_regular(path), "rb")
+
+
+def what_is_there(path: str | os.PathLike[str]) -> str:
+    """Say what stands at a path where a file should that can be read."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "a link to a file that is not there" if os.path.islink(path) else "no such file"
+    except OSError as error:
+        return "a link that leads in a circle" if error.errno == errno.ELOOP else error.strerror or str(error)
+    return _SPECIAL.get(stat.S_IFMT(mode), "a file that cannot be read")
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from typing import Any, Final
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
+from eyas.files import opened
+
 BYTES: Final = 2 * 2**20  # of a file; 20,000 names of classes take 0.5 MiB
 VALUES: Final = 100_000  # keys too, and those of an alias again; PyYAML takes some seconds for them
 DEPTH: Final = 50  # of values inside values
@@ -133,7 +135,7 @@ def read_text(path: Path) -> str:
     Raises:
         YamlError: it is too large, or no UTF-8.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         data = file.read(BYTES + 1)
     if len(data) > BYTES:
         raise YamlError(f"{path} has more than {BYTES >> 20} MiB, which no YAML here needs.")

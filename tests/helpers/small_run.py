@@ -98,6 +98,9 @@ class SmallRun:
         **options: Any,
     ) -> None:
         self.args = TrainOptions(**options)
+        self.bad_images: dict[str, dict[str, str]] = {}
+        self.notes: list[str] = []
+        self.nan_answer = "stop"
         self.callbacks = CallbackList(list(callbacks))
         self.data: dict[str, Any] = {"names": NAMES, "nc": len(NAMES)}
         self.save_dir = Path("run")

@@ -167,6 +167,16 @@ class Plain(DetectionTrainer):
         return dataset
 
 
+class OwnBatch(DetectionTrainer):
+    def train_batch(self, batch: Any) -> None:
+        self.batch = self.preprocess_batch(batch)
+        loss, self.loss_items = self.named_losses(self.model(self.batch))
+        self.loss = loss.sum()
+        self.loss.backward()
+        self.optimizer_step()
+        self.meter.update(self.loss_items)
+
+
 class OwnPlan(DetectionTrainer):
     def make_plan(self) -> Any:
         return replace(super().make_plan(), epochs=3, warmup_batches=0, accumulate=1)
@@ -386,6 +396,7 @@ CASES: dict[str, Case] = {
     "cache": Case("ram", OwnStore),
     "remote_cache": Case("{folder}/kept:1GB", ManyClasses, {"data": "{elsewhere}"}),
     "workers": Case(1, OwnLoader),
+    "bad_images": Case(0.5, OwnLoader),
     "sampler": Case("balanced", OwnLoader),
     "sampler_threshold": Case(0.9, OwnLoader, {"sampler": "repeat"}),
     "epochs": Case(2, OwnPlan),
@@ -430,6 +441,7 @@ CASES: dict[str, Case] = {
     "compile": Case(True, NeverCompiles, later=True),
     "channels_last": Case(False, LaidOut),
     "seed": Case(4, Plain),
+    "on_nan": Case("skip", OwnBatch, {"epochs": 1}, later=True),
     "deterministic": Case(False, AlwaysTheSame),
     "box": Case(5.0, FlatLoss),
     "cls": Case(0.4, FlatLoss),
@@ -494,7 +506,8 @@ def typed(options: Any, digits_tiny: Path, tiny_model: Path, tmp_path: Path, fin
 
 
 def test_every_option_has_a_case() -> None:
-    assert CASES.keys() | {"cfg", "resume"} == set(option_names("train"))
+    elsewhere = {"cfg", "resume", "accept_data_change"}  # below, and in test_resume
+    assert CASES.keys() | elsewhere == set(option_names("train"))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -540,7 +553,8 @@ TOGETHER = {
         "momentum": 0.8, "patience": 5, "save_txt": True, "save_conf": True, "clip_grad_norm": 0.0,
         "sampler": "repeat", "sampler_threshold": 0.9, "single_cls": False, "classes": [3, 1], "ignore": ["5"],
         "close_mosaic": 1, "loggers": ["jsonl"], "workers": 2, "cache": "disk", "pretrained": "{weights}",
-        "cls_remap": False, "batch": 100, "nms": True, "iou": 0.6, "conf": 0.01, "max_det": 50,
+        "cls_remap": False, "batch": 100, "bad_images": 0.0, "on_nan": "rollback",
+        "nms": True, "iou": 0.6, "conf": 0.01, "max_det": 50,
     },
     "against the clock": {"time": 1e-5, "epochs": None, "exist_ok": True, "name": "mine", "save_period": 0},
     "one validation": {"val": False, "ema_share": 0.2, "agnostic_nms": True, "amp": "fp32", "channels_last": False,
@@ -557,7 +571,13 @@ TOGETHER = {
 
 
 def test_every_option_is_proved_in_an_unmodified_run_as_well(options: Any) -> None:
-    elsewhere = {"resume", "cfg", "processes", "restarts"}  # above, in test_effects_of_runs and in tests/multi
+    elsewhere = {
+        "resume",
+        "accept_data_change",
+        "cfg",
+        "processes",
+        "restarts",
+    }  # above, in test_effects_of_runs and in tests/multi
     assert set().union(*TOGETHER.values(), options(), TINY) | elsewhere == set(option_names("train"))
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -198,7 +199,7 @@ def test_data_that_has_moved_is_taken_up_and_other_data_is_refused(
     content = image.read_bytes()
     image.write_bytes(content + b"\0")  # of the same shape, with the same objects
     with (
-        pytest.raises(ValueError, match=r"not the data of this run in another place: val differ"),
+        pytest.raises(ValueError, match=r"not the data of this run in another place: .*val: other bytes in 1 image"),
         DetectionTrainer(overrides=moved).prepared(),
     ):
         pass
@@ -206,6 +207,38 @@ def test_data_that_has_moved_is_taken_up_and_other_data_is_refused(
     assert DetectionTrainer(overrides=moved).train().epochs == 2
     assert "have changed" not in caplog.text
     assert load_checkpoint(trainer.last)["train_args"]["data"] == moved["data"]
+
+
+def test_changed_data_are_refused_or_taken_on_demand(options: Any, digits_tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_tiny.parent, tmp_path / "set")
+    trainer = DetectionTrainer(
+        overrides=options(data=str(tmp_path / "set" / digits_tiny.name), epochs=3, fraction=0.25, report=True),
+        _callbacks=[CrashAfterEpoch(0)],
+    )
+    with pytest.raises(Crash):
+        trainer.train()
+    index = trainer.train_loader.dataset.index
+    image = Path(index.path(int(np.flatnonzero(index.objects())[0])))
+    label = tmp_path / "set" / "labels" / "train" / f"{image.stem}.txt"
+    label.write_text("0 0.5 0.5 0.125 0.125\n")
+    resumed = {"resume": str(trainer.last)}
+    said = rf"train: other labels of 1 image \({image.name}\)"
+    with pytest.raises(ValueError, match=said), DetectionTrainer(overrides=resumed).prepared():
+        pass
+    going_on = DetectionTrainer(overrides=resumed | {"accept_data_change": True}, _callbacks=[CrashAfterEpoch(1)])
+    with pytest.raises(Crash):
+        going_on.train()
+    notes = load_checkpoint(trainer.last)["state"]["notes"]
+    assert len(notes) == 1 and notes[0].startswith("after epoch 1, other data were accepted: train: other labels of 1")
+    last = DetectionTrainer(overrides=resumed)
+    assert not last.args.accept_data_change, "allowed once, not for ever"
+    assert last.train().epochs == 3 and last.notes == notes
+    assert "other data were accepted" in (last.save_dir / "report.html").read_text()
+
+
+def test_a_run_that_begins_has_no_data_to_compare_with(options: Any) -> None:
+    with pytest.raises(ValueError, match="accept_data_change"):
+        DetectionTrainer(overrides=options(accept_data_change=True))
 
 
 def test_a_run_is_resumed_by_the_trainer_that_started_it(options: Any) -> None:

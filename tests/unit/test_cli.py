@@ -94,7 +94,7 @@ def test_version(run):
         (["trian"], "did you mean train?"),
         (
             ["launch"],
-            "train, plan, profile, tune, rehearse, verify-resume, doctor, val, predict, track, export, convert, runs",
+            "rehearse, verify-resume, doctor, val, predict, track, export, convert, replay, runs, info, explain",
         ),
         (["convert", "data=a.yaml", "to=coco"], "convert needs out=..."),
         (["convert", "data=a.yaml", "ot=coco"], "convert knows no 'ot'"),

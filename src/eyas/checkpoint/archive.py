@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from eyas.checkpoint.errors import CheckpointError
+from eyas.files import opened
 
 MEMBERS: Final = 100_000  # the largest networks, with the state of an optimizer, have some 5,000
 DIRECTORY: Final = 32 * 2**20  # bytes
@@ -59,7 +60,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = path.open("rb")
+        self.file = opened(path)
         try:
             self.size = self.file.seek(0, 2)
             self.members = read_directory(self.file, self.size)

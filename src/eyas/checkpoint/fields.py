@@ -148,8 +148,13 @@ STATE: Final[Mapping[str, Field]] = MappingProxyType(
         "freeze_layer_names": Field("names of layers", list_of(is_text)),
         "plan": Field("a plan", is_mapping),
         "data": Field("digests by name", mapping_of(str, is_text)),
+        "bad_images": Field(
+            "why images could not be loaded, by split and path", mapping_of(str, mapping_of(str, is_text))
+        ),
         "trainer": Field("the name of a class", is_text),
         "history": Field("numbers by name for each epoch", list_of(mapping_of(str, FIELDS["fitness"].holds))),
+        "rollbacks": Field("a number of times", is_count),
+        "notes": Field("texts", list_of(is_text)),
         "elapsed": Field("seconds", lambda v: is_number(v) and 0 <= v < math.inf),
         "callbacks": Field("settings and state by callback", is_callbacks),
         "rng": Field("the state of a generator", is_generator),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from eyas.checkpoint.errors import CheckpointError
-from eyas.files import replacing
+from eyas.files import opened, replacing
 
 LENGTH = struct.Struct("<Q")
 LONGEST = 100_000_000  # bytes of a header, as the format's own library has it
@@ -55,7 +55,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         SafeTensorsError: the file is none of this format, or cut off.
     """
-    held = path.read_bytes()
+    with opened(path) as file:
+        held = file.read()
     try:
         length = LENGTH.unpack_from(held)[0]
         if length > min(LONGEST, len(held) - LENGTH.size):

@@ -222,6 +222,15 @@ class TrainOptions(BaseModel):
         rehearsed=Fixed(False),
         told_by=Teller.PLAN,
     )
+    accept_data_change: bool = _run(
+        False,
+        "Continue a run although its images or labels are others than when it was saved; what has changed is written "
+        "into the run's notes.",
+        void=without("resume", "a run that begins anew has no data to compare with"),
+        resumable=True,
+        rehearsed=Fixed(False),
+        told_by=Teller.DATA,
+    )
     cfg: OptionFile | None = _run(
         None,
         "YAML file of options. Options in the call or on the command line win over the file.",
@@ -444,6 +453,17 @@ class TrainOptions(BaseModel):
         needs="get_dataloader",
     )
 
+    bad_images: Float = _data(
+        0.01,
+        "Share of the images of a split that may prove impossible to load: in training the next image of the order "
+        "takes the place of each, in validation it is left out, and all are named; more of them end the run. One is "
+        "always allowed, unless this is 0.",
+        on=_EVAL,
+        resumable=True,
+        needs="get_dataloader",
+        ge=0,
+        le=1,
+    )
     sampler: Literal["balanced", "repeat"] | None = _data(
         None,
         "Draw images with rare classes more often: balanced draws every class equally often, repeat shows images of "
@@ -793,6 +813,14 @@ class TrainOptions(BaseModel):
         hint="no convolution of the model has a layout to choose",
     )
     seed: Int = _precision(0, "Seed of weights, order and augmentation.", resumable=False, ge=0, le=2**63 - 1)
+    on_nan: Literal["stop", "skip", "rollback"] = _precision(
+        "stop",
+        "What to do when a loss, a label or a gradient is nan or infinite: `stop`, or `skip` the step (at most 5 of "
+        "50), or `rollback` to the last checkpoint and go on with the data in another order (at most 3 times). The "
+        "step is written into the run folder, for `eyas replay`. On a GPU, the last two wait for it in each step.",
+        resumable=True,
+        told_by=Teller.LOOP,
+    )
     deterministic: bool = _precision(True, "Use only kernels that give the same result every time.", resumable=False)
 
     # ---- loss

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eyas.data.files import FileStat
+from eyas.data.files import FileStat, sample_of
 from eyas.data.remote import images
 from eyas.data.remote.address import is_remote
+from eyas.files import opened
 
 
 def read_image_file(path: str | os.PathLike[str], indexed: FileStat | None = None) -> np.ndarray:
@@ -26,7 +27,19 @@ def read_image_file(path: str | os.PathLike[str], indexed: FileStat | None = Non
         RemoteError: it lies elsewhere, and does not come or is not what it was.
     """
     name = os.fspath(path)
-    return np.frombuffer(images.read(name, indexed), np.uint8) if is_remote(name) else np.fromfile(name, np.uint8)
+    if is_remote(name):
+        return np.frombuffer(images.read(name, indexed), np.uint8)
+    with opened(name) as file:
+        return np.fromfile(file, np.uint8)
+
+
+def sample_image_file(path: str, stat: FileStat) -> bytes:
+    """What tells an image's file from others: see `sample_of`; of one elsewhere its size and version.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    return b"%d %d" % stat if is_remote(path) else sample_of(path)
 
 
 def open_image_file(path: str, *, whole: bool = False) -> io.BufferedReader | io.BytesIO:
@@ -37,7 +50,7 @@ def open_image_file(path: str, *, whole: bool = False) -> io.BufferedReader | io
         RemoteError: as `read_image_file`; reading may raise it too.
     """
     if not is_remote(path):
-        return open(path, "rb")
+        return opened(path)
     return io.BytesIO(images.read(path)) if whole else images.opened(path)
 
 

@@ -21,14 +21,14 @@ import yaml
 
 from eyas.data.contents import copy_image_file
 from eyas.data.dataset_yaml import SPLITS, check_dataset
-from eyas.data.files import ABSENT, IMAGE_SUFFIXES
+from eyas.data.files import IMAGE_SUFFIXES
 from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.base import ANY_CLASS, NOTHING_IGNORED
 from eyas.data.formats.pixels import to_pixels
 from eyas.data.formats.table import ANY
 from eyas.data.formats.voc import EVERY_CLASS
 from eyas.data.formats.yolo import IGNORED, TextRules, label_path
-from eyas.data.image_header import MISSING_IMAGE, ImageHeader, read_header
+from eyas.data.image_header import ImageHeader, read_header, why_no_file
 from eyas.data.remote.address import is_remote
 from eyas.data.report import DatasetReport, Problem
 from eyas.log import LOGGER
@@ -124,7 +124,7 @@ def _convert_split(source: LabelSource, split: str, writer: Writer, *, link: boo
     for start in range(0, len(paths), _AT_ONCE):
         headers: dict[str, ImageHeader] = {}
         for path in paths[start : start + _AT_ONCE]:
-            if header := _header(path, found[path] == ABSENT, report):
+            if header := _header(path, found[path].size < 0, report):
                 headers[path] = header
         several = list(headers)
         read = source.labels_of(several, [stats[path] for path in several], list(headers.values())) if several else []
@@ -144,7 +144,7 @@ def _convert_split(source: LabelSource, split: str, writer: Writer, *, link: boo
             report.boxes += len(labels.cls)
             writer.ignored += len(labels.ignored.cls)
     report.add(source.problems())
-    report.unused = dict(source.unused())
+    report.unused, report.unused_names = dict(source.unused()), source.unused_names()
     if not report.images:
         raise ValueError("\n  ".join([f"None of the images for {split} can be used:", *report.lines(limit=10)]))
     writer.close(split)
@@ -154,8 +154,7 @@ def _convert_split(source: LabelSource, split: str, writer: Writer, *, link: boo
 def _header(path: str, absent: bool, report: DatasetReport) -> ImageHeader | None:
     header, trouble = (None, None) if absent else read_header(path)
     if absent:
-        report.add([Problem(path, 0, MISSING_IMAGE, "listed but not there")])
-        report.left_out[MISSING_IMAGE] += 1
+        trouble = why_no_file(path)
     if trouble is not None:
         report.add([Problem(path, 0, *trouble)])
         report.left_out[trouble.kind] += header is None

@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from eyas.augment.params import SampleParams, sample_params
 from eyas.augment.policy import DensePolicy
 from eyas.augment.random import Purpose, generator
 from eyas.augment.settings import AugmentSettings
-from eyas.data.errors import SampleError
+from eyas.data.errors import SampleError, UnloadableImage
 from eyas.data.index import ImageIndex
 from eyas.data.numbered import Numbered, training_key
 from eyas.data.sampler import EvalKey, SampleKey
@@ -34,6 +34,7 @@ from eyas.data.store import ImageStore
 Transform = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """(image (S, S, 3) uint8 RGB, boxes (n, 4) float32 xyxy pixels, labels (n,) int64) -> the same three."""
 
+STEADS = 64  # bad images of one sample after which no other is tried: a disk is gone, not an image
 SHARING = 32  # images that share a rectangle in evaluation, neighbours in the order of aspect ratios
 
 NO_AREAS = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
@@ -152,15 +153,19 @@ class TrainDataset(Numbered):
     def make_batch(self, keys: Sequence[SampleKey]) -> dict[str, Any]:
         """One collated batch (see `eyas.types.Batch`); each source image is loaded once for all samples.
 
+        In the place of an image that cannot be loaded comes the next one of the order that can, in mosaics and mixtures
+        too; `take_bad` tells of it.
+
         Raises:
-            SampleError: an image cannot be loaded or a user transform fails; names the image file.
+            SampleError: none of many images can be loaded, or a user transform fails; names the image file.
         """
         buffer, images = _new_images(len(keys), (self.imgsz, self.imgsz))
         cache = dict(self._held)
-        rows, areas = zip(*[self._sample(key, cache, images[i]) for i, key in enumerate(keys)], strict=True)
+        made = [self._sample(key, cache, images[i]) for i, key in enumerate(keys)]
+        rows, areas = [row for row, _, _ in made], [area for _, area, _ in made]
         window = keys[-1].partners
         self._held = {index: cache[index] for index in window if index in cache}
-        own = [key.index for key in keys]
+        own = [index for _, _, index in made]
         originals = self.index.shapes[own].tolist()
         batch = _collate(self.index, own, buffer, rows, areas)
         batch["ori_shape"] = [(h, w) for h, w in originals]
@@ -168,7 +173,41 @@ class TrainDataset(Numbered):
         batch["ratio_pad"] = [((self.imgsz / h, self.imgsz / w), (0.0, 0.0)) for h, w in originals]
         return batch
 
-    def _sample(self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray) -> tuple[Row, Row]:
+    def _sample(self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray) -> tuple[Row, Row, int]:
+        """Objects and areas to ignore of a sample that is drawn into `out`, and its image.
+
+        Which images stand in for bad ones is a function of the key and the files: not of who loads what, or when.
+        """
+        stead: dict[int, int] = {}  # bad image -> the one in its place
+        while True:
+            good = replace(
+                key,
+                index=_in_place(key.index, stead),
+                partners=tuple(_in_place(partner, stead) for partner in key.partners),
+            )
+            try:
+                return *self._drawn(good, cache, out), good.index
+            except UnloadableImage as error:
+                self.note_bad(error)
+                if len(stead) == STEADS:
+                    raise
+                stead[error.index] = self._next_of_order(error.index, key, stead)
+
+    def _next_of_order(self, index: int, key: SampleKey, bad: Collection[int]) -> int:
+        """The image after a bad one in the window of the order that its sample knows, then in the data set.
+
+        Raises:
+            SampleError: there is none but bad ones.
+        """
+        order = key.partners
+        place = order.index(index) if index in order else 0
+        after = itertools.chain(order[place:], order[:place], range(index + 1, len(self)), range(index))
+        good = next((i for i in after if i != index and i not in bad), None)
+        if good is None:
+            raise SampleError(f"none of the images can be loaded, {self.index.path(index)} among them")
+        return good
+
+    def _drawn(self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray) -> tuple[Row, Row]:
         params = self.params(key)
         placed = place_labels(params, self.index.labels)
         kind, ignored = place_areas(params, self.index.areas, placed.cut) if len(self.index.ignored) else NO_AREAS
@@ -200,6 +239,13 @@ class TrainDataset(Numbered):
         boxes = clip_to(boxes, (0, 0, self.imgsz, self.imgsz))
         keep = box_areas(boxes) > 0
         return labels[keep].astype(np.float32), boxes[keep]
+
+
+def _in_place(index: int, stead: Mapping[int, int]) -> int:
+    """The image that stands in for another, which may have been found bad itself."""
+    while index in stead:
+        index = stead[index]
+    return index
 
 
 class EvalDataset(Numbered):
@@ -254,25 +300,38 @@ class EvalDataset(Numbered):
     def make_batch(self, keys: Sequence[EvalKey]) -> dict[str, Any]:
         """One collated batch (see `eyas.types.Batch`); all keys carry the same shape.
 
+        Images that cannot be loaded are left out; `take_bad` tells of them.
+
         Raises:
-            SampleError: an image cannot be loaded; names the image file.
+            UnloadableImage: none of them can; names the image file.
         """
         height, width = keys[0].shape
         buffer, images = _new_images(len(keys), (height, width))
-        own = [key.index for key in keys]
-        originals = [(h, w) for h, w in self.index.shapes[own].tolist()]
+        own: list[int] = []
+        originals: list[tuple[int, int]] = []
         rows: list[Row] = []
         areas: list[Row] = []
         ratio_pads = []
-        for i, (index, (h, w)) in enumerate(zip(own, originals, strict=True)):
-            fit = letterbox_into(self.load_image(index)[0], images[i])
+        none: UnloadableImage | None = None
+        for index in (key.index for key in keys):
+            try:
+                image, (h, w), _ = self.load_image(index)
+            except UnloadableImage as error:
+                self.note_bad(error)
+                none = error
+                continue
+            fit = letterbox_into(image, images[len(own)])
+            own.append(index)
+            originals.append((h, w))
             scale = np.array((fit.width, fit.height, fit.width, fit.height), np.float64)
             for found, (what, boxes) in ((rows, self.index.labels(index)), (areas, self.index.areas(index))):
                 found.append((what, (boxes * scale + (fit.left, fit.top, 0, 0)) / (width, height, width, height)))
             ratio_pads.append(((fit.height / h, fit.width / w), (float(fit.left), float(fit.top))))
-        batch = _collate(self.index, own, buffer, rows, areas)
+        if none is not None and not own:
+            raise none
+        batch = _collate(self.index, own, buffer[: len(own)], rows, areas)
         batch["ori_shape"] = originals
-        batch["resized_shape"] = [(height, width)] * len(keys)
+        batch["resized_shape"] = [(height, width)] * len(own)
         batch["ratio_pad"] = ratio_pads
         return batch
 

@@ -16,3 +16,15 @@ class SampleError(ValueError):
 
     def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
         return SampleError, (str(self), self.detail)
+
+
+class UnloadableImage(SampleError):
+    """An image of the index cannot be loaded; `index` is its number there."""
+
+    def __init__(self, message: str, detail: str = "", index: int = -1) -> None:
+        super().__init__(message, detail)
+        self.index = index
+
+
+class ChangedFile(ValueError):
+    """A file is another one than when it was indexed: what was read of the data set no longer holds."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from eyas.files import open_regular, opened, what_is_there
 
 # Spec E.2, and what else cameras, browsers and scanners write.
 IMAGE_SUFFIXES = frozenset((
@@ -16,10 +20,20 @@ IMAGE_SUFFIXES = frozenset((
 ))  # fmt: skip
 HIDDEN = "hidden file"
 HIDDEN_FOLDER = "hidden folder"
+NO_IMAGE = "not an image"
+DISGUISED = "image under another suffix"
+UNLISTED = "image of a format that is not read"
+NAMED = 20  # files of a kind that are named; all are counted
+# What other tools call images, and Eyas does not read.
+UNLISTED_SUFFIXES = frozenset((
+    ".arw", ".cr2", ".cr3", ".dcm", ".exr", ".fits", ".hdr", ".icns", ".ico", ".jxl", ".nef", ".orf", ".pam", ".pcx",
+    ".pfm", ".psd", ".raf", ".ras", ".raw", ".rw2", ".sgi", ".sr", ".svg", ".xcf",
+))  # fmt: skip
 # First bytes of images: one that was given another suffix is told apart from files that are none.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # the second is Windows' own
+_SAMPLED = 40_960  # bytes up to which a file is looked at whole
 _PIECE = 8192  # bytes; room for more takes longer to get than such a file takes to read
+_ENTERED = 8  # times that one folder is read under several names: links to links to links stand for millions of paths
 _NEVER_IMAGES = frozenset((".txt", ".xml", ".json", ".csv"))  # labels, of which there may be as many as images
 
 
@@ -31,7 +45,35 @@ class FileStat(NamedTuple):
 
 
 ABSENT = FileStat(-1, 0)
-NO_FILE = FileStat(-2, 0)  # something is there under the name, but no file: a folder, a link to what is not there
+NO_FILE = FileStat(-2, 0)  # something is there under the name, but no file that can be read, see `what_is_there`
+
+
+@dataclass
+class Some:
+    """How many files there are of a kind, and the paths of the first."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, path: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if self.count <= NAMED:
+            self.first.append(path)
+
+    def __add__(self, other: Some) -> Some:
+        """Both together."""
+        return Some(self.count + other.count, [*self.first, *other.first][:NAMED])
+
+
+def counts_of(found: Mapping[str, Some]) -> Counter[str]:
+    """{reason: number} of files by the reason."""
+    return Counter({why: some.count for why, some in found.items()})
+
+
+def names_of(found: Mapping[str, Some]) -> dict[str, list[str]]:
+    """{reason: paths of the first} of files by the reason."""
+    return {why: list(some.first) for why, some in found.items()}
 
 
 class Listing(NamedTuple):
@@ -39,31 +81,34 @@ class Listing(NamedTuple):
 
     Attributes:
         images: (absolute path, stat), sorted by path.
-        passed_over: {(folder, why): number} of files that are not taken for images.
+        passed_over: {(folder, why): how many, and the first} of what is not taken for images.
         watched: folders and lists that change when an image comes, goes or gets another name.
     """
 
     images: list[tuple[str, FileStat]]
-    passed_over: Counter[tuple[str, str]]
+    passed_over: dict[tuple[str, str], Some]
     watched: set[str]
 
 
 def stat_of(entry: os.DirEntry[str] | str) -> FileStat:
-    """What a file looks like from outside: two that are alike in this are taken as the same."""
+    """What a file looks like from outside: two that are alike in this are taken as the same.
+
+    `NO_FILE` is what a folder, FIFO, socket, device or broken link looks like.
+    """
     try:
         info = entry.stat() if isinstance(entry, os.DirEntry) else os.stat(entry)
     except OSError:
-        return ABSENT
-    return FileStat(info.st_size, info.st_mtime_ns)
+        return NO_FILE if os.path.lexists(entry) else ABSENT
+    return FileStat(info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else NO_FILE
 
 
 def read_ends(path: str, first: int, last: int) -> tuple[bytes, bytes]:
     """The first and the last bytes of a file; both are all of it, where there are no more.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no file.
     """
-    file = os.open(path, _READ)  # a third of the time that a file object takes, of which a scan would make millions
+    file = open_regular(path)  # a third of the time that a file object takes, of which a scan would make millions
     try:
         start = os.read(file, first)
         size = os.lseek(file, 0, os.SEEK_END)
@@ -75,43 +120,99 @@ def read_ends(path: str, first: int, last: int) -> tuple[bytes, bytes]:
         os.close(file)
 
 
+def sample_of(path: str) -> bytes:
+    """The size of a file, and its bytes: all of a small one, and of others the ends and three pieces between.
+
+    What differs between two images of one size differs there too, but for single pixels changed by hand in a file that
+    is not compressed.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    file = open_regular(path)
+    try:
+        size = os.fstat(file).st_size
+        if size <= _SAMPLED:
+            return size.to_bytes(8, "little") + b"".join(iter(lambda: os.read(file, _PIECE), b""))
+        pieces = []
+        for quarter in range(5):
+            os.lseek(file, quarter * (size - _PIECE) // 4, os.SEEK_SET)
+            pieces.append(os.read(file, _PIECE))
+        return size.to_bytes(8, "little") + b"".join(pieces)
+    finally:
+        os.close(file)
+
+
 def read_whole(path: str) -> bytes:
     """All bytes of a small file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no file.
     """
-    file = os.open(path, _READ)
+    file = open_regular(path)
     try:
         return b"".join(iter(lambda: os.read(file, _PIECE), b""))
     finally:
         os.close(file)
 
 
-def what_is_there(path: str) -> str:
-    """What stands at a path where a file should."""
-    if os.path.isdir(path):
-        return "a folder, not a file"
-    return "not a file" if os.path.exists(path) else "a link to a file that is not there"
+PassOver = Callable[[str, str], None]
+"""Takes a path, and why it is passed over."""
 
 
-def _walk(folder: str, entered: set[str]) -> Iterator[os.DirEntry[str]]:
-    """Files below `folder`, and hidden folders, which are not entered; those that are go into a set."""
-    entered.add(folder)
-    with os.scandir(folder) as entries:
-        listed = list(entries)
-    for entry in listed:
-        if entry.is_dir() and not is_hidden(entry):
-            if entry.is_symlink() and os.path.realpath(folder).startswith(os.path.realpath(entry.path)):
-                continue  # a link to a parent would never end
-            yield from _walk(entry.path, entered)
-        else:
-            yield entry
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that leads in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
-def files_below(folder: str) -> Iterator[str]:
-    """Paths of all files below a folder, without hidden ones and those in hidden folders."""
-    return (entry.path for entry in _walk(os.path.abspath(folder), set()) if not is_hidden(entry))
+def _walk(folder: str, entered: set[str], pass_over: PassOver) -> Iterator[os.DirEntry[str]]:
+    """Files below `folder`, and hidden folders, which are not entered; those that are go into a set.
+
+    Folders that are not read, below the first, are told to `pass_over` with the reason: one that cannot be listed, a
+    link to a folder above it, and what several links lead to again and again.
+    """
+    times: Counter[tuple[int, int]] = Counter()
+    # Each with the real folders around it. A stack and no recursion: folders may lie deeper in each other than calls.
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while waiting:
+        place, around = waiting.pop()
+        try:
+            info = os.stat(place)
+            with os.scandir(place) as entries:
+                listed = list(entries)
+        except OSError as error:
+            if place == folder:
+                raise
+            pass_over(place, f"folder that cannot be listed ({error.strerror or error})")
+            continue
+        own = info.st_dev, info.st_ino
+        if own in around and info.st_ino:  # without numbers, on some network disks of Windows, there is no telling
+            pass_over(place, "link to a folder around it")
+            continue
+        times[own] += 1
+        if times[own] > _ENTERED and info.st_ino:
+            pass_over(place, f"folder that was read {_ENTERED} times under other names")
+            continue
+        entered.add(place)
+        inner = []
+        for entry in listed:
+            if is_folder(entry) and not is_hidden(entry):
+                inner.append(entry.path)
+            else:
+                yield entry
+        within = around | {own}
+        waiting += [(path, within) for path in sorted(inner, reverse=True)]
+
+
+def files_below(folder: str, pass_over: PassOver = lambda path, why: None) -> Iterator[str]:
+    """Paths of all files below a folder, without hidden ones and those in hidden folders.
+
+    Folders that cannot be read are told to `pass_over`, with the reason.
+    """
+    return (entry.path for entry in _walk(os.path.abspath(folder), set(), pass_over) if not is_hidden(entry))
 
 
 def is_hidden(entry: os.DirEntry[str]) -> bool:
@@ -122,21 +223,23 @@ def is_hidden(entry: os.DirEntry[str]) -> bool:
 def why_no_image(entry: os.DirEntry[str]) -> str:
     """Why a file of a folder is not taken for an image, in a few words; empty for one that is."""
     if is_hidden(entry):
-        return HIDDEN_FOLDER if entry.is_dir() else HIDDEN
+        return HIDDEN_FOLDER if is_folder(entry) else HIDDEN
     suffix = _suffix(entry.name)
     if suffix in IMAGE_SUFFIXES:
         return ""
-    disguised = suffix not in _NEVER_IMAGES and _starts_like_an_image(entry.path)
-    return f"{'image under another suffix' if disguised else 'not an image'} ({suffix or 'no suffix'})"
+    return f"{NO_IMAGE if suffix in _NEVER_IMAGES else what_else(entry.path)} ({suffix or 'no suffix'})"
 
 
-def _starts_like_an_image(path: str) -> bool:
+def what_else(path: str) -> str:
+    """What a file is whose suffix is not that of an image we read, in a few words."""
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             start = file.read(12)
     except OSError:
-        return False
-    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
+        return what_is_there(path)
+    if start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:] == b"WEBP"):
+        return DISGUISED
+    return UNLISTED if _suffix(path) in UNLISTED_SUFFIXES else NO_IMAGE
 
 
 def list_images(sources: Sequence[str | Path]) -> list[tuple[str, FileStat]]:
@@ -156,13 +259,17 @@ def list_files(sources: Sequence[str | Path], root: Path | None = None) -> Listi
         ValueError: a source does not exist or is of no known kind.
     """
     found: list[tuple[str, FileStat]] = []
-    passed_over: Counter[tuple[str, str]] = Counter()
+    passed_over: dict[tuple[str, str], Some] = defaultdict(Some)
     watched: set[str] = set()
+
+    def pass_over(path: str, why: str) -> None:
+        passed_over[os.path.dirname(path), why].add(path)
+
     for source in map(Path, sources):
         if source.is_dir():
-            for entry in _walk(str(source.absolute()), watched):
+            for entry in _walk(str(source.absolute()), watched, pass_over):
                 if why := why_no_image(entry):
-                    passed_over[os.path.dirname(entry.path), why] += 1
+                    pass_over(entry.path, why)
                 else:
                     found.append((entry.path, stat_of(entry)))
         elif source.suffix.lower() == ".txt" and source.is_file():
@@ -170,7 +277,7 @@ def list_files(sources: Sequence[str | Path], root: Path | None = None) -> Listi
             folders = {os.path.dirname(path) for path, _ in listed}
             watched |= {str(source.absolute()), *map(nearest_folder, folders)}
             found += listed
-        elif source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
+        elif source.suffix.lower() in IMAGE_SUFFIXES and os.path.lexists(source):
             found.append((str(source.absolute()), stat_of(str(source))))
             watched.add(os.path.dirname(source.absolute()))
         else:
@@ -207,7 +314,8 @@ def lines_of(path: Path) -> list[str]:
         ValueError: it is not UTF-8.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with opened(path) as file:
+            lines = file.read().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"Image list {path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
     return [line.strip() for line in lines if line.strip()]

@@ -18,7 +18,7 @@ import numpy as np
 
 from eyas.data.cache import locked
 from eyas.data.contents import open_image_file
-from eyas.data.files import ABSENT, FileStat
+from eyas.data.files import FileStat
 from eyas.files import replacing
 from eyas.log import LOGGER
 
@@ -68,7 +68,7 @@ def _digests(images: Found, folder: Path) -> np.ndarray:
     with locked(file):  # of several processes of a host, one reads the files, and the others what it found
         found = _load(file, key)
         if found is None:
-            found = _read_digests([path if stat != ABSENT else "" for path, stat in images])
+            found = _read_digests([path if stat.size >= 0 else "" for path, stat in images])
             _save(file, key, found)
     return found
 

@@ -11,9 +11,10 @@ from PIL import Image, UnidentifiedImageError
 
 from eyas.data.contents import open_image_file
 from eyas.data.depth import BYTE, REAL, WHOLE, WIDE
-from eyas.data.files import read_ends, what_is_there
+from eyas.data.files import read_ends
 from eyas.data.remote.address import is_remote
 from eyas.data.remote.service import RemoteError
+from eyas.files import what_is_there
 
 MISSING_IMAGE = "missing image"
 NOT_AN_IMAGE = "not an image"
@@ -91,6 +92,14 @@ def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
     ) as error:
         # What Pillow's readers raise for broken headers; see tests/unit/data/test_index.py.
         return None, ImageProblem(NOT_AN_IMAGE, f"{type(error).__name__}: {error}")
+
+
+def why_no_file(path: str) -> ImageProblem:
+    """Say what stands where an image should that is no file."""
+    if not os.path.lexists(path):
+        hint = "; written with backslashes, as on Windows" if "\\" in path else ""
+        return ImageProblem(MISSING_IMAGE, f"listed but not there{hint}")
+    return ImageProblem(NOT_AN_IMAGE if os.path.exists(path) else MISSING_IMAGE, what_is_there(path))
 
 
 def _plain_jpeg(path: str) -> ImageHeader | None:

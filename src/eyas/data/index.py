@@ -10,6 +10,7 @@ while training has begun, see `eyas.data.reopen`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -19,7 +20,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,7 +32,7 @@ import numpy as np
 from eyas.data import held_out, reopen
 from eyas.data.balance import ImageClasses
 from eyas.data.cache import cache_root, locked
-from eyas.data.contents import open_image_file, read_image_file
+from eyas.data.contents import read_image_file, sample_image_file
 from eyas.data.decode import decode_deep, large_images
 from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
@@ -39,7 +40,7 @@ from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.base import ANY_CLASS
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
 from eyas.data.ignore import NO_IGNORE_RULES, IgnoreRules, areas, distinct
-from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, read_header
+from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, read_header, why_no_file
 from eyas.data.processes import can_fork, spread, usable_cores
 from eyas.data.progress import with_progress
 from eyas.data.remote.address import Room, first_remote, is_remote
@@ -49,17 +50,16 @@ from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing, sweep
 from eyas.log import LOGGER
 
-CACHE_VERSION = 5  # raise it when the meaning of the arrays or of a rule changes
+CACHE_VERSION = 6  # raise it when the meaning of the arrays or of a rule changes
 NO_PICTURE = "no picture in such values"
 NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
 _CHUNK = 256  # images per task of a process
 _MANY = 2000  # images from which on several processes are worth their start
 _PROCESSES = 8  # more wait for the disk
-_COMPARED = 64  # images whose bytes tell whether two data sets are the same
 _CONTENT = ("shapes", "orientations", "label_offsets", "cls", "boxes")
 _AREAS = ("ignored_offsets", "ignored", "ignored_kind", "ignored_classes")
-_ARRAYS = ("path_bytes", "path_offsets", "depths", "peaks", "stats", *_CONTENT, *_AREAS)
+_ARRAYS = ("path_bytes", "path_offsets", "depths", "peaks", "stats", "digests", *_CONTENT, *_AREAS)
 
 
 class ImageIndex:
@@ -71,6 +71,7 @@ class ImageIndex:
         depths: (N,) uint8, see `eyas.data.depth`.
         peaks: (N,) float64, the largest value of an image of more than 8 bits; 0 for others.
         stats: (N, 4) int64, size and time of change in ns of each image, then of its label file.
+        digests: (N, 2) int64 of each image's bytes (its size and samples of them), then of its labels.
         label_offsets: (N+1,) int64; boxes of image i are rows label_offsets[i] : label_offsets[i+1].
         cls: (T,) float32 class ids.
         boxes: (T, 4) float32 cxcywh, normalised by the image size.
@@ -93,6 +94,7 @@ class ImageIndex:
     depths: np.ndarray
     peaks: np.ndarray
     stats: np.ndarray
+    digests: np.ndarray
     label_offsets: np.ndarray
     cls: np.ndarray
     boxes: np.ndarray
@@ -192,24 +194,20 @@ class ImageIndex:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the content: relative paths, shapes, labels, names. Equal for equal data on any machine."""
-        data, ends = self.path_bytes.tobytes(), self.path_offsets.tolist()
-        paths = [data[start:end] for start, end in itertools.pairwise(ends)]
-        # What the first and the last of all have in common, those between have too.
-        root = os.path.commonpath([os.path.dirname(min(paths)), os.path.dirname(max(paths))]) if paths else b""
         digest = hashlib.sha256(json.dumps(self.names).encode())
-        digest.update(b"".join([path[len(root) :] + b"\0" for path in paths]))
+        digest.update(b"".join([path + b"\0" for path in self.relative_paths()]))
         # Data without areas to ignore are what they were before there were such areas.
         for name in (*_CONTENT, *(_AREAS if len(self.ignored) else ())):
             digest.update(np.ascontiguousarray(getattr(self, name)).data)
         return digest.hexdigest()
 
-    def content(self) -> str:
-        """Hash of the fingerprint and of the bytes of up to 64 images, spread evenly: to read all takes too long."""
-        digest = hashlib.sha256(self.fingerprint.encode())
-        for i in np.unique(np.linspace(0, len(self) - 1, min(_COMPARED, len(self)), dtype=int)).tolist():
-            with suppress(OSError), open_image_file(self.path(i), whole=True) as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+    def relative_paths(self) -> list[bytes]:
+        """Paths of all images below the folder that holds them all, `/` before."""
+        data, ends = self.path_bytes.tobytes(), self.path_offsets.tolist()
+        paths = [data[start:end] for start, end in itertools.pairwise(ends)]
+        # What the first and the last of all have in common, those between have too.
+        root = os.path.commonpath([os.path.dirname(min(paths)), os.path.dirname(max(paths))]) if paths else b""
+        return [path[len(root) :] for path in paths]
 
     def __getstate__(self) -> dict[str, Any]:
         """State with torch tensors in shared memory, so that worker processes started by spawn get no copy."""
@@ -234,6 +232,7 @@ class _Seen(NamedTuple):
     header: ImageHeader | None
     peak: float
     problems: list[ImageProblem]
+    digest: int = 0  # of its bytes
 
 
 class _Columns(NamedTuple):
@@ -242,6 +241,7 @@ class _Columns(NamedTuple):
     places: np.ndarray  # (k,) int64 among all images
     headers: np.ndarray  # (k, 4) int32
     peaks: np.ndarray  # (k,) float64
+    digests: np.ndarray  # (k, 2) int64, as those of an index
     counts: np.ndarray  # (k,) int64 boxes per image
     cls: np.ndarray  # (t,) float32
     boxes: np.ndarray  # (t, 4) float32
@@ -452,7 +452,7 @@ def _reopen(file: Path, source: LabelSource, settings: dict[str, Any]) -> ImageI
     index = _load(file, watch.key, settings["split"], settings["names"])
     if index is None:
         return None
-    index.report.unused = watch.unused
+    index.report.unused, index.report.unused_names = watch.unused, watch.unused_names
     index.unseen = reopen.Unseen(source, index.stats, file)
     index.unseen.look_at_all(index.path)
     return index if index.unseen.changed is None else None
@@ -464,9 +464,9 @@ def _look_and_load(
     """Look at every file; return the cached index if none has changed, else a new one."""
     began = time.time_ns()
     found = _flat(source, settings, *_find(source, fraction, settings, file.parent))
-    unused = dict(source.unused())
+    unused, named = dict(source.unused()), source.unused_names()
     index = _load_or_scan(found, file, workers)
-    index.report.unused = unused
+    index.report.unused, index.report.unused_names = unused, named
     if len(index) >= reopen.LARGE:
         left_out = _left_out(found, index)
         reopen.save_watch(
@@ -572,23 +572,34 @@ def _chunks(found: _Found, tasks: Sequence[range], processes: int) -> Generator[
 
 
 def _look_at(found: _Found, task: range) -> list[_Seen]:
-    paths, sizes = found.paths(task), found.stats[task.start : task.stop, 0].tolist()
+    paths, stats = found.paths(task), [FileStat(*row) for row in found.stats[task.start : task.stop, :2].tolist()]
     if any(map(is_remote, paths)):  # each is waited for, and nothing is computed meanwhile
         with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(_see, paths, sizes))
-    return list(map(_see, paths, sizes))
+            return list(pool.map(_see, paths, stats))
+    return list(map(_see, paths, stats))
 
 
-def _see(image: str, size: int) -> _Seen:
-    if size == ABSENT.size:
-        hint = "; written with backslashes, as on Windows" if "\\" in image else ""
-        return _Seen(None, 0, [ImageProblem(MISSING_IMAGE, f"listed but not there{hint}")])
+def _see(image: str, stat: FileStat) -> _Seen:
+    if stat.size < 0:
+        return _Seen(None, 0, [why_no_file(image)])
     header, trouble = read_header(image)
     problems = [trouble] if trouble else []
     peak = _peak(image, header) if header else 0.0
     if isinstance(peak, str):
         return _Seen(None, 0, [*problems, ImageProblem(NO_PICTURE, peak)])
-    return _Seen(header, peak, problems)
+    try:
+        return _Seen(header, peak, problems, _digest(sample_image_file(image, stat)) if header else 0)
+    except OSError as error:  # it went just now
+        return _Seen(None, 0, [ImageProblem(MISSING_IMAGE, error.strerror or str(error))])
+
+
+def _digest(*parts: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "little", signed=True)
+
+
+def _digest_of(labels: Labels) -> int:
+    rows = labels.cls, labels.boxes, labels.ignored.cls, labels.ignored.boxes, np.array(labels.lacking, np.int64)
+    return _digest(*(np.ascontiguousarray(row).tobytes() for row in rows))
 
 
 def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
@@ -596,6 +607,7 @@ def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
     kept: list[int] = []
     headers: list[ImageHeader] = []
     peaks: list[float] = []
+    digests: list[tuple[int, int]] = []
     rows: list[Labels] = []
     problems: list[Problem] = []
     unknown: set[int] = set()
@@ -606,7 +618,7 @@ def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
     ]
     nc = len(found.settings["names"])
     read = iter(source.labels_of(*zip(*usable, strict=True)) if usable else ())
-    for i, image, (header, peak, troubles) in zip(task, paths, seen, strict=True):
+    for i, image, (header, peak, troubles, digest) in zip(task, paths, seen, strict=True):
         problems += [Problem(image, 0, *trouble) for trouble in troubles]
         if header is None:
             left_out[troubles[-1].kind] += 1
@@ -621,11 +633,13 @@ def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
         headers.append(header)
         peaks.append(peak)
         rows.append(_choose_classes(found.settings["ignore"].applied(labels, image, nc), found.settings))
+        digests.append((digest, _digest_of(rows[-1])))
     ignored = [areas(labels, nc) for labels in rows]
     columns = _Columns(
         np.array(kept, np.int64),
         np.array(headers, np.int32).reshape(-1, len(ImageHeader._fields)),
         np.array(peaks, np.float64),
+        np.array(digests, np.int64).reshape(-1, 2),
         np.array([len(labels.cls) for labels in rows], np.int64),
         np.concatenate([np.zeros(0, np.float32), *(labels.cls for labels in rows)], dtype=np.float32),
         np.concatenate([np.zeros((0, 4), np.float32), *(labels.boxes for labels in rows)], dtype=np.float32),
@@ -677,6 +691,7 @@ def _assemble(found: _Found, kept: _Columns) -> dict[str, np.ndarray]:
         "depths": kept.headers[:, 3].astype(np.uint8),
         "peaks": kept.peaks,
         "stats": found.stats[is_kept],
+        "digests": kept.digests,
         "label_offsets": _offsets(kept.counts),
         "cls": kept.cls,
         "boxes": kept.boxes,
@@ -713,9 +728,17 @@ def _load(file: Path, key: str, split: str, names: Mapping[int, str]) -> ImageIn
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         LOGGER.warning("Ignoring the damaged index cache %s (%s).", file, error)
         return None
+    if _is_mended(report):
+        return None
     index = ImageIndex(arrays, names=names, report=report, cache_key=key)
     index.fingerprint = fingerprint  # it takes seconds for a million images, and every run asks for it
     return index
+
+
+def _is_mended(report: DatasetReport) -> bool:
+    """Whether a file that could not be read may be by now: permissions change without a trace in size and time."""
+    denied = os.strerror(errno.EACCES)
+    return any(denied in problem.message and os.access(problem.file, os.R_OK) for problem in report.problems)
 
 
 def _save(file: Path, index: ImageIndex) -> None:

@@ -19,8 +19,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from eyas import dist
+from eyas.data.bad_images import SHARE, BadImages
 from eyas.data.dataset import EvalDataset, TrainDataset
-from eyas.data.errors import SampleError
+from eyas.data.errors import SampleError, UnloadableImage
 from eyas.data.index import ImageIndex
 from eyas.data.numbered import MapStyle, Numbered, SamplesOf
 from eyas.data.processes import START_METHOD, forking, usable_cores
@@ -93,6 +94,10 @@ class EpochLoader:
         workers: worker processes; 0 loads in the calling process. At most one for each batch of an epoch.
         prefetch: batches that each worker prepares ahead.
         pin_memory: page-locked batches, for copies to a GPU.
+        bad_images: share of the images that may prove impossible to load.
+
+    Attributes:
+        bad: images that proved so.
     """
 
     def __init__(
@@ -103,10 +108,13 @@ class EpochLoader:
         workers: int,
         prefetch: int = 4,
         pin_memory: bool = False,
+        bad_images: float = SHARE,
     ) -> None:
         # What people see is their own data set, not what makes batches of its samples.
         self.dataset: Any = dataset.dataset if isinstance(dataset, SamplesOf) else dataset
         self.sampler, self.wanted = sampler, workers
+        done = "not measured" if isinstance(dataset, EvalDataset) else "the next of the order took its place"
+        self.bad = BadImages(len(dataset), share=bad_images, done=done)
         self.workers = max(min(workers, len(sampler)), 0)
         self._keys = KeyStream(sampler)
         self._running: Iterator[_Packed] | None = None  # between two epochs: one that has begun with the expected one
@@ -139,7 +147,7 @@ class EpochLoader:
 
     def effects(self) -> dict[str, object]:
         """Return how it loads, by option; that a short epoch needs fewer workers is no contradiction."""
-        return {"workers": max(self.workers, self.wanted)} | self.sampler.effects()
+        return {"workers": max(self.workers, self.wanted), "bad_images": self.bad.share} | self.sampler.effects()
 
     def __len__(self) -> int:
         """Batches in an epoch, of this rank."""
@@ -165,6 +173,7 @@ class EpochLoader:
 
         Raises:
             SampleError: a sample could not be made; the message names the image file.
+            TooManyBadImages: more images than may be cannot be loaded; names the first.
             ValueError: a file was found changed since it was indexed.
             RuntimeError: the loader was closed.
         """
@@ -186,12 +195,17 @@ class EpochLoader:
                     raise packed.error
                 if ahead is not None:
                     ahead.batch_over()
-                yield packed.batch
+                if packed.bad:
+                    self.bad.add(packed.bad)
+                if packed.batch is not None:  # else none of its images could be loaded
+                    yield packed.batch
                 self._note(True)
         finally:
             if ahead is not None:
                 ahead.stop()
         self._note(False)
+        if dist.world_size() == 1:  # several processes tell once they have joined what they found
+            self.bad.tell()
         self._running = running if self._keys.begun != turn else None  # with the next epoch in its workers
 
     def _run_ahead(self) -> Ahead | None:
@@ -280,6 +294,7 @@ def build_train_loader(
     shuffle: bool = True,
     sampler: str | None = None,
     threshold: float = 0.1,
+    bad_images: float = SHARE,
 ) -> EpochLoader:
     """Loader of augmented training batches.
 
@@ -294,6 +309,7 @@ def build_train_loader(
         sampler: None visits every image once in an epoch, "balanced" draws all classes equally often, "repeat" visits
             images of rare classes several times; an epoch's length is then the sum of the repeats.
         threshold: share of images below which "repeat" repeats a class.
+        bad_images: share of images that may prove impossible to load.
 
     Raises:
         ValueError: no such sampler, or one that would change nothing.
@@ -310,11 +326,19 @@ def build_train_loader(
         order = choose_order(sampler, dataset.index.image_classes(), threshold=threshold, seed=seed)
     batches = TrainBatchSampler(order, batch=batch, rank=rank, world_size=world_size)
     prefetch = _prefetch(4, workers, 3 * -(-batches.batch // world_size) * dataset.imgsz**2)
-    return EpochLoader(dataset, batches, workers=workers, prefetch=prefetch, pin_memory=pin_memory)
+    return EpochLoader(
+        dataset, batches, workers=workers, prefetch=prefetch, pin_memory=pin_memory, bad_images=bad_images
+    )
 
 
 def build_eval_loader(
-    dataset: EvalDataset | SamplesOf, *, workers: int, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+    dataset: EvalDataset | SamplesOf,
+    *,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+    bad_images: float = SHARE,
 ) -> EpochLoader:
     """Loader of letterboxed batches, as `dataset.batches` lists them.
 
@@ -323,11 +347,17 @@ def build_eval_loader(
         workers: worker processes of this rank.
         rank, world_size: this rank takes a contiguous run of whole batches.
         pin_memory: page-locked batches, for copies to a GPU.
+        bad_images: share of images that may prove impossible to load.
     """
     sampler = EvalBatchSampler(dataset.batches, rank=rank, world_size=world_size)
     largest = max((3 * len(indices) * shape[0] * shape[1] for indices, shape in sampler.batches), default=0)
     return EpochLoader(
-        dataset, sampler, workers=workers, prefetch=_prefetch(2, workers, largest), pin_memory=pin_memory
+        dataset,
+        sampler,
+        workers=workers,
+        prefetch=_prefetch(2, workers, largest),
+        pin_memory=pin_memory,
+        bad_images=bad_images,
     )
 
 
@@ -352,8 +382,10 @@ def default_workers(workers: int | None, device: torch.device) -> int:
 class _Packed:
     """What travels from a worker: a batch, or the error in its place. Only tensors are pinned, lists stay lists."""
 
-    def __init__(self, batch: dict[str, Any] | None, error: SampleError | None) -> None:
-        self.batch, self.error = batch, error
+    def __init__(
+        self, batch: dict[str, Any] | None, error: SampleError | None = None, bad: dict[str, str] | None = None
+    ) -> None:
+        self.batch, self.error, self.bad = batch, error, bad
 
     def pin_memory(self) -> _Packed:
         if self.batch is not None:
@@ -372,9 +404,16 @@ class _Guarded:
 
     def __getitems__(self, keys: Sequence[Any]) -> _Packed:
         try:
-            return _Packed(self.dataset.make_batch(keys), None)
+            return _Packed(self.dataset.make_batch(keys), bad=self._bad())
+        except UnloadableImage as error:
+            if isinstance(self.dataset, EvalDataset):
+                return _Packed(None, bad=self._bad())
+            return _Packed(None, SampleError(str(error), error.detail))
         except SampleError as error:
             return _Packed(None, SampleError(str(error), error.detail))
+
+    def _bad(self) -> dict[str, str]:
+        return self.dataset.take_bad() if isinstance(self.dataset, Numbered) else {}
 
 
 def _identity(packed: Any) -> Any:

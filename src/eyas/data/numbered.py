@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from eyas.augment.random import Purpose, generator
-from eyas.data.errors import SampleError
+from eyas.data.errors import ChangedFile, SampleError, UnloadableImage
 from eyas.data.index import ImageIndex
 from eyas.data.sampler import EvalKey, SampleKey
 from eyas.data.seeded import seeded
@@ -62,6 +62,8 @@ class Numbered:
         if not -len(self) <= number < len(self):
             raise IndexError(f"image {number} of {len(self)}")
         batch = self.make_batch([self.key_of(number % len(self))])
+        for why in self.take_bad().values():  # who asks for this image wants no other
+            raise SampleError(why)
         whole = {name: batch[name] for name in ("cls", "bboxes", "batch_idx")}
         return whole | {name: batch[name][0] for name in ("img", "im_file", "ori_shape", "resized_shape", "ratio_pad")}
 
@@ -81,16 +83,32 @@ class Numbered:
         The image is (h, w, 3) uint8 BGR and read-only: copy it before changing it.
 
         Raises:
-            SampleError: it cannot be loaded; names the file.
+            UnloadableImage: it cannot be loaded; names the file.
+            SampleError: it, or its labels, are others than were indexed.
         """
         try:
             image = self.store.load(i)
+        except ChangedFile as error:
+            raise SampleError(str(error), traceback.format_exc()) from error
         except (OSError, ValueError, cv2.error) as error:
             path = self.index.path(i)
             message = str(error) if path in str(error) else f"cannot load image {path}: {error}"
-            raise SampleError(message, traceback.format_exc()) from error
+            raise UnloadableImage(message, traceback.format_exc(), i) from error
         height, width = self.index.shapes[i].tolist()
         return image, (height, width), image.shape[:2]
+
+    def note_bad(self, error: UnloadableImage) -> None:
+        """Remember an image that could not be loaded, until `take_bad`."""
+        self._bad[self.index.path(error.index)] = str(error)
+
+    def take_bad(self) -> dict[str, str]:
+        """Return {path: why} of the images that could not be loaded since the last time this was asked."""
+        bad, self._bad = self._bad, {}
+        return bad
+
+    @cached_property
+    def _bad(self) -> dict[str, str]:
+        return {}
 
     @staticmethod
     def collate_fn(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eyas.data.files import stat_of
+from eyas.data.errors import ChangedFile
+from eyas.data.files import ABSENT, stat_of
 from eyas.data.formats import LabelSource
 from eyas.files import replacing
 from eyas.log import LOGGER
@@ -36,12 +37,14 @@ class Watch(NamedTuple):
         asked: hash of source, settings and class names.
         key: of the index.
         unused: {reason: number} of files that are neither images nor labels.
+        unused_names: {reason: paths of the first of these}.
         times: {folder, list, or file of an image that was left out: time of its last change in ns}.
     """
 
     asked: str
     key: str
     unused: dict[str, int]
+    unused_names: dict[str, list[str]]
     times: dict[str, int]
 
     def holds(self, asked: str) -> bool:
@@ -92,7 +95,8 @@ def save_watch(
         return
     if max(times.values(), default=0) > since - _TICK:
         return  # a file that comes in the same tick would leave no trace
-    content = Watch(asked_for(source, settings), key, dict(source.unused()), times)._asdict()
+    unused, named = dict(source.unused()), source.unused_names()
+    content = Watch(asked_for(source, settings), key, unused, named, times)._asdict()
     try:
         with replacing(_beside(file)) as handle:
             handle.write(json.dumps(content).encode())
@@ -119,8 +123,10 @@ class Unseen:
     def look_at(self, i: int, paths: Callable[[int], str]) -> None:
         """Refuse image i if it or its labels are not those that were indexed; ``paths`` gives its path.
 
+        An image that is gone is let pass: it cannot be loaded.
+
         Raises:
-            ValueError: names the file.
+            ChangedFile: names the file.
         """
         if self.seen[i]:
             return
@@ -128,9 +134,12 @@ class Unseen:
         label = self.source.label_file(image)
         size, mtime, label_size, label_mtime = self.stats[i].tolist()
         for place, indexed in ((image, (size, mtime)), (label, (label_size, label_mtime))):
-            if stat_of(place) != indexed:
+            now = stat_of(place)
+            if now != indexed:
+                if place == image and now == ABSENT:
+                    return  # it will not be loaded either, and is counted there
                 _beside(self.file).unlink(missing_ok=True)
-                raise ValueError(
+                raise ChangedFile(
                     f"{place} has changed since the data set was indexed. Start again: all files are looked at then."
                 )
         self.seen[i] = True
@@ -145,7 +154,7 @@ class Unseen:
             try:
                 for i in range(len(self.stats)):
                     self.look_at(i, paths)
-            except ValueError as error:
+            except ChangedFile as error:
                 self.changed = str(error)
 
         thread = threading.Thread(target=look, daemon=True)
@@ -153,9 +162,9 @@ class Unseen:
         thread.join(_PATIENCE)
 
     def refuse_changed(self) -> None:
-        """Raise ValueError if a change was found."""
+        """Raise ChangedFile if a change was found."""
         if self.changed is not None:
-            raise ValueError(self.changed)
+            raise ChangedFile(self.changed)
 
 
 def _beside(file: Path) -> Path:

@@ -13,6 +13,7 @@ from eyas.files import replacing
 
 # Rows kept in full. One systematic mistake in a million images must not fill the memory; counts stay exact.
 MAX_ROWS = 10_000
+EXPECTED = ("hidden", "not an image (")  # what lies in image folders everywhere; counted, and named in the file only
 
 
 class Problem(NamedTuple):
@@ -38,6 +39,7 @@ class DatasetReport:
         counts: {kind: number of problems}, exact.
         left_out: {reason: number of images}, of those that cannot be used.
         unused: {reason: number} of files among images and labels that are neither.
+        unused_names: {reason: paths of the first of these}.
         choices: how files were read, where that had to be decided: `label_ids` (what label files call each class),
             `val_fraction` (share of the training images that is held out), `white` (by kind of values beyond 8 bits).
         notes: the same in sentences.
@@ -53,6 +55,7 @@ class DatasetReport:
     counts: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     unused: dict[str, int] = field(default_factory=dict)
+    unused_names: dict[str, list[str]] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
@@ -73,6 +76,7 @@ class DatasetReport:
             "instances": self.instances,
             "images_left_out": dict(self.left_out),
             "unused_files": self.unused,
+            "unused_files_named": self.unused_names,
             "choices": self.choices,
             "notes": self.notes,
             "doubts": self.doubts,
@@ -127,6 +131,9 @@ class DatasetReport:
             LOGGER.info("%s: %s.", self.split, note)
         for doubt in self.doubts:
             LOGGER.warning("%s: %s.", self.split, doubt)
+        for reason, names in self.unused_names.items():
+            if not reason.startswith(EXPECTED):
+                LOGGER.info("%s: %s %s, such as %s", self.split, reason, f"{self.unused[reason]:,}", names[0])
         if not self.counts:
             return
         rows: list[list[object]] = [[row.file, row.line or "", row.kind, row.message] for row in self.problems[:limit]]

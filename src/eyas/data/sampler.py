@@ -15,6 +15,7 @@ from eyas.data.balance import ImageClasses, class_balanced_probabilities, repeat
 from eyas.names import did_you_mean
 
 PARTNER_WINDOW = 16
+FAR = 1 << 20  # epochs; no run comes to the order of that one
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +267,7 @@ class TrainBatchSampler:
         self.rank, self.world_size = rank, world_size
         self.window = window or partner_window(batch)
         self.turn = Turn()
+        self.reorder = 0  # above 0: another order than is usual, one for each number
 
     @property
     def images(self) -> int:
@@ -294,7 +296,7 @@ class TrainBatchSampler:
             yield list(dict.fromkeys(itertools.chain.from_iterable(needed)))
 
     def _batches(self, turn: Turn, ranks: Sequence[int]) -> Iterator[list[SampleKey]]:
-        order = self.order.permutation(turn.epoch).tolist()
+        order = self.order.permutation(turn.epoch + self.reorder * FAR).tolist()
         block, partners = -1, ()
         for first in range(turn.first_batch * self.batch, self.order.n, self.batch):
             keys = []

@@ -112,6 +112,7 @@ def eval_loader(
         rank=rank,
         world_size=world_size,
         pin_memory=device.type == "cuda",
+        bad_images=options.bad_images,
     )
 
 

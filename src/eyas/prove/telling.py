@@ -87,7 +87,10 @@ def source(run: Run) -> Told:
 
 def data(run: Run) -> Told:
     """How many classes it tells apart."""
-    return {"data": Words(f"{len(run.data['names'])} classes"), "single_cls": len(run.data["names"]) == 1}
+    told: Told = {"data": Words(f"{len(run.data['names'])} classes"), "single_cls": len(run.data["names"]) == 1}
+    if run.resume_from is not None:
+        told["accept_data_change"] = Words(run.notes[-1] if run.notes else "nothing had changed")
+    return told
 
 
 def length(run: Run) -> Told:
@@ -225,6 +228,11 @@ def compiler(run: Run) -> Told:
     return {"compile": Words(run.compiled.refused) if run.compiled.refused else True}
 
 
+def watch(run: Run) -> Told:
+    """What it does about a step that is no number, where somebody watches for one."""
+    return {"on_nan": run.nan_answer} if run.nan_answer else {}
+
+
 def spent(run: Run) -> Told:
     """How much of the time budget is gone; a run that goes on beyond it tells nothing."""
     late = run.args.time is not None and run.elapsed() > run.args.time * 3600 and not run.stop
@@ -235,4 +243,4 @@ Part = Callable[[Run], Told]
 ALWAYS: tuple[Part, ...] = (
     folder, place, layout, source, data, length, optimizer, curve, workers, average, reports, files, seeds,
 )  # fmt: skip
-TRAINED: tuple[Part, ...] = (batch, momentum, validations, checkpoints, compiler, spent)
+TRAINED: tuple[Part, ...] = (batch, momentum, validations, checkpoints, compiler, watch, spent)

@@ -109,6 +109,8 @@ class RunPage(Callback):
             if rows
             else '<p class="soft">Numbers come with the end of the first epoch.</p>',
             *self.measured(trainer),
+            bad_images(trainer),
+            notes(trainer),
             self.plan,
             section("What the settings did", table(("setting", "value", "from", "seen"), effects)),
             section("Machine and speed", table(("what", "value"), self.machine(trainer))),
@@ -196,6 +198,24 @@ class RunPage(Callback):
         if math.isfinite(memory := peak_memory(trainer.device)):
             rows.append(["memory at most", f"{memory / 2**30:.1f} GiB"])
         return rows
+
+
+def bad_images(trainer: Run) -> str:
+    """Return which images could not be loaded, and what was done about them; nothing where there are none."""
+    found = [(split, path, why) for split, bad in trainer.bad_images.items() for path, why in sorted(bad.items())]
+    if not found:
+        return ""
+    said = (
+        f'<p class="soft">{len(found):,} in all, of which {trainer.args.bad_images:g} of a split are allowed. In '
+        "training the next image of the order took the place of each; in validation it was left out.</p>"
+    )
+    return section("Images that could not be loaded", said + table(("split", "image", "why"), found[:MOST_CLASSES]))
+
+
+def notes(trainer: Run) -> str:
+    """Return what happened to the run that its numbers do not tell; nothing where that is nothing."""
+    lines = "".join(f"<li>{escape(note)}</li>" for note in trainer.notes)
+    return section("What happened on the way", f"<ul>{lines}</ul>") if lines else ""
 
 
 def data_name(data: object) -> str:

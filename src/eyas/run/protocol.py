@@ -113,6 +113,7 @@ class Run(Protocol):
         accumulate: batches for each step of the optimizer.
         batch, loss, loss_items: of the latest step.
         meter, epoch_log, history: means of the losses so far; numbers to add to this epoch's row; all rows.
+        notes: what happened to the run that its numbers do not tell, in sentences.
         metrics, fitness: of the latest validation.
         best_fitness, best_epoch, best_files: of the best epoch, 1-based; stem of a file of best weights -> its epoch.
         written: stems of the checkpoints that this process has written.
@@ -120,6 +121,8 @@ class Run(Protocol):
         freeze_layer_names: parts of names; normalisation layers with one of them in their name stay in eval mode.
         compiled: what torch.compile has taken; None where it was not asked for.
         autosave, watch: what saves inside an epoch, and what ends a run that hangs.
+        bad_images: the images that could not be loaded and why, by split; of this process, until an epoch ends.
+        nan_answer: what is done about a step that is no number; empty while nobody watches for one.
         exception: what was raised, for ``on_exception``.
     """
 
@@ -156,6 +159,7 @@ class Run(Protocol):
     meter: LossMeter
     epoch_log: dict[str, float]
     history: History
+    notes: list[str]
     metrics: dict[str, float]
     fitness: float | None
     best_fitness: float | None
@@ -175,6 +179,10 @@ class Run(Protocol):
     def watch(self) -> object: ...
     @property
     def best_epoch(self) -> int: ...
+    @property
+    def bad_images(self) -> dict[str, dict[str, str]]: ...
+    @property
+    def nan_answer(self) -> str: ...
     @property
     def compiled(self) -> Compiled | None: ...
     def progress(self) -> Progress:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from eyas import dist
 from eyas.checkpoint import CheckpointError, broken_parts
 from eyas.config import TrainOptions
+from eyas.data.content import VERSION, content_of, differences, load_contents
+from eyas.data.index import ImageIndex
 from eyas.data.loader import own_index
 from eyas.log import warn
 from eyas.models import Detector, detector_class, model_table
@@ -138,38 +140,68 @@ def refuse_to_save(checkpoint: dict[str, Any], unbounded: set[str]) -> None:
         )
 
 
-def contents(**loaders: object) -> dict[str, str]:
-    """Return a hash of the images and labels behind each loader of ours; nobody knows what a user's own gives."""
-    indices = {split: own_index(loader) for split, loader in loaders.items()}
-    return {split: index.content() for split, index in indices.items() if index is not None}
+def indices(**loaders: object) -> dict[str, ImageIndex]:
+    """Return the images and labels behind each loader of ours; nobody knows what a user's own gives."""
+    found = {split: own_index(loader) for split, loader in loaders.items()}
+    return {split: index for split, index in found.items() if index is not None}
 
 
-def refuse_other_data(now: dict[str, str], resumed: dict[str, Any], options: TrainOptions) -> None:
-    """Refuse to resume with ``data=`` that is not the run's own in another place; warn if its own has changed.
+def changed_data(now: Mapping[str, ImageIndex], resumed: dict[str, Any], file: Path) -> list[str]:
+    """Return in words what of the data is not as it was when a run was saved; nothing if all is.
 
     Args:
-        now: see `contents`.
+        now: images and labels by split.
         resumed: the checkpoint.
-        options: those of the run as it goes on.
+        file: in which the run has noted what they held; without it, less can be said.
+    """
+    state, noted, found = resumed["state"], load_contents(file), list[str]()
+    for split, index in now.items():
+        before = state.get("data", {}).get(split)
+        if before is None or not before.startswith(VERSION) or before == content_of(index).digest():
+            continue
+        known = noted.get(split)
+        if known is None or known.digest() != before:
+            found.append(f"{split}: images or labels")
+        elif other := differences(known, index, state.get("bad_images", {}).get(split, {})):
+            found.append(f"{split}: {', '.join(other)}")
+    return found
+
+
+def refuse_other_data(
+    now: Mapping[str, ImageIndex], resumed: dict[str, Any], options: TrainOptions, file: Path
+) -> list[str]:
+    """Refuse to resume with other data than the run was saved with, unless that was allowed; return what has changed.
+
+    The same data in another place are the same.
 
     Raises:
         ValueError: it is other data, or nobody can tell.
     """
-    before = resumed["state"].get("data", {})
-    others = [split for split in now if before.get(split) not in (None, now[split])]
+    before, changed = resumed["state"].get("data", {}), changed_data(now, resumed, file)
     moved = options.data != resumed["train_args"]["data"]
-    if moved and others:
+    told = "; ".join(changed)
+    if changed and options.accept_data_change:
+        warn(f"the data have changed since this run was saved, which was accepted: {told}.")
+        return changed
+    if changed and moved:
         raise ValueError(
-            f"data={options.data} is not the data of this run in another place: {' and '.join(others)} differ in "
-            "images or labels. Leave it out, or start a new run with model= and the path of the checkpoint."
+            f"data={options.data} is not the data of this run in another place: they differ in images or labels "
+            f"({told}). Leave it out, add accept_data_change=true to go on with them, or start a new run with model= "
+            "and the path of the checkpoint."
         )
-    if moved and not before.keys() >= now.keys() > set():
+    comparable = {split for split, digest in before.items() if digest.startswith(VERSION)}
+    if moved and not options.accept_data_change and not comparable >= now.keys() > set():
         raise ValueError(
             f"data={options.data} cannot be compared with the data of this run: the checkpoint does not describe it, "
             "or the loader is your own. Leave it out, and put the data where it was."
         )
-    if others:
-        warn(f"the images or labels for {' and '.join(others)} have changed since this run was saved.")
+    if changed:
+        raise ValueError(
+            f"the data have changed since this run was saved ({told}): it would not be the same training. Put them "
+            "back, add accept_data_change=true to go on with them as they are, or start a new run with model= and the "
+            "path of the checkpoint."
+        )
+    return []
 
 
 def refuse_other_table(model: nn.Module, cfg: Any, options: TrainOptions) -> None:

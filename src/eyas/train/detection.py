@@ -12,11 +12,13 @@ from eyas import dist
 from eyas.augment.letterbox import STRIDE, padded
 from eyas.augment.multiscale import batch_size_px, every_px, smallest_px
 from eyas.augment.settings import ENDING, AugmentSettings
+from eyas.data.bad_images import KIND
 from eyas.data.dataset import EvalDataset, TrainDataset
 from eyas.data.depth import White
 from eyas.data.index import ImageIndex
 from eyas.data.loader import EpochLoader, batch_maker, build_train_loader, default_workers, own_index
 from eyas.data.numbered import SamplesOf
+from eyas.data.report import DatasetReport, Problem
 from eyas.data.store import ImageStore
 from eyas.evaluate import assemble
 from eyas.evaluate.validator import DetectionValidator
@@ -194,17 +196,35 @@ class DetectionTrainer(BaseTrainer):
             seed=self.args.seed,
             sampler=self.args.sampler,
             threshold=self.args.sampler_threshold,
+            bad_images=self.args.bad_images,
         )
 
     def setup_loaders(self) -> None:
         """Build both loaders, and report what is wrong with the data before anything is trained."""
         super().setup_loaders()
-        indices = (own_index(loader) for loader in (self.train_loader, self.test_loader))
-        reports = [index.report for index in indices if index is not None]
-        if reports and dist.is_main():
-            for report in reports:
+        if dist.is_main():
+            for report in self.data_reports():
                 report.print_table()
+            self.write_data_reports()
+
+    def data_reports(self) -> list[DatasetReport]:
+        """Return what was found in the data of each split that a loader of ours reads."""
+        indices = (own_index(loader) for loader in (self.train_loader, self.test_loader))
+        return [index.report for index in indices if index is not None]
+
+    def write_data_reports(self) -> None:
+        """Write ``dataset_report.json`` into the run folder."""
+        if reports := self.data_reports():
             reports[0].write(self.save_dir / "dataset_report.json", *reports[1:])
+
+    def join_bad_images(self) -> dict[str, dict[str, str]]:
+        """Count and tell images that could not be loaded, and add them to the report of the data."""
+        new = super().join_bad_images()
+        if any(new.values()) and dist.is_main():
+            for report in self.data_reports():
+                report.add(Problem(path, 0, KIND, why) for path, why in new.get(report.split, {}).items())
+            self.write_data_reports()
+        return new
 
     def get_validator(self) -> DetectionValidator:
         """Return the validator of the validation split."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from eyas import dist
 from eyas.data.loader import EpochLoader
+from eyas.data.sampler import TrainBatchSampler
 from eyas.data.share import SharedBatches, extent, fingerprint, shared, size_of
 from eyas.device import seed_step
 from eyas.types import Batch
@@ -99,6 +100,12 @@ def seed_loader(seed: int, epoch: int) -> None:
     Ours draws from no global generator.
     """
     seed_step(seed, epoch, LOADING, dist.rank())
+
+
+def reorder(loader: Any, number: int) -> None:
+    """Let our own loader visit the images in another order than is usual, one for each number above 0."""
+    if isinstance(loader, EpochLoader) and isinstance(loader.sampler, TrainBatchSampler):
+        loader.sampler.reorder = number
 
 
 def may_be_unshared(loader: Any) -> bool:

@@ -77,6 +77,7 @@ def resume_options(options: TrainOptions, source: Source | None = None) -> tuple
         )
     for name in sorted(free):
         setattr(stored, name, changed[name])
+    stored.accept_data_change = options.accept_data_change  # for this time, and no other
     stored.resume, stored.model, stored.save_dir = str(path), str(path), str(path.parent.parent)
     finished = is_finished(path.parent.parent) and options.resume != AUTO
     if finished:

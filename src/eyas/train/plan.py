@@ -331,23 +331,24 @@ def images_per_step(options: TrainOptions, recipe: Recipe, on_cpu: bool, process
     return max(recipe.cpu_batch, processes) if on_cpu else recipe.batch * processes
 
 
-def resumed_plan(plan: Plan, epochs: int, batches: int) -> Plan:
+def resumed_plan(plan: Plan, epochs: int, batches: int, *, accepted: bool = False) -> Plan:
     """Return the plan of the run that goes on, over more epochs if asked for.
 
     Args:
         plan: that the run was started with.
         epochs: its length now.
         batches: of one epoch now.
+        accepted: whether the data may be others than they were.
 
     Raises:
         ValueError: the training split has changed.
     """
-    if batches != plan.batches:
+    if batches != plan.batches and not accepted:
         raise ValueError(
             f"the training split changed since this run was started: {plan.batches} batches per epoch then, "
             f"{batches} now. Restore the data, or start a new run."
         )
-    return replace(plan, epochs=epochs)
+    return replace(plan, epochs=epochs, batches=batches)
 
 
 def epochs_within(hours: float, elapsed: float, done: int) -> int:

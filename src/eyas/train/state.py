@@ -17,6 +17,7 @@ from eyas import __version__, dist
 from eyas.callbacks import CallbackList
 from eyas.checkpoint import FORMAT, CheckpointError, broken_parts, class_name, refusals_of
 from eyas.checkpoint.finite import moments, not_finite
+from eyas.data.bad_images import BadImages
 from eyas.models import Detector
 from eyas.models.lineage import described, read_ancestors
 from eyas.models.weights import check_numbers
@@ -41,9 +42,11 @@ class Resumable(Run, Protocol):
     is_over: bool
     elapsed_before: float
     contents: dict[str, str]
+    rollbacks: int
 
     @property
     def callbacks(self) -> CallbackList: ...
+    def bad_by_split(self) -> dict[str, BadImages]: ...
 
 
 def averaged(trainer: Run) -> Any:
@@ -94,8 +97,11 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
         "freeze_layer_names": list(trainer.freeze_layer_names),
         "plan": trainer.plan.to_dict(),
         "data": dict(trainer.contents),
+        "bad_images": trainer.bad_images,
         "trainer": trainer_name(type(trainer)),
         "history": trainer.history.rows,
+        "notes": list(trainer.notes),
+        "rollbacks": trainer.rollbacks,
         "elapsed": trainer.elapsed(),
         "callbacks": trainer.callbacks.state_dict(),
         "rng": torch.get_rng_state(),
@@ -162,6 +168,8 @@ def restore_state(trainer: Resumable, checkpoint: dict[str, Any]) -> None:
     trainer.freeze_layer_names = list(state["freeze_layer_names"])
     restore_frozen(unwrap_model(trainer.model), state["frozen"])
     trainer.history.rows = list(state["history"])
+    for split, bad in trainer.bad_by_split().items():
+        bad.take_over(state.get("bad_images", {}).get(split, {}))
     with taken_back("state of the callbacks"):
         trainer.callbacks.load_state_dict(state["callbacks"])
     trainer.elapsed_before = state["elapsed"]

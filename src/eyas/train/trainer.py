@@ -18,6 +18,8 @@ from eyas import dist
 from eyas.checkpoint import load_checkpoint, refusals_of, save_checkpoint, unbounded_buffers
 from eyas.config import TrainOptions
 from eyas.config.folders import AUTO, run_folder
+from eyas.data.bad_images import BadImages
+from eyas.data.content import FILE, content_of, save_contents
 from eyas.data.loader import EpochLoader, shield_workers
 from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
@@ -50,6 +52,7 @@ from eyas.train import (
     checks,
     compiling,
     components,
+    divergence,
     ending,
     folder,
     loading,
@@ -60,6 +63,7 @@ from eyas.train import (
     setup,
     state,
 )
+from eyas.train.recorder import Recorder
 from eyas.train.requests import Request, Requests
 from eyas.train.result import TrainResult
 from eyas.train.setup import Source
@@ -136,6 +140,9 @@ class BaseTrainer:
         self.compiled: compiling.Compiled | None = None
         self.validator: Any = None
         self.history = History()
+        self.recorder = Recorder(at_once=True)
+        self.rollbacks = 0  # times that the run went back to its last checkpoint; the order of the data follows
+        self.notes: list[str] = []  # what happened to the run that its numbers do not tell
         self.meter = LossMeter()
         self.epoch = self.step = self.start_epoch = self.start_step = 0
         self.epochs = 0
@@ -237,7 +244,11 @@ class BaseTrainer:
         with self.watch:
             self.epoch, self.stop = self.first_epoch()
             while not self.stop:
-                self.run_epoch()
+                try:
+                    self.run_epoch()
+                except divergence.RolledBack:
+                    self.roll_back()
+                    continue
                 self.stop = dist.any_rank(self.stop)  # a callback may have asked after the epoch, in one process
                 self.epoch += not self.stop
             self.end()
@@ -277,15 +288,18 @@ class BaseTrainer:
         self.set_rates()
         self.set_statistics()
         self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
+        divergence.before_batch(self)
         with parallel.sync_when(self.model, self.step_due()):
             with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
                 loss, self.loss_items = self.named_losses(self.model(self.batch))
             self.loss = self.adjust("adjust_loss", self.total_loss(loss))
+            sound = divergence.note_losses(self)
             self.scaler.scale(self.loss).backward()
         self.settle_statistics()
-        if self.step_due():
+        if self.step_due() and divergence.may_step(self, sound):
             self.optimizer_step()
-        self.meter.update(self.loss_items)
+        if sound:
+            self.meter.update(self.loss_items)
         self.run_callbacks("on_train_batch_end")
 
     # -- what the loop says --------------------------------------------------------------------------------------------
@@ -355,9 +369,11 @@ class BaseTrainer:
 
     def end_epoch_here(self, seconds: float) -> None:
         """Join what the processes have counted; ``seconds`` is how long this one trained."""
+        divergence.settle(self)
         self.start_step = 0
         self.requests.set_pace(len(self.train_loader) // self.accumulate, seconds)
         self.meter.reduce()
+        self.join_bad_images()
 
     def setup(self) -> None:
         """Build everything, in the order that is the contract."""
@@ -384,6 +400,7 @@ class BaseTrainer:
         if self.args.ema:
             self.ema = setup.averaged(self.model, self.plan)
         self.validator = self.get_validator() if self.validates() else None
+        self.recorder = divergence.recorder_of(self)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
         self.resume_training(self.resume_from)
         self.write_description()
@@ -506,10 +523,18 @@ class BaseTrainer:
 
     def compare_data(self) -> None:
         """Note what the images and labels are, and refuse others than those with which a resumed run began."""
-        if dist.is_main():
-            self.contents = checks.contents(train=self.train_loader, val=self.test_loader)
-            if self.resume_from is not None:
-                checks.refuse_other_data(self.contents, self.resume_from, self.args)
+        if not dist.is_main():
+            return
+        now = checks.indices(train=self.train_loader, val=self.test_loader)
+        if self.resume_from is not None:
+            self.notes = list(self.resume_from["state"].get("notes", []))
+            if changed := checks.refuse_other_data(now, self.resume_from, self.args, self.save_dir / FILE):
+                at = state.position(self.resume_from)
+                self.notes.append(f"after {at}, other data were accepted: {'; '.join(changed)}")
+        found = {split: content_of(index) for split, index in now.items()}
+        self.contents = {split: content.digest() for split, content in found.items()}
+        if found:
+            save_contents(self.save_dir / FILE, found)
 
     def images_per_step(self) -> int:
         """Return images per step over all processes: as the resumed run had it, as typed, or as ``auto_batch`` says."""
@@ -545,7 +570,10 @@ class BaseTrainer:
             stored = self.resume_from["state"]
             typed = self.args.epochs if self.args.source("epochs") == "override" else None
             first = Plan.from_dict(stored["plan"])
-            return plan.resumed_plan(first, typed or stored["epochs"], batches=len(self.train_loader))
+            accepted = self.args.accept_data_change
+            return plan.resumed_plan(
+                first, typed or stored["epochs"], batches=len(self.train_loader), accepted=accepted
+            )
         images = loading.images_per_epoch(self.train_loader, self.batch_size)
         return plan.make_plan(
             self.args,
@@ -593,7 +621,8 @@ class BaseTrainer:
         """Tell loader and criterion where the run stands; the only message against the flow of data."""
         if self.start_step == 0:  # a run resumed inside an epoch goes on counting
             self.meter = LossMeter()
-        loading.seed_loader(self.args.seed, self.epoch)
+        loading.seed_loader(self.args.seed + self.rollbacks, self.epoch)
+        loading.reorder(self.train_loader, self.rollbacks)
         messages.tell_loader(self.train_loader, self.epoch, self.augmentation_closed(), self.start_step)
         if self.epoch + 1 < self.epochs:
             messages.tell_next(self.train_loader, self.epoch + 1, self.closes_by(self.epoch + 1))
@@ -695,6 +724,7 @@ class BaseTrainer:
         began = time.monotonic()
         metrics, fitness = self.validate()
         self.validation_seconds = time.monotonic() - began
+        self.join_bad_images()
         self.metrics = checks.plain_floats(self.adjust("adjust_metrics", metrics), "validate()")
         conflicts.refuse_second_fitness(self, fitness)
         self.fitness = self.judge(fitness)
@@ -733,6 +763,35 @@ class BaseTrainer:
             self.save_metrics({name: value for name, value in row.items() if name not in ("epoch", "time")})
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         checks.refuse_divergence(losses, state.broken(self, self.unbounded), self.epoch + 1, rate, self.kept())
+
+    def roll_back(self) -> None:
+        """Take up the last checkpoint again, to go on from there with the data in another order."""
+        self.rollbacks += 1
+        state.restore_state(self, load_checkpoint(self.last))
+        self.epoch = self.start_epoch
+
+    @property
+    def nan_answer(self) -> str:
+        """What is done about a step that is no number; empty while nobody watches for one."""
+        return self.args.on_nan if self.recorder.steps else ""
+
+    def bad_by_split(self) -> dict[str, BadImages]:
+        """Return what counts the images that could not be loaded, for each split that a loader of ours reads."""
+        loaders = {"train": self.train_loader, "val": self.test_loader}
+        return {split: loader.bad for split, loader in loaders.items() if isinstance(loader, EpochLoader)}
+
+    @property
+    def bad_images(self) -> dict[str, dict[str, str]]:
+        """The images that could not be loaded and why, by split: of this process, until all have joined theirs."""
+        return {split: dict(bad.found) for split, bad in self.bad_by_split().items()}
+
+    def join_bad_images(self) -> dict[str, dict[str, str]]:
+        """Count the images that could not be loaded in any process; return those that are new, by split.
+
+        Raises:
+            TooManyBadImages: more than ``bad_images`` allows.
+        """
+        return {split: bad.join() for split, bad in self.bad_by_split().items()}
 
     def running_losses(self) -> dict[str, float]:
         """Mean losses of the epoch so far; waits for the device."""
@@ -778,6 +837,7 @@ class BaseTrainer:
     def save_inside(self) -> None:
         """Save the exact state between two batches, while training goes on."""
         self.meter.gather()
+        self.join_bad_images()
         self.autosave.restart()
         if dist.is_main():
             self.autosave.begin(self.checkpoint(finished_epoch=False))
@@ -795,6 +855,7 @@ class BaseTrainer:
     def save_and_leave(self) -> None:
         """Answer Ctrl-C: save the exact state between two batches and say how to go on."""
         self.meter.gather()
+        self.join_bad_images()
         broken = dist.agree(state.broken(self, self.unbounded))
         if dist.is_main() and not broken:
             self.autosave.settle()
@@ -1055,3 +1116,4 @@ class BaseTrainer:
             with refusals_of(self.last):
                 state.restore_state(self, ckpt)
             self.saved = state.position(ckpt)
+            self.rollbacks = ckpt["state"].get("rollbacks", 0)

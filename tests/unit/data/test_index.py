@@ -23,7 +23,8 @@ from eyas.data.decode import read_image
 from eyas.data.files import list_images
 from eyas.data.formats import yolo as yl
 from eyas.data.formats.yolo import TextRules, label_path
-from eyas.data.index import MISSING_IMAGE, NO_USABLE_ROW, ImageIndex, build_index
+from eyas.data.image_header import MISSING_IMAGE
+from eyas.data.index import NO_USABLE_ROW, ImageIndex, build_index
 from eyas.data.processes import START_METHOD, spread
 from eyas.data.report import Problem
 from eyas.data.store import ImageStore

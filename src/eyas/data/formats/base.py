@@ -137,6 +137,10 @@ class LabelSource(ABC):
         `label_stats`, each time."""
         return Counter()
 
+    def unused_names(self) -> dict[str, list[str]]:
+        """{reason: paths of the first} of those that `unused` counts. Asked after it."""
+        return {}
+
     def doubt(self, kept: np.ndarray, unknown: Collection[int]) -> str:
         """A sentence for the error that the class ids of a split, taken together, must mean something else; else "".
 

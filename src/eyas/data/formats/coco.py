@@ -20,6 +20,7 @@ from eyas.data.formats.base import LabelSource
 from eyas.data.formats.entry import read_entry
 from eyas.data.formats.outline import bounds
 from eyas.data.formats.table import ANY, UNKNOWN_CLASS, Form, Row, Table, TableBuilder, TableSource
+from eyas.files import opened
 
 NO_BOX = "annotation without a box"
 UNKNOWN_IMAGE = "unknown image"
@@ -129,7 +130,8 @@ def _note_annotated(builder: TableBuilder, partly: dict[int, _Partly], classes: 
 
 def _load(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes(), object_hook=_without_outline)
+        with opened(file) as handle:
+            return json.loads(handle.read(), object_hook=_without_outline)
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}, line {error.lineno}, column {error.colno}: no valid JSON: {error.msg}.") from None
     except UnicodeDecodeError as error:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from eyas.data.files import ABSENT, IMAGE_SUFFIXES, FileStat, stat_of
+from eyas.data.files import (
+    ABSENT,
+    IMAGE_SUFFIXES,
+    UNLISTED,
+    UNLISTED_SUFFIXES,
+    FileStat,
+    Some,
+    is_folder,
+    stat_of,
+)
 from eyas.data.report import Problem
 from eyas.names import did_you_mean
 
@@ -150,19 +158,22 @@ class Images:
         """Folders that hold images, or would."""
         return sorted(self._folders)
 
-    def others(self, named: Iterable[str]) -> Counter[str]:
-        """{reason, with one of them: number} of images that lie beside those that were found and have another path."""
+    def others(self, named: Iterable[str]) -> dict[str, Some]:
+        """What lies beside the images that were found and has another path, by the reason: images, and such of formats
+        that are not read."""
         known = set(named)
         holding = {os.path.dirname(path) for path in known}
-        others = [
-            name
-            for folder in sorted(holding & {*self._folders})
-            for name in sorted(self._folders[folder])
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-            and name[:1] != "."
-            and os.path.join(folder, name) not in known
-        ]
-        return Counter({f"{NOT_ANNOTATED}, such as {others[0]}": len(others)}) if others else Counter()
+        others: dict[str, Some] = {}
+        for folder in sorted(holding & {*self._folders}):
+            for name in sorted(self._folders[folder]):
+                path, suffix = os.path.join(folder, name), os.path.splitext(name)[1].lower()
+                if name[:1] == "." or path in known:
+                    continue
+                if suffix in IMAGE_SUFFIXES:
+                    others.setdefault(NOT_ANNOTATED, Some()).add(path)
+                elif suffix in UNLISTED_SUFFIXES:
+                    others.setdefault(f"{UNLISTED} ({suffix})", Some()).add(path)
+        return others
 
     def _absolute(self, text: str, name: str) -> tuple[str, FileStat]:
         """An absolute path as it stands; or what lies below the folder under the same name, or with folders before."""
@@ -196,6 +207,6 @@ class Images:
 def _list_files(folder: str) -> dict[str, FileStat]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: stat_of(entry) for entry in entries if entry.is_file()}
+            return {entry.name: stat_of(entry) for entry in entries if not is_folder(entry)}
     except OSError:
         return {}

@@ -74,3 +74,10 @@ class Joined(LabelSource):
 
     def unused(self) -> Counter[str]:
         return sum((source.unused() for source in self.sources), Counter[str]())
+
+    def unused_names(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for source in self.sources:
+            for why, first in source.unused_names().items():
+                names.setdefault(why, []).extend(first)
+        return names

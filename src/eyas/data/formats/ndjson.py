@@ -17,6 +17,7 @@ from eyas.data.formats.base import LabelSource
 from eyas.data.formats.coco import NO_BOX, NO_NAME, is_file_name, number, pixels
 from eyas.data.formats.entry import read_entry
 from eyas.data.formats.table import ANY, UNKNOWN_CLASS, Form, Row, Table, TableBuilder, TableSource
+from eyas.files import opened
 
 SUFFIXES = (".ndjson", ".jsonl")
 BAD_LINE = "line that is no entry"
@@ -40,7 +41,7 @@ def read_ndjson(file: Path) -> Table:
     builder = TableBuilder("an object of line {}")
     names: list[str] | None = None
     objects: list[tuple[int, int, dict[str, Any]]] = []  # image, line, object
-    with file.open("rb") as handle:
+    with opened(file) as handle:
         for line, raw in enumerate(handle, start=1):
             if not raw.strip():
                 continue

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eyas.data.cache import cache_root, locked
-from eyas.data.files import ABSENT, FileStat, nearest_folder, stat_of
+from eyas.data.files import ABSENT, FileStat, Some, counts_of, names_of, nearest_folder, stat_of
 from eyas.data.formats.base import ANY_CLASS, LabelProblem, Labels, LabelSource
 from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders
 from eyas.data.formats.pixels import PixelRows, clean_labels, to_labels
@@ -201,7 +201,7 @@ class TableSource(LabelSource):
         self._table: Table | None = None
         self._rows_of: dict[str, list[int]] = {}
         self._about: list[Problem] = []
-        self._others: Counter[str] = Counter()
+        self._others: dict[str, Some] = {}
         self._watched: list[str] = []
         self.names = dict(enumerate(self._read().names)) if names is None else dict(names)
 
@@ -258,7 +258,10 @@ class TableSource(LabelSource):
         return self._watched
 
     def unused(self) -> Counter[str]:
-        return self._others
+        return counts_of(self._others)
+
+    def unused_names(self) -> dict[str, list[str]]:
+        return names_of(self._others)
 
     def label_file(self, image: str) -> str:
         return str(self.file)

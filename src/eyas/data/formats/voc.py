@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -18,7 +19,18 @@ from xml.parsers import expat
 
 import numpy as np
 
-from eyas.data.files import ABSENT, IMAGE_SUFFIXES, FileStat, nearest_folder, stat_of
+from eyas.data.files import (
+    ABSENT,
+    IMAGE_SUFFIXES,
+    FileStat,
+    PassOver,
+    Some,
+    counts_of,
+    files_below,
+    names_of,
+    nearest_folder,
+    stat_of,
+)
 from eyas.data.formats.base import ANY_CLASS, UNREADABLE, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.formats.coco import NO_BOX
 from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders, read_entry
@@ -26,6 +38,7 @@ from eyas.data.formats.pixels import PixelRows, to_labels
 from eyas.data.formats.table import UNKNOWN_CLASS
 from eyas.data.image_header import ImageHeader
 from eyas.data.report import Problem
+from eyas.files import opened
 
 EVERY_CLASS = "*"
 """Name of an area to ignore whatever its class; no other tool knows it."""
@@ -68,7 +81,7 @@ def class_names(folders: Sequence[Path]) -> list[str]:
     """The names of all objects in the files of some folders, sorted; files that cannot be read have none."""
     found: set[str] = set()
     for folder in folders:
-        for file in _files(folder):
+        for file in _files(folder, lambda path, why: None):
             content = read_xml(file)
             if not isinstance(content, LabelProblem):
                 found |= {item.name for item in content.objects}
@@ -95,11 +108,12 @@ class VocFile(NamedTuple):
 def read_xml(file: str) -> VocFile | LabelProblem:
     """Read a file, or tell why it cannot be. Nothing in it raises."""
     try:
-        if os.path.getsize(file) > _LARGEST_FILE:
-            return LabelProblem(0, UNREADABLE, f"larger than {_LARGEST_FILE:,} bytes")
-        data = Path(file).read_bytes()
+        with opened(file) as handle:
+            data = handle.read(_LARGEST_FILE + 1)
     except OSError as error:
         return LabelProblem(0, UNREADABLE, error.strerror or str(error))
+    if len(data) > _LARGEST_FILE:
+        return LabelProblem(0, UNREADABLE, f"larger than {_LARGEST_FILE:,} bytes")
     try:
         root, lines = _parse(data)
     except expat.ExpatError as error:
@@ -177,8 +191,9 @@ class VocXml(LabelSource):
         self._class_of = {name: i for i, name in self.names.items()} | {EVERY_CLASS: ANY_CLASS}
         self._file_of: dict[str, str] = {}
         self._about: list[Problem] = []
-        self._others: Counter[str] = Counter()
+        self._others: dict[str, Some] = {}
         self._watched: list[str] = []
+        self._unlisted: dict[str, Some] = {}
 
     def __str__(self) -> str:
         return str(self.entry.list or self.folder)
@@ -189,7 +204,8 @@ class VocXml(LabelSource):
         return ["voc", 1, self.folder, images, chosen, self.entry.from_1, str(self.root.absolute())]
 
     def images(self) -> list[tuple[str, FileStat]]:
-        files = self._listed() if self.entry.list else _files(self.entry.annotations)
+        self._unlisted = {}
+        files = self._listed() if self.entry.list else _files(self.entry.annotations, self._pass_over)
         stems = [os.path.splitext(os.path.relpath(file, self.folder))[0] for file in files]
         folder = self._image_folder(stems)
         images, beside = Images(Path(folder), self.root), _Stems()
@@ -211,17 +227,21 @@ class VocXml(LabelSource):
                 f"{{annotations: {self.entry.annotations.name}, images: FOLDER}} in place of the folder."
             )
         self._about = images.about(str(self))
-        self._others = images.others(found) if self.entry.list is None else Counter()  # a list names a part
+        self._others = images.others(found) if self.entry.list is None else {}  # a list names a part
         holding = {os.path.dirname(path) for path in (*found, *files)}
         lists = {str(self.entry.list.absolute())} if self.entry.list else set()
         self._watched = sorted(lists | set(map(nearest_folder, holding)))
         return sorted(found.items())
 
+    def _pass_over(self, path: str, why: str) -> None:
+        self._unlisted.setdefault(why, Some()).add(path)
+
     def _listed(self) -> list[str]:
         """The files that a list names, one a line without its suffix."""
         assert self.entry.list is not None
         try:
-            lines = self.entry.list.read_text(encoding="utf-8-sig").splitlines()
+            with opened(self.entry.list) as file:
+                lines = file.read().decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.entry.list} cannot be read: {error}") from None
         files = (self._listed_file(line) for line in lines if line.strip() and "\0" not in line)
@@ -260,7 +280,10 @@ class VocXml(LabelSource):
         return self._watched
 
     def unused(self) -> Counter[str]:
-        return self._others
+        return counts_of(self._others | self._unlisted)
+
+    def unused_names(self) -> dict[str, list[str]]:
+        return names_of(self._others | self._unlisted)
 
     def label_file(self, image: str) -> str:
         if not self._file_of:
@@ -307,13 +330,9 @@ def _box(corners: Sequence[str | None], from_1: bool) -> list[float] | None:
     return [left, top, right - left, bottom - top]
 
 
-def _files(folder: Path) -> list[str]:
-    """All XML files below a folder, sorted."""
-    found = []
-    for path, folders, names in os.walk(os.path.abspath(folder)):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(path, name) for name in names if name.lower().endswith(".xml") and name[:1] != "."]
-    return sorted(found)
+def _files(folder: Path, pass_over: PassOver) -> list[str]:
+    """All XML files below a folder, sorted; folders that cannot be read are told to `pass_over`."""
+    return sorted(file for file in files_below(str(folder), pass_over) if file.lower().endswith(".xml"))
 
 
 class _Stems:
@@ -326,7 +345,9 @@ class _Stems:
         """The suffix of the image that is there, the first of several; "" if none is."""
         folder, stem = os.path.split(path)
         if folder not in self._folders:
-            names = sorted(os.listdir(folder), reverse=True) if os.path.isdir(folder) else []
+            names: list[str] = []
+            with suppress(OSError):  # then images are looked for one by one
+                names = sorted(os.listdir(folder), reverse=True)
             split = (os.path.splitext(name) for name in names)
             self._folders[folder] = {stem: suffix for stem, suffix in split if suffix.lower() in IMAGE_SUFFIXES}
         return self._folders[folder].get(stem, "")

@@ -11,6 +11,7 @@ once. Anything unusual (polygons, trouble, odd spacing) takes the slow path, whi
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -26,14 +27,18 @@ from eyas.data.files import (
     NO_FILE,
     FileStat,
     Listing,
+    Some,
+    counts_of,
     list_files,
+    names_of,
     nearest_folder,
     read_whole,
     stat_of,
-    what_is_there,
 )
 from eyas.data.formats.base import ANY_CLASS, UNREADABLE, Ignored, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.image_header import ImageHeader
+from eyas.data.report import Problem
+from eyas.files import what_is_there
 
 # Tolerance of spec E.3: annotation tools round, so a coordinate may leave [0, 1] by up to 1 %.
 LOW, HIGH = -0.01, 1.01
@@ -48,6 +53,7 @@ ZERO_SIZE = "zero size"
 DUPLICATE = "duplicate row"
 OUTLINE = "outlines taken as boxes"  # kept; one of each file
 NO_IMAGE = "label file without an image"
+SHARED = "label file of several images"  # kept
 _TEXT = "not an image (.txt)"  # as `eyas.data.files` calls it
 LABEL_KINDS = (
     BAD_COLUMNS,
@@ -115,11 +121,13 @@ class YoloText(LabelSource):
     ) -> None:
         self.places = list(map(Path, places))
         self.num_classes, self.single_cls, self.rules = num_classes, single_cls, rules
-        self._listing = Listing([], Counter(), set())
+        self._listing = Listing([], {}, set())
         self._unusual: dict[str, str] = {}
         self._ignored: dict[str, str] = {}
         self._folders: set[str] = set()
-        self._without_image = 0
+        self._unlisted: dict[str, str] = {}
+        self._shared: list[Problem] = []
+        self._without_image = Some()
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.places))
@@ -135,8 +143,8 @@ class YoloText(LabelSource):
     def label_stats(self, images: Sequence[str]) -> list[FileStat]:
         folders = LabelFolders()
         stats = [folders.stat(image) for image in images]
-        self._unusual, self._folders = folders.unusual, set(folders)
-        self._ignored = {}
+        self._unusual, self._folders, self._unlisted = folders.unusual, set(folders), folders.unlisted()
+        self._ignored, self._shared = {}, _shared_labels(images, stats)
         if any(os.path.isdir(_beside_labels(folder)) for folder in folders):  # as hardly ever
             self._look_for_ignored(images, stats)
         if all(place.is_dir() for place in self.places):  # a list names a part of a folder; the rest is another's
@@ -149,20 +157,30 @@ class YoloText(LabelSource):
         areas = LabelFolders(IGNORED)
         for i, image in enumerate(images):
             stat = areas.stat(image)
-            if stat.size > 0:
+            if stat.size not in (ABSENT.size, 0):
                 self._ignored[image] = areas.unusual.get(image) or label_path(image, IGNORED)
                 stats[i] = _both(stats[i], stat)
 
     def unused(self) -> Counter[str]:
-        counts: Counter[str] = Counter()
-        for (folder, why), count in self._listing.passed_over.items():
+        return +counts_of(self._others())
+
+    def unused_names(self) -> dict[str, list[str]]:
+        return {why: names for why, names in names_of(self._others()).items() if names}
+
+    def _others(self) -> dict[str, Some]:
+        """What lies among images and labels and is neither, by the reason."""
+        found: dict[str, Some] = {}
+        for (folder, why), some in self._listing.passed_over.items():
             if not (why == _TEXT and folder in self._folders):  # those are labels, or counted as such below
-                counts[why] += count
-        counts[NO_IMAGE] = self._without_image
-        return +counts
+                found[why] = found.get(why, Some()) + some
+        return found | {NO_IMAGE: self._without_image}
+
+    def problems(self) -> list[Problem]:
+        return self._shared
 
     def watched(self) -> list[str] | None:
-        if self._unusual or self._ignored:  # found by listing their folders alone, or two files of one image
+        # Found by listing their folders alone; two files of one image; folders that may open without a sign.
+        if self._unusual or self._ignored or self._unlisted:
             return None
         areas = {nearest_folder(f"{folder}{os.sep}") for folder in map(_beside_labels, self._folders)}
         return sorted(self._listing.watched | set(map(nearest_folder, self._folders)) | areas)
@@ -206,7 +224,8 @@ class YoloText(LabelSource):
         if image in self._ignored and not os.path.exists(place):
             return b"", []
         if stat == NO_FILE:
-            return b"", [LabelProblem(0, UNREADABLE, what_is_there(place))]
+            why = self._unlisted.get(os.path.dirname(place)) or what_is_there(place)
+            return b"", [LabelProblem(0, UNREADABLE, why)]
         try:
             return read_whole(place), []
         except OSError as error:
@@ -299,11 +318,16 @@ class LabelFolders:
         self._folders: dict[str, Texts] = {}
 
     def stat(self, image: str) -> FileStat:
-        """Stat of the label file of an image, `ABSENT` where there is none."""
+        """Stat of the label file of an image, `ABSENT` where there is none.
+
+        `NO_FILE` where there may be one and nobody can read it: an image whose labels are unknown is no background.
+        """
         folder, name = os.path.split(label_path(image, self.kind))
         if folder not in self._folders:
             self._folders[folder] = _list_texts(folder)
-        stats, unusual = self._folders[folder]
+        stats, unusual, trouble = self._folders[folder]
+        if trouble:
+            return NO_FILE
         if name in unusual:
             self.unusual[image] = os.path.join(folder, unusual[name])
         return stats.get(name, ABSENT)
@@ -311,13 +335,21 @@ class LabelFolders:
     def __iter__(self) -> Iterator[str]:
         return iter(self._folders)
 
-    def without_image(self, images: Iterable[str]) -> int:
-        """How many label files in these folders belong to none of some images. All others are forgotten."""
+    def unlisted(self) -> dict[str, str]:
+        """{folder: why} of the folders that cannot be listed."""
+        return {folder: texts.trouble for folder, texts in self._folders.items() if texts.trouble}
+
+    def without_image(self, images: Iterable[str]) -> Some:
+        """Which label files in these folders belong to none of some images. All others are forgotten."""
         for image in images:
             folder, name = os.path.split(label_path(image))
             if folder in self._folders:
                 self._folders[folder].stats.pop(name, None)
-        return sum(len(stats) for stats, _ in self._folders.values())
+        left = Some()
+        for folder, texts in self._folders.items():
+            for name in texts.stats:
+                left.add(os.path.join(folder, texts.unusual.get(name, name)))
+        return left
 
 
 class Texts(NamedTuple):
@@ -326,18 +358,16 @@ class Texts(NamedTuple):
     Attributes:
         stats: {name with the suffix .txt: stat}.
         unusual: {name with the suffix .txt: as written}, where the suffix is not written `.txt`.
+        trouble: why the folder cannot be listed, though something is there; else "".
     """
 
     stats: dict[str, FileStat]
     unusual: dict[str, str]
+    trouble: str = ""
 
 
 def _list_texts(folder: str) -> Texts:
-    """List a folder; of two names, one that is written `.txt` goes before others.
-
-    Raises:
-        ValueError: the folder may not be listed: its images would be background.
-    """
+    """List a folder; of two names, one that is written `.txt` goes before others."""
     stats: dict[str, FileStat] = {}
     written: dict[str, str] = {}
     try:
@@ -345,12 +375,32 @@ def _list_texts(folder: str) -> Texts:
             texts = [entry for entry in entries if entry.name.lower().endswith(".txt")]
             for entry in sorted(texts, key=lambda entry: entry.name.endswith(".txt")):
                 name = f"{entry.name[:-4]}.txt"
-                stats[name], written[name] = stat_of(entry) if entry.is_file() else NO_FILE, entry.name
-    except PermissionError:
-        raise ValueError(f"The label files in {folder} cannot be listed: permission denied.") from None
-    except OSError:
-        return Texts({}, {})
+                stats[name], written[name] = stat_of(entry), entry.name
+    except OSError as error:
+        return Texts({}, {}, _trouble(folder, error))
     return Texts(stats, {name: own for name, own in written.items() if own != name})
+
+
+def _trouble(folder: str, error: OSError) -> str:
+    """Why a folder that may hold labels cannot be listed; "" where there is none, as of background images."""
+    if error.errno == errno.ENOENT:
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if not os.path.islink(folder):
+            return ""
+    return f"the folder {folder} cannot be listed: {error.strerror or error}"
+
+
+def _shared_labels(images: Sequence[str], stats: Sequence[FileStat]) -> list[Problem]:
+    """Label files that name the objects of several images, whose names differ in nothing but the suffix."""
+    first: dict[str, str] = {}
+    found = []
+    for image, stat in zip(images, stats, strict=True):
+        other = image if stat == ABSENT else first.setdefault(os.path.splitext(image)[0], image)
+        if other != image:  # one that a list names twice is the same image
+            message = f"{os.path.basename(other)} and {os.path.basename(image)}: both are taken to show its objects"
+            found.append(Problem(label_path(image), 0, SHARED, message))
+    return found
 
 
 def parse_labels(

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from eyas.data.formats.yolo import DUPLICATE, NO_IMAGE
+from eyas.data.files import DISGUISED, UNLISTED
+from eyas.data.formats.yolo import DUPLICATE, NO_IMAGE, SHARED
 from eyas.data.image_header import NO_END_MARKER, SEVERAL
 from eyas.doctor.alike import FLAT
 from eyas.doctor.case import Case, Split
 from eyas.doctor.finding import Finding, Place, Severity, counted, finding, percent
 
 NAME = "files"
-_MILD: dict[str, Severity] = {DUPLICATE: "warning", SEVERAL: "note", NO_END_MARKER: "note"}
-_DISGUISED = "image under another suffix"
+_MILD: dict[str, Severity] = {DUPLICATE: "warning", SEVERAL: "note", NO_END_MARKER: "note", SHARED: "warning"}
 
 
 def look(case: Case) -> Iterator[Finding]:
@@ -36,7 +36,7 @@ def _problems(split: Split) -> Iterable[Finding]:
         rows = [row for row in report.problems if row.kind == kind]
         severity = _MILD.get(kind, "error")
         first = f"; the first: {rows[0].message.rstrip('.')}" if rows and rows[0].message else ""
-        kept = "kept" if severity == "note" else "left out"
+        kept = "kept" if severity == "note" or kind == SHARED else "left out"
         yield finding(
             NAME,
             kind,
@@ -53,15 +53,21 @@ def _problems(split: Split) -> Iterable[Finding]:
 
 
 def _unused(split: Split) -> Iterable[Finding]:
-    for reason, count in split.index.report.unused.items():
+    report = split.index.report
+    for reason, count in report.unused.items():
+        places = [Place(split.name, file) for file in report.unused_names.get(reason, ())]
         if reason == NO_IMAGE:
             text = f"{split.name}: {counted(count, 'label file belongs', 'label files belong')} to no image"
-            yield finding(NAME, reason, "warning", text, "Find the images, or remove the labels.", count=count)
-        elif reason.startswith(_DISGUISED):
+            yield finding(NAME, reason, "warning", text, "Find the images, or remove the labels.", places, count)
+        elif reason.startswith(DISGUISED):
             files = counted(count, "file is an image", "files are images")
-            text = f"{split.name}: {files} under another suffix{reason.removeprefix(_DISGUISED)}"
+            text = f"{split.name}: {files} under another suffix{reason.removeprefix(DISGUISED)}"
             action = "Give them the suffix of their format; until then they are not used."
-            yield finding(NAME, _DISGUISED, "warning", text, action, count=count)
+            yield finding(NAME, DISGUISED, "warning", text, action, places, count)
+        elif reason.startswith(UNLISTED):
+            files = counted(count, "file is an image", "files are images")
+            text = f"{split.name}: {files} of a format that is not read{reason.removeprefix(UNLISTED)}"
+            yield finding(NAME, UNLISTED, "warning", text, "Convert them to JPEG or PNG.", places, count)
 
 
 def _undecodable(split: Split) -> Iterable[Finding]:
@@ -72,7 +78,7 @@ def _undecodable(split: Split) -> Iterable[Finding]:
             "broken image",
             "error",
             f"{split.name}: {counted(len(broken), 'image', 'images')} cannot be decoded, though the header is sound",
-            "Copy or save them again: a training stops at such an image.",
+            "Copy or save them again: a training takes other images in their place.",
             [Place(split.name, split.index.path(i), what=why) for i, why in broken.items()],
         )
 

@@ -45,7 +45,7 @@ def test_corners_and_difficult_objects(voc: Voc) -> None:
         thing("*", "0 0 4 3", "<difficult>1</difficult>"),
     )
     labels = found.labels["a.png"]
-    assert found.problems == {} and found.unused == {"image that the annotations do not name, such as b.png": 2}
+    assert found.problems == {} and found.unused == {"image that the annotations do not name": 2}
     np.testing.assert_array_equal(labels.boxes, np.float32([[14 / 40, 12 / 30, 20 / 40, 12 / 30]]))
     assert labels.cls == [1] and labels.ignored.cls.tolist() == [0, -1]
     np.testing.assert_array_equal(labels.ignored.boxes[0], np.float32([0.5, 0.5, 1, 1]))
