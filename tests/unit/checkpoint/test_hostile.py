@@ -38,6 +38,7 @@ WHOLE: dict[str, Any] = {
     "scaler": {"scale": 2.0},
     "updates": 3,
     "average_trusted": True,
+    "over": False,
     "epochs": 5,
     "step": 0,
     "best_fitness": 0.5,
@@ -184,6 +185,7 @@ WRONG: dict[str, list[Any]] = {
     "scaler": [{"scale": "x"}],
     "updates": [-1, True],
     "average_trusted": [1],
+    "over": [0, None],
     "epochs": [0.5],
     "step": [None],
     "meter": [{}, {"names": ["a"], "sums": torch.ones(2), "count": 1}, {"names": ["a"], "sums": None, "count": 1}],
@@ -211,7 +213,7 @@ def test_an_entry_of_a_run_that_is_missing_or_of_another_type(name: str, content
             CheckpointError, match=rf"its entry 'state\.{name}' should be {re.escape(STATE[name].what)}"
         ):
             check_fields(whole | {"state": whole["state"] | {name: wrong}})
-    if name not in ("average_trusted", "cuda_rng"):
+    if name not in ("average_trusted", "over", "cuda_rng"):
         with pytest.raises(CheckpointError, match=rf"its entry 'state\.{name}' is missing"):
             check_fields(whole | {"state": {key: value for key, value in whole["state"].items() if key != name}})
 
