@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from eyas.notebook import show_once
+from eyas.notebook import in_notebook, show_once
 from eyas.tables import NARROWEST, format_table, html_table
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def console() -> Console:
     """The one rich console of the process. It writes to whatever `sys.stdout` is at the time of writing."""
     from rich.console import Console
 
-    return Console(highlight=False, force_jupyter=False)  # which would make an output of its own of each line
+    # In a notebook rich would make an output of each line, and take it for a terminal that moves its cursor.
+    return Console(highlight=False, force_jupyter=False, force_terminal=False if in_notebook() else None)
 
 
 class ConsoleHandler(logging.Handler):

@@ -58,6 +58,10 @@ ENDLESS = """
 os.environ["MARK"] = "{mark}"
 YOLO(MODEL).train(trainer=Mine, callbacks=[Watch()], epochs=10000, val=False, name="{mark}", **{{**given, **{options}}})
 """
+CALM = """
+from eyas.log import console
+assert not console().is_terminal and not console().is_jupyter
+"""
 LEFT = """
 print([process.cmdline() for process in psutil.Process().children(recursive=True)])
 """
@@ -121,6 +125,10 @@ def html_of(outputs: list[dict[str, Any]]) -> list[str]:
 
 def text_of(outputs: list[dict[str, Any]]) -> str:
     return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
+
+
+def test_a_cell_is_no_terminal_whose_lines_are_drawn_anew(kernel: Kernel) -> None:
+    kernel.succeed(CALM)
 
 
 def test_two_processes_show_their_run_below_the_cell(kernel: Kernel) -> None:
