@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from eyas.tables import NARROWEST, format_table
+from eyas.notebook import in_notebook, show_once
+from eyas.tables import NARROWEST, format_table, html_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +22,8 @@ def console() -> Console:
     """The one rich console of the process. It writes to whatever `sys.stdout` is at the time of writing."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    # In a notebook rich would make an output of each line, and take it for a terminal that moves its cursor.
+    return Console(highlight=False, force_jupyter=False, force_terminal=False if in_notebook() else None)
 
 
 class ConsoleHandler(logging.Handler):
@@ -54,7 +56,9 @@ def line_width(out: Console) -> int | None:
 
 
 def print_table(title: str, header: list[str], rows: list[list[object]], least: Sequence[str] = ()) -> None:
-    """Print a table, with its header in bold on a terminal; see ``format_table`` for what is left out of a wide one."""
+    """Print a table, in notebooks as HTML; see ``format_table`` for what is left out of one too wide for a terminal."""
+    if show_once(html_table(header, rows, title), "\n".join([title, *format_table(header, rows)]).strip()):
+        return
     if title:
         console().print(title, style="italic", markup=False, soft_wrap=True)
     names, *lines = format_table(header, rows, line_width(console()), least)

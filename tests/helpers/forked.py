@@ -8,6 +8,7 @@ process. Of real interpreters it differs in what /proc calls it, and in that ins
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import faulthandler
@@ -152,6 +153,8 @@ def forget() -> None:
     multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
     multiprocessing.process._children.clear()  # type: ignore[attr-defined]
     tempfile.tempdir = None  # TMPDIR may be another now
+    asyncio.set_event_loop_policy(None)  # the loop that this process may have waits for descriptors that are gone
+    signal.set_wakeup_fd(-1)
     faulthandler.disable()
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if callable(signal.getsignal(number)):
@@ -202,7 +205,9 @@ def is_in_prefix(path: str) -> bool:
 def run(program: Program) -> int:
     """Run a program as the main module and return its exit code."""
     unbuffered = 1 if "-u" in program.switches else -1
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", unbuffered), open(2, "w", 1)  # noqa: SIM115
+    # Not closed with the objects: one that is forked in turn has others for the same descriptors.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = open(1, "w", unbuffered, closefd=False), open(2, "w", 1, closefd=False)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     sys.argv[:] = ["-c" if program.kind == "-c" else program.text, *program.arguments]
     sys.path[:] = [*own_paths(program), *filter(is_in_prefix, sys.path)]

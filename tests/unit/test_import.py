@@ -43,11 +43,11 @@ def probe(module, not_loaded, before):
     [
         ("eyas", "torch,numpy,pydantic,rich,yaml,cv2", ""),
         ("eyas.cli", "torch,numpy,pydantic,rich,yaml,cv2", ""),
-        ("eyas.log", "torch,numpy,rich", ""),
+        ("eyas.log", "torch,numpy,rich,IPython", ""),
         ("eyas.config", "torch,numpy,rich,cv2", ""),
         ("eyas.data", "matplotlib,skimage,sklearn", "cv2"),
         ("eyas.models", "matplotlib,cv2", "torch"),
-        ("eyas.train", "skimage,sklearn", "cv2,torch"),
+        ("eyas.train", "skimage,sklearn,IPython", "cv2,torch"),
         ("eyas.api", "skimage,sklearn", "cv2,torch"),
     ],
 )

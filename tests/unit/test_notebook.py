@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from eyas import RTDETR, YOLO, DetectionTrainer, DetectionValidator, TrainOptions
-from eyas.evaluate.results import Results
+from eyas.evaluate.results import ResultList, Results
 from eyas.metrics import ConfusionMatrix, DetMetrics
 from eyas.run.plan import Choice
 from eyas.train import TrainResult
@@ -89,3 +93,48 @@ def test_a_measured_model_shows_its_numbers_and_an_empty_one_is_shown_as_well(sh
     assert "<table>" in DetMetrics({})._repr_html_() and "nothing found" in repr(
         Results(np.zeros((4, 4, 3), np.uint8), "a.jpg", {}, np.zeros((0, 6)))
     )
+
+
+def test_a_result_shows_curves_classes_and_what_was_found(tmp_path: Path) -> None:
+    metrics = DetMetrics({0: EVIL, 1: "dog"})
+    files = [str(tmp_path / f"{EVIL[1:4]}{n}.png") for n in range(20)]
+    for n, file in enumerate(files[:-1]):
+        cv2.imwrite(file, np.full((40, 60, 3), 10 * n, np.uint8))
+        one, box = np.zeros(1, int), np.array([[2, 3, 30, 20]], np.float32)
+        metrics.update(
+            tp=np.ones((1, 10), bool), conf=np.ones(1), pred_cls=one, pred_img=one, target_cls=one, target_img=one,
+            image_files=[file], pred_box=box, target_box=box,
+        )  # fmt: skip
+    metrics.process()
+    result = replace(train_result(), detection=metrics, history=[{"epoch": n, "train/box_loss": n} for n in (1.0, 2.0)])
+    page = result._repr_html_()
+    (curve,) = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    drawing = base64.b64decode(curve).decode()
+    assert drawing.startswith("<svg xmlns=") and ">box loss</tspan>" in drawing and '<path class="curve"' in drawing
+    tiles = [picture_of(data) for data in re.findall(r"data:image/jpeg;base64,([^\"]+)", page)]
+    assert len(tiles) == 6 and all(tile.shape == (149, 224, 3) for tile in tiles), "spread over the split"
+    levels = [int(np.median(tile)) for tile in tiles]
+    assert levels == sorted(levels) and levels[0] < 5 and levels[-1] > 170
+    assert "onerror='" not in page and "Results per class" in page
+
+    gone = replace(result, detection=metrics)
+    for file in files[:-1]:
+        Path(file).unlink()
+    assert "image/jpeg" not in gone._repr_html_(), "files that have gone are left out"
+
+
+def picture_of(data: str) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_a_list_of_results_is_a_grid_and_a_part_of_it_is_one_too() -> None:
+    box = np.array([[10, 10, 50, 40, 0.9, 0]])
+    found = ResultList(Results(np.zeros((60, 90, 3), np.uint8), f"{n}.jpg", {0: EVIL}, box) for n in range(15))
+    page = found._repr_html_()
+    pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
+    assert len(pictures) == 12 and "and 3 more" in page and "onerror='" not in page and "0.jpg 60x90: 1 " in page
+    drawn = picture_of(pictures[0])
+    assert drawn.shape == (149, 224, 3)
+    assert drawn[100, 25].max() > 60, "the left side of the box, at the scale of the tile: 10 / 90 * 224"
+    assert drawn[75, 75].max() < 20 and drawn[140, 200].max() < 20
+    assert isinstance(found[:2], ResultList) and isinstance(found[0], Results) and list(found[:2]) == list(found)[:2]

@@ -15,6 +15,7 @@ from eyas.compat.arguments import Arguments, among, spelled
 from eyas.compat.results import ScriptResults
 from eyas.compat.trainers import script_trainer
 from eyas.config.errors import UnsupportedOptionError
+from eyas.evaluate.results import ResultList
 from eyas.export import ExportTarget, find_target, known_targets, settings_of
 from eyas.export.registry import OTHER_NAMES
 from eyas.log import LOGGER
@@ -131,7 +132,7 @@ class ScriptModel(api.YOLO):
             raise ValueError("predict() takes no predictor: use eyas.evaluate.Predictor(model.model, ...) directly.")
         settings = self.placed(self.arguments.read("predict", arguments))
         results = map(ScriptResults.of, super().predict(source, stream, **settings))
-        return results if stream else list(results)
+        return results if stream else ResultList(results)
 
     __call__ = predict
 
@@ -148,7 +149,7 @@ class ScriptModel(api.YOLO):
         tracker = arguments.pop("tracker", None) or "bytetrack"
         settings = self.placed(self.arguments.read("track", arguments))
         results = map(ScriptResults.of, super().track(source, stream, persist, tracker, **settings))
-        return results if stream else list(results)
+        return results if stream else ResultList(results)
 
     def placed(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return arguments with the device that ``to()`` chose, unless they name one."""

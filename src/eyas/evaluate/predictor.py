@@ -16,7 +16,7 @@ from eyas.data.depth import White
 from eyas.data.index import check_classes
 from eyas.evaluate.finder import Finder
 from eyas.evaluate.inference import Network, StageClock, bare, home, inference_state, placed
-from eyas.evaluate.results import Results
+from eyas.evaluate.results import ResultList, Results
 from eyas.evaluate.sources import Item, Picture, Reading, check_listable, finds_files, open_source
 from eyas.evaluate.tiling import Tiling
 from eyas.log import LOGGER
@@ -97,7 +97,7 @@ class Predictor:
         self.tiling = tiling
         self.reading = Reading(vid_stride, stream_buffer, white)
 
-    def __call__(self, source: Any, stream: bool = False, *steps: Step) -> list[Results] | Iterator[Results]:
+    def __call__(self, source: Any, stream: bool = False, *steps: Step) -> ResultList | Iterator[Results]:
         """Predict every picture of `source`.
 
         Args:
@@ -118,7 +118,7 @@ class Predictor:
         results = self._results(items, broken)
         for step in steps:
             results = step(results)
-        return results if stream else list(results)
+        return results if stream else ResultList(results)
 
     def _results(self, items: Sequence[Item], broken: Broken) -> Iterator[Results]:
         placed(self.model, self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex, overload
 
 import cv2
 import numpy as np
@@ -23,10 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eyas.log import LOGGER
+from eyas.notebook import in_notebook
 from eyas.tables import html_table
 
 _PAGE = 640  # pixels that the longer side of a picture has at most in a notebook
 _LISTED = 20  # detections that are listed there
+_TILE, _TILES = 224, 12  # pixels of the longer side of a picture in a grid, and how many it has
 
 
 class Boxes:
@@ -169,16 +170,23 @@ class Results:
 
     def _repr_html_(self) -> str:
         """The drawn picture, no larger than a page is wide, and the best detections."""
-        h, w = self.orig_shape
-        scale = min(1.0, _PAGE / max(h, w))
-        drawn = cv2.resize(
-            self.plot(), (max(round(w * scale), 1), max(round(h * scale), 1)), interpolation=cv2.INTER_AREA
-        )
-        picture = base64.b64encode(cv2.imencode(".jpg", drawn)[1].tobytes()).decode()
         found = sorted(self.summary(decimals=1), key=lambda row: -row["confidence"])
         rows = [[row["name"], f"{row['confidence']:.2f}", *row["box"].values()] for row in found[:_LISTED]]
         table = html_table(("class", "score", "x1", "y1", "x2", "y2"), rows, str(self))
-        return f'<img src="data:image/jpeg;base64,{picture}">{table}'
+        return self.picture(_PAGE, enlarged=False) + table
+
+    def picture(self, side: int, enlarged: bool = True) -> str:
+        """The drawn image as part of a page of HTML.
+
+        Args:
+            side: pixels that its longer side has.
+            enlarged: False leaves a smaller image as it is.
+        """
+        from eyas.plot.inline import jpeg, sized
+
+        image, scale = sized(self.orig_img, side, enlarged)
+        rows = self.boxes.numpy().data * np.array([scale] * 4 + [1] * (self.boxes.data.shape[1] - 4))
+        return jpeg(Results(image, self.path, self.names, rows).plot(), str(self))
 
     @property
     def xyxy(self) -> NDArray[np.float32]:
@@ -368,10 +376,25 @@ class Results:
             LOGGER.warning("there is no display to show %s on: .save('found.jpg') writes the picture", self.path)
 
 
-def in_notebook() -> bool:
-    """Whether what is shown appears below the cell of a notebook."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return getattr(shell, "kernel", None) is not None  # a shell in a terminal has none
+class ResultList(list[Results]):
+    """Results of several images, which a notebook shows as a grid."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Results: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ResultList: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Results | ResultList:
+        """One of them, or a part as a list of the same kind."""
+        return ResultList(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
+
+    def _repr_html_(self) -> str:
+        from eyas.plot.inline import side_by_side
+
+        tiles = [result.picture(_TILE) for result in self[:_TILES]]
+        more = f"<p>and {len(self) - _TILES} more</p>" if len(self) > _TILES else ""
+        return side_by_side(tiles) + more
 
 
 def has_display() -> bool:

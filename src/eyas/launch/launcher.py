@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Protocol, TextIO, TypeVar
 
-from eyas import dist
+from eyas import dist, notebook
 from eyas.config import TrainOptions
 from eyas.files import write_atomic
 from eyas.launch import handover
@@ -116,6 +116,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
                 closed_files(),
                 stop_signals(folder),
                 followed(folder / "logs", writes_to_terminal()),
+                notebook.mirrored(folder / "shown"),
             ):
                 elastic_launch(config, sys.executable)(*command)
         except ChildFailedError as error:
@@ -274,12 +275,7 @@ def followed(logs: Path, shown: bool) -> Iterator[None]:
     """Write what the main process writes to ``sys.stdout`` and ``sys.stderr`` as they are now, unless it is shown."""
     finished = threading.Event()
     streams = {} if shown else {"stdout.log": sys.stdout, "stderr.log": sys.stderr}
-    threads = [
-        threading.Thread(target=follow, args=(logs, name, stream, finished), daemon=True)
-        for name, stream in streams.items()
-    ]
-    for thread in threads:
-        thread.start()
+    threads = [notebook.in_this_cell(follow, logs, name, stream, finished) for name, stream in streams.items()]
     try:
         yield
     finally:

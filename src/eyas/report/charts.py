@@ -92,23 +92,32 @@ def chart(panel: Panel, best: float | None = None) -> str:
         panel: what to draw; without points, an empty text is returned.
         best: epoch to mark.
     """
-    lines = [thinned(line) for line in panel.lines[:MOST_LINES] if line.x]
+    drawn, lines = drawing(panel, best)
     if not lines:
         return ""
+    across = span([x for line in lines for x in line.x], zero=False)
+    told = {"x": across, "lines": [[line.label, line.x, [round_to(y) for y in line.y]] for line in lines]}
+    more = len(panel.lines) - len(lines)
+    return (
+        f'<figure><figcaption>{escape(panel.title)}<output></output></figcaption><svg class="chart" role="img" '
+        f'viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{escape(panel.title)} over epochs" '
+        f'data-numbers="{escape(json.dumps(told, separators=(",", ":")))}">{drawn}'
+        f'<line class="pointer" y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="-9" x2="-9"/></svg>{legend(lines, more)}</figure>'
+    )
+
+
+def drawing(panel: Panel, best: float | None = None) -> tuple[str, list[Line]]:
+    """Return what stands in a chart, as elements of SVG, and the lines that it shows; both empty without points."""
+    lines = [thinned(line) for line in panel.lines[:MOST_LINES] if line.x]
+    if not lines:
+        return "", []
     across = span([x for line in lines for x in line.x], zero=False)
     up = span([y for line in lines for y in line.y], zero=True)
     drawn = [axes(across, up, panel.unit)]
     if best is not None and across[0] <= best <= across[1]:
         drawn.append(marked(best, across))
     drawn += [path(line, across, up, number) for number, line in enumerate(lines)]
-    told = {"x": across, "lines": [[line.label, line.x, [round_to(y) for y in line.y]] for line in lines]}
-    more = len(panel.lines) - len(lines)
-    return (
-        f'<figure><figcaption>{escape(panel.title)}<output></output></figcaption><svg class="chart" role="img" '
-        f'viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{escape(panel.title)} over epochs" '
-        f'data-numbers="{escape(json.dumps(told, separators=(",", ":")))}">{"".join(drawn)}'
-        f'<line class="pointer" y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="-9" x2="-9"/></svg>{legend(lines, more)}</figure>'
-    )
+    return "".join(drawn), lines
 
 
 def thinned(line: Line) -> Line:

@@ -3,6 +3,7 @@
 On a terminal the running epoch is one line that is redrawn; anywhere else (a file, a pipe, a CI log) there are only
 plain lines: one per epoch, and one about every ten seconds inside a long epoch. No thread is used: the line is
 redrawn from `batch()`, because a drawing thread that holds a lock while worker processes are forked can block them.
+`panel.py` shows the same in notebooks.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from eyas.device import peak_memory
 from eyas.log import console, line_width
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
     from rich.live import Live
+
+    from eyas.report.charts import Row
 
 LIVE_PERIOD = 0.25  # seconds between redraws; each one reads the losses, which waits for the device
 PLAIN_PERIOD = 10.0  # seconds between lines of a long epoch when the output is no terminal
@@ -36,6 +39,37 @@ _SHORT = {
     "metrics/mAP50-95(B)": "mAP50-95",
     "lr/pg0": "lr",
 }
+
+
+class Table(NamedTuple):
+    """What a run is about to do.
+
+    Attributes:
+        title: what it tells, where tables have titles.
+        header: names of its columns.
+        rows: its cells.
+        least: columns that a narrow terminal goes without, the first of them first.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Rows
+    least: Sequence[str]
+
+
+class Standing(NamedTuple):
+    """How far an epoch has come.
+
+    Attributes:
+        done, batches: of this epoch.
+        parts: what is said of it, by name.
+        least: names of parts that a narrow terminal goes without, the first of them first.
+    """
+
+    done: int
+    batches: int
+    parts: Mapping[str, str]
+    least: Sequence[str]
 
 
 class RunConsole:
@@ -73,12 +107,12 @@ class RunConsole:
         """The rich console printed on."""
         return self._out if self._out is not None else console()
 
-    def start(self, plan_rows: Sequence[tuple[str, str, str]], header: str) -> None:
-        """Print what is about to run: one line, then the plan as rows (name, value, why or where from)."""
+    def start(self, header: str, tables: Sequence[Table]) -> None:
+        """Print what is about to run: one line, then tables of decisions, stages and groups."""
         self.message(header)
-        if plan_rows:
-            self.table(("plan", "value", "why"), plan_rows, least=("why",))
-        self.message("")
+        for table in tables:
+            self.table(table.header, table.rows, table.least)
+            self.message("")
 
     def table(self, header: Sequence[str], rows: Rows, least: Sequence[str]) -> None:
         """Print an indented table, without those of its columns that a narrow terminal has no room for."""
@@ -98,18 +132,25 @@ class RunConsole:
         self._images += images
         if not self.enabled:
             return
-        terminal = self.out.is_terminal
-        if now - self._last_shown < (LIVE_PERIOD if terminal else PLAIN_PERIOD):
-            return
-        self._last_shown = now
-        line = self._progress_line(step, losses(), boxes, now)
-        if terminal:
+        if now - self._last_shown >= self.period:
+            self._last_shown = now
+            self.tell(self._standing(step, losses(), boxes, now))
+
+    @property
+    def period(self) -> float:
+        """Seconds between two looks at an epoch that goes on."""
+        return LIVE_PERIOD if self.out.is_terminal else PLAIN_PERIOD
+
+    def tell(self, standing: Standing) -> None:
+        """Show how far an epoch has come."""
+        line = fitted(standing.parts, standing.least, line_width(self.out))
+        if self.out.is_terminal:
             self._draw(line)
         else:
             self.message(line)
 
     def epoch_end(self, row: Mapping[str, float]) -> None:
-        """Print the row of an epoch. Keys are those of results.csv; unknown ones are left out.
+        """Show the row of an epoch. Keys are those of results.csv; unknown ones are left out.
 
         Time (of the whole epoch) and speed (of its training part) are measured here. A metric that is missing or NaN
         was not measured in this epoch and is shown as a dash.
@@ -121,12 +162,19 @@ class RunConsole:
             return
         cells = self._cells(row, seconds)
         missing = [name for name in cells if name not in self._columns]
-        if missing or self._rows_since_header >= _HEADER_EVERY:
-            self._columns = _ordered([*self._columns, *missing])
+        self._columns = _ordered([*self._columns, *missing])
+        self.show_row(cells, is_wider=bool(missing))
+
+    def show_row(self, cells: Mapping[str, str], is_wider: bool) -> None:
+        """Show an epoch's numbers by the names of their columns; ``is_wider`` if some of those came with it."""
+        if is_wider or self._rows_since_header >= _HEADER_EVERY:
             self._print_row({name: name for name in self._columns}, bold=True)
             self._rows_since_header = 0
         self._print_row(cells)
         self._rows_since_header += 1
+
+    def draw(self, history: Sequence[Row], best: int) -> None:
+        """Take the rows of all epochs and the 1-based best of them, for curves; lines of text have no room for them."""
 
     def message(self, text: str) -> None:
         """Print a line; a live line stays below it."""
@@ -146,7 +194,7 @@ class RunConsole:
 
     # ------------------------------------------------------------------------------------------ parts
 
-    def _progress_line(self, step: int, losses: Mapping[str, float], boxes: int, now: float) -> str:
+    def _standing(self, step: int, losses: Mapping[str, float], boxes: int, now: float) -> Standing:
         elapsed = max(now - self._epoch_began, 1e-9)
         done = min(step + 1, self._batches)
         left = elapsed / done * (self._batches - done)
@@ -162,7 +210,7 @@ class RunConsole:
             "ETA": f"ETA {duration(left)}, run {duration(run_left)}",
         }
         least = ["memory", "boxes", "speed", *reversed([*losses]), "batch", "epoch"]
-        return fitted(parts, least, line_width(self.out))
+        return Standing(done, self._batches, parts, least)
 
     def _draw(self, line: str) -> None:
         from rich.live import Live

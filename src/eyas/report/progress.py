@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from eyas import notebook
 from eyas.callbacks.base import Callback
 from eyas.report import overview
-from eyas.report.console import RunConsole
+from eyas.report.console import RunConsole, Table
+from eyas.report.panel import RunPanel
 from eyas.run.protocol import Run
 
 
@@ -25,14 +27,17 @@ class ConsoleReport(Callback):
         return {"verbose": self.console.enabled}
 
     def on_train_start(self, trainer: Run) -> None:
+        if self.console.enabled and (screen := notebook.screen()) is not None:
+            self.console = RunPanel(screen)
         self.console.device = trainer.device
-        self.console.start(overview.decision_rows(trainer), self.header(trainer))
-        for header, rows, least in (
-            (overview.STAGE_HEADER, overview.stage_rows(trainer), overview.STAGE_LEAST),
-            (overview.GROUP_HEADER, overview.group_rows(trainer), overview.GROUP_LEAST),
-        ):
-            self.console.table(header, rows, least)
-            self.console.message("")
+        self.console.start(
+            self.header(trainer),
+            [
+                Table("Plan", overview.DECISION_HEADER, overview.decision_rows(trainer), overview.DECISION_LEAST),
+                Table("Stages", overview.STAGE_HEADER, overview.stage_rows(trainer), overview.STAGE_LEAST),
+                Table("Groups", overview.GROUP_HEADER, overview.group_rows(trainer), overview.GROUP_LEAST),
+            ],
+        )
 
     def header(self, trainer: Run) -> str:
         """One line: what trains on what, where, into which folder."""
@@ -54,6 +59,7 @@ class ConsoleReport(Callback):
         self.console.batch(trainer.step, trainer.running_losses, images, boxes)
 
     def on_fit_epoch_end(self, trainer: Run) -> None:
+        self.console.draw(trainer.history.rows, trainer.best_epoch)
         self.console.epoch_end({k: v for k, v in trainer.history.rows[-1].items() if k != "time"})
 
     def on_train_end(self, trainer: Run) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyas.metrics.detection import DetMetrics
+from eyas.report import inline
 from eyas.run.plan import Plan
 from eyas.tables import html_table
 
@@ -51,6 +52,11 @@ class TrainResult:
         return f"TrainResult(epoch {self.best_epoch} of {self.epochs}, {fitness}, {self.save_dir})"
 
     def _repr_html_(self) -> str:
+        """Numbers and curves; of the best weights, results per class and what they find in validation images."""
         rows = [("best epoch", f"{self.best_epoch} of {self.epochs}"), ("fitness", self.fitness)]
         rows += [(key.removeprefix("metrics/").removesuffix("(B)"), value) for key, value in self.metrics.items()]
-        return html_table(("", ""), [*rows, ("best weights", self.best), ("folder", self.save_dir)], "TrainResult")
+        table = html_table(("", ""), [*rows, ("best weights", self.best), ("folder", self.save_dir)], "TrainResult")
+        parts = [table, inline.curves(self.history, self.best_epoch or None)]
+        if self.detection is not None:
+            parts += [inline.class_table(self.detection), inline.predictions(self.detection)]
+        return "".join(parts)

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from eyas.device import peak_memory
-from eyas.report.console import RunConsole, duration
+from eyas.report.console import RunConsole, Table, duration
 
 LOSSES = {"box_loss": 1.23456, "cls_loss": 0.5}
 ROW = {
@@ -49,6 +49,10 @@ def make_kit(terminal):
 @pytest.fixture(params=[False, True], ids=["plain", "terminal"])
 def kit(request):
     return make_kit(request.param)
+
+
+def plan(rows):
+    return Table("Plan", ("plan", "value", "why"), rows, ("why",))
 
 
 def text(out):
@@ -107,7 +111,7 @@ def test_an_epoch_without_validation_shows_dashes_and_new_metrics_get_a_column(k
 
 def test_start_message_and_finish_are_printed_as_they_are(kit):
     console, out, _ = kit
-    console.start([("batch", "16", "typed"), ("accumulate", "1", "short run")], "yolo26n on digits")
+    console.start("yolo26n on digits", [plan([("batch", "16", "typed"), ("accumulate", "1", "short run")])])
     console.message("[bold] is no markup " + "x" * 200)
     console.finish(["best epoch 3", "runs/detect/train"])
     lines = [line.rstrip() for line in _without_codes(text(out)).splitlines()]
@@ -120,7 +124,7 @@ def test_start_message_and_finish_are_printed_as_they_are(kit):
 def test_disabled_prints_and_reads_nothing(kit):
     _, out, clock = kit
     console = RunConsole(out=out, enabled=False, clock=clock)
-    console.start([("a", "b", "c")], "x")
+    console.start("x", [plan([("a", "b", "c")])])
     console.epoch_start(0, 1, 1)
     clock.now += 60
     console.batch(0, lambda: pytest.fail("losses were read"), images=1, boxes=1)
@@ -171,7 +175,7 @@ def test_on_a_narrow_terminal_less_is_shown_and_nothing_is_cut(width):
     out = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False, _environ={"TERM": "xterm"})
     clock = Clock()
     console = RunConsole("cpu", out=out, clock=clock)
-    console.start([("lr0", "0.004", "0.004 for AdamW, x 1 for 8 images per step")], "yolo26n on digits")
+    console.start("yolo26n on digits", [plan([("lr0", "0.004", "0.004 for AdamW, x 1 for 8 images per step")])])
     console.epoch_start(99, 300, 1000)
     clock.now += 3600
     console.batch(99, lambda: LOSSES, images=160, boxes=4)
