@@ -111,7 +111,7 @@ class SmallRun:
         self.world_size, self.batch_size = 0, 8
         self.train_loader: Any = RandomBatches(batches)
         self.test_loader: Any = []
-        self.epoch = self.step = self.start_epoch = 0
+        self.epoch = self.step = self.start_epoch = self.start_step = 0
         self.epochs, self.accumulate = epochs, accumulate
         self.resume_from: dict[str, Any] | None = None
         self.from_scratch = self.holds_given = True

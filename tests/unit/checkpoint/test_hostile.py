@@ -20,7 +20,7 @@ import hostile
 import small_yolo
 from eyas.api import YOLO
 from eyas.checkpoint import CheckpointError, check_plain, load_checkpoint, read_tensors, save_checkpoint
-from eyas.checkpoint.fields import FIELDS, STATE, check_fields
+from eyas.checkpoint.fields import FIELDS, NEEDED_OF_STATE, STATE, check_fields
 from eyas.models import build_detector
 
 RUN: dict[str, Any] = {
@@ -50,6 +50,9 @@ WHOLE: dict[str, Any] = {
     "data": {"train": "5e"},
     "trainer": "x.Y",
     "elapsed": 1.5,
+    "bad_images": {"train": {"a.jpg": "gone"}},
+    "rollbacks": 1,
+    "notes": ["other data were taken"],
     "history": [{"box": 1.0, "map": None}],
     "callbacks": {"EarlyStop": {"settings": {}, "state": None}},
     "rng": torch.zeros(8, dtype=torch.uint8),
@@ -198,6 +201,9 @@ WRONG: dict[str, list[Any]] = {
     "trainer": [None],
     "history": [[{"box": "x"}], {}],
     "elapsed": [float("nan"), -1.0],
+    "bad_images": [[], {"train": ["a.jpg"]}, {"train": {"a.jpg": 1}}],
+    "rollbacks": [-1, 0.5],
+    "notes": ["other", [1]],
     "callbacks": [{"X": {}}, {"X": {"settings": [], "state": 1}}],
     "rng": [torch.zeros(3), torch.zeros(2, 2, dtype=torch.uint8), b"x"],
     "cuda_rng": [3],
@@ -213,7 +219,7 @@ def test_an_entry_of_a_run_that_is_missing_or_of_another_type(name: str, content
             CheckpointError, match=rf"its entry 'state\.{name}' should be {re.escape(STATE[name].what)}"
         ):
             check_fields(whole | {"state": whole["state"] | {name: wrong}})
-    if name not in ("average_trusted", "over", "cuda_rng"):
+    if name in NEEDED_OF_STATE:
         with pytest.raises(CheckpointError, match=rf"its entry 'state\.{name}' is missing"):
             check_fields(whole | {"state": {key: value for key, value in whole["state"].items() if key != name}})
 

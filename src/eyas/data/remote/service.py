@@ -29,6 +29,7 @@ _EXTRAS = {
     "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure",
     "http": "http", "https": "http",
 }  # fmt: skip
+_ABSENT = (404, 410)
 _DENIED = (401, 403, 407)
 _PASSING = (408, 425, 429)  # of the errors that servers blame on who asks
 _CREDENTIALS = {
@@ -179,14 +180,25 @@ def _trying(url: str, call: Callable[[], Result]) -> Result:
     for pause in (*PAUSES, None):
         try:
             return call()
-        except (FileNotFoundError, RemoteError):
+        except RemoteError:
             raise
         except Exception as error:  # every file system has errors of its own, some derived from nothing else
-            if pause is None or not _may_pass(error):
-                raise RemoteError(_explained(url, error)) from error
-            LOGGER.debug("%s: %s; trying again in %g s", url, error, pause)
+            cause = _cause(error)
+            if isinstance(cause, FileNotFoundError):
+                raise cause from error
+            if pause is None or not _may_pass(cause):
+                raise RemoteError(_explained(url, cause)) from error
+            LOGGER.debug("%s: %s; trying again in %g s", url, cause, pause)
             time.sleep(pause)
     raise AssertionError("the last try returns or raises")
+
+
+def _cause(error: Exception) -> Exception:
+    """What went wrong; fsspec calls whatever a web server refuses a file that is not there."""
+    inner = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(inner, Exception):
+        return error
+    return error if _status(inner) in (None, *_ABSENT) else inner
 
 
 def _status(error: Exception) -> int | None:

@@ -17,7 +17,7 @@ from eyas.data.remote.ahead import Ahead
 from eyas.data.remote.kept import Kept
 from eyas.data.remote.mirror import Mirror
 from eyas.data.remote.service import RemoteError
-from eyas.data.sampler import EpochOrder, EvalBatchSampler, TrainBatchSampler
+from eyas.data.sampler import EpochOrder, EvalBatchSampler, TrainBatchSampler, Turn
 from far_away import in_memory, serving
 
 
@@ -219,12 +219,12 @@ def test_what_comes_is_what_the_ranks_of_a_host_ask_for(batch: int, world: int) 
     samplers = [TrainBatchSampler(order, batch=batch, rank=rank, world_size=world) for rank in ranks]
     for closed in (False, True):
         for sampler in samplers:
-            sampler.set_epoch(2, mosaic_closed=closed, first_batch=1)
+            sampler.turn = Turn(2, closed, first_batch=1)
         asked = [set[int]() for _ in range(len(samplers[0]) - 1)]
         for sampler in samplers:
             for wanted, keys in zip(asked, sampler, strict=True):
                 wanted.update(i for key in keys for i in ((key.index,) if closed else key.partners))
-        coming = list(samplers[0].upcoming(ranks))
+        coming = list(samplers[0].upcoming(samplers[0].turn, ranks))
         assert list(map(set, coming)) == asked and all(len(set(images)) == len(images) for images in coming)
 
 
@@ -232,7 +232,7 @@ def test_what_comes_in_a_validation_is_what_the_ranks_ask_for() -> None:
     batches = [(np.arange(i, i + 2), (32, 32)) for i in range(0, 14, 2)]
     samplers = [EvalBatchSampler(batches, rank=rank, world_size=3) for rank in range(3)]
     asked = [[key.index for keys in sampler for key in keys] for sampler in samplers]
-    assert [i for batch in samplers[2].upcoming([2]) for i in batch] == asked[2]
-    together = list(samplers[0].upcoming(range(3)))
+    assert [i for batch in samplers[2].upcoming(Turn(), [2]) for i in batch] == asked[2]
+    together = list(samplers[0].upcoming(Turn(), range(3)))
     assert sorted(i for batch in together for i in batch) == list(range(14))
     assert together[0] == [own[k] for own in asked for k in (0, 1)]
