@@ -198,7 +198,8 @@ def _cause(error: Exception) -> Exception:
     inner = error.__cause__
     if not isinstance(error, FileNotFoundError) or not isinstance(inner, Exception):
         return error
-    return error if _status(inner) in (None, *_ABSENT) else inner
+    absent = isinstance(inner, LookupError | FileNotFoundError) or _status(inner) in _ABSENT  # memory looks into a dict
+    return error if absent else inner
 
 
 def _status(error: Exception) -> int | None:
