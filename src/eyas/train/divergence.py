@@ -200,7 +200,7 @@ def batch_again(trainer: Watched, step: Step) -> Mapping[str, Any] | None:
     loader = trainer.train_loader
     if not isinstance(loader, EpochLoader) or not isinstance(loader.dataset, TrainDataset):
         return None
-    return trainer.preprocess_batch(loader.dataset.make_batch(keys_of(loader, step)))  # type: ignore[arg-type]
+    return trainer.preprocess_batch(loader.dataset.make_batch(keys_of(loader, step)))
 
 
 def where_it_stood(trainer: Watched, step: Step, told: str, weights: str) -> dict[str, Any]:
