@@ -51,6 +51,7 @@ COMMAND_ROWS = (
     ("convert", "a data set in another label format", "eyas convert data=my.yaml to=coco out=my-coco"),
     ("replay", "the step that ended a run in nan, taken again on a CPU", "eyas replay runs/detect/train/nan_step_37"),
     ("runs", "compare the runs in folders, in the terminal or as one page", "eyas runs runs/detect html=compare.html"),
+    ("best", "the best epoch of a run by any metric", 'eyas best runs/detect/train metric="recall@precision>=0.95"'),
     ("info", "versions, devices, the size of a model, and what it descends from", "eyas info best.pt"),
     ("explain", "what an option does; without a name, all of them", "eyas explain lr0"),
 )
@@ -61,6 +62,12 @@ DOCTOR_OPTIONS = {
     "checks": "makes these checks only, as in checks=[leaks,sizes]",
     "skip": "leaves these checks out",
     "strict": "exits with 1 for warnings too",
+}
+BEST_OPTIONS = {
+    "metric": "fitness, or as for best_by, or recall@precision>=0.95 and its kind, or FILE.py:FUNCTION",
+    "classes": "names of the classes that count, as in classes=[cat,dog]",
+    "mode": "max or min",
+    "out": "file for the weights, else weights/chosen.pt of the run",
 }
 DOCTOR_SHARED = ("data", "imgsz", "model", "device", "ids_start", "val_fraction")
 EXPORT_ROWS = (
@@ -388,6 +395,27 @@ def _replay(arguments: list[str]) -> int:
     return OK if replay(arguments[0]) else FAILED
 
 
+def _best(arguments: list[str]) -> int:
+    folders = [argument for argument in arguments if "=" not in argument and not argument.startswith("-")]
+    pairs = parse_pairs([argument for argument in arguments if argument not in (*folders, "--json")])
+    unknown = [name for name in pairs if name not in BEST_OPTIONS]
+    if unknown:
+        raise UsageError(f"best knows no {unknown[0]!r}: it takes {', '.join(BEST_OPTIONS)}; see `eyas best --help`")
+    if len(folders) != 1:
+        raise UsageError("name one folder of a run: eyas best runs/detect/train metric=f1")
+    from eyas.config import parse_value
+    from eyas.report.choose import choose
+
+    wanted = parse_value(pairs.pop("classes")) if "classes" in pairs else None
+    names = wanted if wanted is None or isinstance(wanted, list) else [wanted]
+    chosen = choose(folders[0], classes=None if names is None else [str(name) for name in names], **pairs)
+    if "--json" in arguments:
+        print(chosen.to_json())
+    else:
+        chosen.print()
+    return OK if chosen.best else FAILED
+
+
 def _info(arguments: list[str]) -> int:
     pairs = parse_pairs([a if "=" in a else f"model={a}" for a in arguments])  # `eyas info best.pt`
     unknown = [name for name in pairs if name != "model"]
@@ -448,6 +476,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "convert": _convert,
     "replay": _replay,
     "runs": _runs,
+    "best": _best,
     "info": _info,
     "explain": _explain,
 }
@@ -636,6 +665,7 @@ def _print_command_help(command: str) -> None:
         "convert": "eyas convert data=DATA to=yolo|coco|voc out=FOLDER [images=link] [drop_ignored=true] [ids_start=N]",
         "runs": "eyas runs [FOLDER ...] [by=METRIC] [html=FILE]",
         "info": "eyas info [MODEL]",
+        "best": "eyas best RUN [metric=METRIC] [classes=NAMES] [mode=max|min] [out=FILE] [--json]",
         "explain": "eyas explain [OPTION or GROUP ...]",
     }
     _print_text(f"Usage: {usage[command]}")
@@ -648,6 +678,12 @@ def _print_command_help(command: str) -> None:
         _print_text(
             "\nA folder is a run, or holds some; without any, it is runs/. The best come first, by mAP50-95 or by the\n"
             "column of results.csv that by= names; options that differ are columns. html= writes a page with curves."
+        )
+    if command == "best":
+        print()
+        _print_rows(("option", "help"), list(BEST_OPTIONS.items()))
+        _print_text(
+            "\nIt computes the metric from what each validation found, and copies the weights of the best epoch."
         )
     if command == "plan":
         _print_text("\nIt builds what train would, up to the first step, prints it, and leaves no folder.")

@@ -78,11 +78,11 @@ class ForkExec:
             return child
         code = 1
         try:
-            connect((stdin, stdout, stderr), set(keep) - {failed})
-            if new_session:
+            if new_session:  # before the descriptors are others: that tells the parent that all is done
                 os.setsid()
             if group >= 0:
                 os.setpgid(0, group)
+            connect((stdin, stdout, stderr), set(keep) - {failed})
             if umask >= 0:
                 os.umask(umask)
             if preexec:

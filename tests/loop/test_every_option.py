@@ -27,6 +27,7 @@ from eyas.optim import ModelEMA
 from eyas.prove.effects import NoEffectError
 from eyas.report.page import RunPage
 from eyas.report.pictures import Pictures
+from eyas.report.predictions import Predictions
 from eyas.report.progress import ConsoleReport
 from eyas.train import DetectionTrainer, RTDETRTrainer
 from eyas.train.autosave import Autosave
@@ -113,6 +114,12 @@ class WritesAPage(DetectionTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.callbacks.add(RunPage())
+
+
+class KeepsPredictions(DetectionTrainer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.callbacks.add(Predictions())
 
 
 class Speaks(DetectionTrainer):
@@ -383,6 +390,7 @@ CASES: dict[str, Case] = {
     "save_every": Case("2h", NeverSavesInside),
     "plots": Case(False, Draws),
     "report": Case(False, WritesAPage),
+    "save_predictions": Case(False, KeepsPredictions),
     "loggers": Case(["jsonl"], NoComponents),
     "verbose": Case(False, Speaks),
     "data": Case("{data}", OwnDescription),
@@ -431,6 +439,7 @@ CASES: dict[str, Case] = {
     "teacher": Case("{weights}", NoComponents),
     "teacher_gain": Case(2.0, NoComponents, {"teacher": "{weights}"}),
     "metrics": Case(["f1"], SkipsAdjusters, later=True),
+    "keep": Case(2, SkipsAdjusters, later=True),
     "best_by": Case(["f1"], SkipsAdjusters, later=True, said="BestBy: adjust_metrics was registered"),
     "stop": Case({"metric": "f1"}, SkipsAdjusters, later=True),
     "device": Case("cpu", OnMeta),

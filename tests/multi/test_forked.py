@@ -109,3 +109,11 @@ def test_outside_the_block_interpreters_are_real(tmp_path: Path) -> None:
             code = "import sys; print(int('torch' in sys.modules))"
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
             assert int(done.stdout) == (fork and sys.platform == "linux")
+
+
+def test_a_session_of_its_own_is_there_when_the_call_returns() -> None:
+    with forked_interpreters():
+        process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+        assert os.getpgid(process.pid) == process.pid, "a signal to its group would be one to the tests"
+        process.communicate(b"\n", timeout=60)
+    assert process.returncode == 0

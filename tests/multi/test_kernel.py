@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory, own_cache: Path, short_mode
         kernel.client.create_kernel_manager()
         loop.run_until_complete(kernel.client.async_start_new_kernel())
         loop.run_until_complete(kernel.client.async_start_new_kernel_client())
+        assert kernel.client.km.provisioner.pgid != os.getpgid(0), "an interrupt would be ours as well"
         kernel.succeed(f"MODEL = {str(short_model)!r}\n{DEFINED}")
         yield kernel
         loop.run_until_complete(kernel.client._async_cleanup_kernel())

@@ -94,8 +94,10 @@ def test_version(run):
         (["trian"], "did you mean train?"),
         (
             ["launch"],
-            "rehearse, verify-resume, doctor, val, predict, track, export, convert, replay, runs, info, explain",
+            "rehearse, verify-resume, doctor, val, predict, track, export, convert, replay, runs, best, info, explain",
         ),
+        (["best"], "name one folder of a run"),
+        (["best", "runs", "metrics=f1"], "best knows no 'metrics': it takes metric, classes, mode, out"),
         (["convert", "data=a.yaml", "to=coco"], "convert needs out=..."),
         (["convert", "data=a.yaml", "ot=coco"], "convert knows no 'ot'"),
         (["convert", "data=a.yaml", "to=cocoa", "out=b"], "to=cocoa: expected yolo, coco, voc; did you mean coco?"),

@@ -7,6 +7,7 @@ from eyas.callbacks.clip import ClipGradNorm, ClipGradValue, clip_grad_norm, cli
 from eyas.callbacks.copy_blend import CopyBlend
 from eyas.callbacks.freeze import Freeze, set_frozen
 from eyas.callbacks.ignore import IgnoreAreas
+from eyas.callbacks.keep import KeepBest
 from eyas.callbacks.metrics import MetricReport
 from eyas.callbacks.rates import LayerRates, layer_rates
 from eyas.callbacks.schedule import Schedule, TorchSchedule
@@ -28,6 +29,7 @@ __all__ = [
     "EarlyStop",
     "Freeze",
     "IgnoreAreas",
+    "KeepBest",
     "LayerRates",
     "MetricReport",
     "Schedule",

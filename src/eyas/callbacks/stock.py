@@ -10,6 +10,7 @@ from eyas.callbacks.class_weights import ClassWeights
 from eyas.callbacks.clip import ClipGradNorm, ClipGradValue
 from eyas.callbacks.freeze import Freeze
 from eyas.callbacks.ignore import IgnoreAreas
+from eyas.callbacks.keep import KeepBest
 from eyas.callbacks.metrics import MetricReport
 from eyas.callbacks.rates import LayerRates
 from eyas.callbacks.schedule import TorchSchedule
@@ -20,4 +21,4 @@ from eyas.callbacks.teacher import Teacher
 FIRST: tuple[type[StockCallback], ...] = (
     IgnoreAreas, SyncBatchNorm, Freeze, LayerRates, ClassWeights, Teacher, MetricReport,
 )  # fmt: skip
-LAST: tuple[type[StockCallback], ...] = (ClipGradNorm, ClipGradValue, TorchSchedule, BestBy, EarlyStop)
+LAST: tuple[type[StockCallback], ...] = (ClipGradNorm, ClipGradValue, TorchSchedule, BestBy, KeepBest, EarlyStop)

@@ -331,6 +331,14 @@ class TrainOptions(BaseModel):
         rehearsed=Fixed(False),
         told_by=Teller.REPORT,
     )
+    save_predictions: bool = _run(
+        True,
+        "Keep what each validation found in `predictions/`, a few MB an epoch at most, from which `eyas best` computes "
+        "other metrics later.",
+        resumable=True,
+        rehearsed=Fixed(False),
+        told_by=Teller.REPORT,
+    )
     loggers: Names | None = _run(
         None,
         "Where the run is sent to as well: tensorboard, wandb, mlflow, clearml, comet, jsonl (a file of events).",
@@ -736,6 +744,13 @@ class TrainOptions(BaseModel):
         '{"metric": "f1", "mode": "max"}.',
         expected="a metric, a mapping, or a list of those",
         auto="0.1 mAP50 + 0.9 mAP50-95",
+    )
+    keep: Int = _selection(
+        0,
+        "Also keep the weights of this many best epochs, as `kept<epoch>.pt`; 0 keeps those of the best alone.",
+        void=without("val", _ONE_VALIDATION),
+        rehearsed=Rehearsed.EACH,
+        ge=0,
     )
     stop: Mapped | None = _selection(
         None,

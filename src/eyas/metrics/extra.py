@@ -98,7 +98,7 @@ class RecallAtPrecision:
         return [f"metrics/recall@iou0.5_p{self.percent}(B)"]
 
     def __call__(self, metrics: DetMetrics) -> dict[str, float]:
-        values = [recall_at_precision(*curve, self.percent) for curve in _class_curves(metrics)]
+        values = [recall_at_precision(*curve, self.percent) for curve in class_curves(metrics)]
         return {self.columns(metrics.names)[0]: float(np.mean(values)) if values else 0.0}
 
 
@@ -326,7 +326,7 @@ def _within(boxes: NDArray, low: float, high: float) -> NDArray[np.bool_]:
     return (area >= low) & (area <= high)
 
 
-def _class_curves(metrics: DetMetrics) -> list[tuple[NDArray, NDArray, int]]:
+def class_curves(metrics: DetMetrics) -> list[tuple[NDArray, NDArray, int]]:
     """For each class with ground truth: tp (n,) at IoU 0.5 and scores (n,), best score first, and its boxes."""
     stats = metrics.stats
     order = np.lexsort((-stats["conf"], stats["pred_cls"]))

@@ -11,10 +11,11 @@ from eyas.config import TrainOptions
 from eyas.prove.conflicts import refuse_option_beside_component
 from eyas.report.page import RunPage
 from eyas.report.pictures import Pictures
+from eyas.report.predictions import Predictions
 from eyas.report.progress import ConsoleReport
 from eyas.trackers import Trackers
 
-REPORTS = (ConsoleReport, Pictures, RunPage)
+REPORTS = (ConsoleReport, Pictures, RunPage, Predictions)
 Given = CallbackList | Mapping[str, list[Callable[..., object]]] | Sequence[Callback] | None
 
 
@@ -57,6 +58,7 @@ def reports(mine: list[Callback], options: TrainOptions) -> list[Callback]:
     found: list[Callback] = [ConsoleReport(enabled=options.verbose)]
     found += [Pictures()] if options.plots else []
     found += [RunPage()] if options.report else []
+    found += [Predictions()] if options.save_predictions else []
     for stock in found:
         stock.origin = "default"
     return [next((c for c in mine if isinstance(c, type(stock))), stock) for stock in found]

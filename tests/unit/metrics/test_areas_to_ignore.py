@@ -10,7 +10,7 @@ from eyas.metrics import IOU_THRESHOLDS, ap_per_class, match_detections
 from eyas.metrics.coco import coco_dataset, coco_detections, coco_numbers
 from eyas.metrics.confusion import ConfusionMatrix
 from eyas.metrics.detection import DetMetrics
-from eyas.metrics.extra import _class_curves, f1_at, match_sizes
+from eyas.metrics.extra import class_curves, f1_at, match_sizes
 from eyas.metrics.matching import excused
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
@@ -92,7 +92,7 @@ def test_metrics_are_those_of_a_detector_that_says_nothing_there():
         np.testing.assert_array_equal(getattr(told.box, name), getattr(silent.box, name), err_msg=name)
     np.testing.assert_array_equal(f1_at(told, 0.4), f1_at(silent, 0.4))
     assert told.box.image_metrics == silent.box.image_metrics
-    for ours, theirs in zip(_class_curves(told), _class_curves(silent), strict=True):
+    for ours, theirs in zip(class_curves(told), class_curves(silent), strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
     ignored = match_sizes(told.stats, 0, 1e10)[1]
     assert (ignored[pardoned & ~match_sizes(told.stats, 0, 1e10)[0]]).all()
