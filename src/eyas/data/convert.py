@@ -19,7 +19,6 @@ from xml.sax.saxutils import escape
 import numpy as np
 import yaml
 
-from eyas.data.contents import copy_image_file
 from eyas.data.dataset_yaml import SPLITS, check_dataset
 from eyas.data.files import IMAGE_SUFFIXES
 from eyas.data.formats import Labels, LabelSource, YoloText
@@ -28,6 +27,7 @@ from eyas.data.formats.pixels import to_pixels
 from eyas.data.formats.table import ANY
 from eyas.data.formats.voc import EVERY_CLASS
 from eyas.data.formats.yolo import IGNORED, TextRules, label_path
+from eyas.data.image_file import copy_image_file
 from eyas.data.image_header import ImageHeader, read_header, why_no_file
 from eyas.data.remote.address import is_remote
 from eyas.data.report import DatasetReport, Problem

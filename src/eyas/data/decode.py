@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from eyas.data.contents import read_image_file
 from eyas.data.depth import BYTE, White, peak_of, to_bytes, white_above
 from eyas.data.files import FileStat
+from eyas.data.image_file import read_image_file
 from eyas.data.image_header import close_jpeg, read_header
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from eyas.data.cache import locked
-from eyas.data.contents import open_image_file
 from eyas.data.files import FileStat
+from eyas.data.image_file import open_image_file
 from eyas.files import replacing
 from eyas.log import LOGGER
 

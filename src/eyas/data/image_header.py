@@ -9,9 +9,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from eyas.data.contents import open_image_file
 from eyas.data.depth import BYTE, REAL, WHOLE, WIDE
 from eyas.data.files import read_ends
+from eyas.data.image_file import open_image_file
 from eyas.data.remote.address import is_remote
 from eyas.data.remote.service import RemoteError
 from eyas.files import what_is_there

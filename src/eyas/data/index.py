@@ -32,7 +32,6 @@ import numpy as np
 from eyas.data import held_out, reopen
 from eyas.data.balance import ImageClasses
 from eyas.data.cache import cache_root, locked
-from eyas.data.contents import read_image_file, sample_image_file
 from eyas.data.decode import decode_deep, large_images
 from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
@@ -40,6 +39,7 @@ from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.base import ANY_CLASS
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
 from eyas.data.ignore import NO_IGNORE_RULES, IgnoreRules, areas, distinct
+from eyas.data.image_file import read_image_file, sample_image_file
 from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, read_header, why_no_file
 from eyas.data.processes import can_fork, spread, usable_cores
 from eyas.data.progress import with_progress

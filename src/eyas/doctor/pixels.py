@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from eyas.data.contents import open_image_file
 from eyas.data.decode import load_image
+from eyas.data.image_file import open_image_file
 from eyas.data.index import ImageIndex
 from eyas.data.processes import can_fork, spread, usable_cores
 from eyas.data.progress import with_progress

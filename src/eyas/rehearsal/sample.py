@@ -11,12 +11,12 @@ import numpy as np
 import yaml
 
 from eyas.config import TrainOptions
-from eyas.data.contents import copy_image_file
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.formats import LabelSource
 from eyas.data.formats.base import ANY_CLASS
 from eyas.data.formats.yolo import IGNORED, label_path
 from eyas.data.ignore import IgnoreRules
+from eyas.data.image_file import copy_image_file
 from eyas.data.index import ImageIndex, build_index
 from eyas.evaluate import assemble
 

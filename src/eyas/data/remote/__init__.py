@@ -3,7 +3,7 @@
 On each host stands a mirror of what a description names, in the cache folder: label files whole, and in place of each
 image an empty file of its size, whose time of change stands for the version of the original. So whatever lists,
 compares and sorts files works as on local ones. Images themselves come when they are needed, or a while before, into a
-bounded cache (`kept`); `eyas.data.contents` reads them.
+bounded cache (`kept`); `eyas.data.image_file` reads them.
 
     address   URLs, the paths that stand for them, and where all that lies
     service   fsspec: listing, facts, bytes; errors for people, patience with faults that pass

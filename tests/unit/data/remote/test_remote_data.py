@@ -13,8 +13,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from eyas.data.contents import copy_image_file, open_image_file
 from eyas.data.dataset_yaml import check_dataset
+from eyas.data.image_file import copy_image_file, open_image_file
 from eyas.data.image_header import read_header
 from eyas.data.index import ImageIndex, build_index
 from eyas.data.remote import service
