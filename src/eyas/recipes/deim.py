@@ -1,11 +1,9 @@
 """How DEIM is trained when nothing else is said (spec detr 3.4); docs/recipes.md holds what was measured."""
 
-from eyas.recipes.base import Fitted, OptimizerChoice, Recipe, Situation
+from eyas.recipes.base import Fitted, Recipe, Situation
 from eyas.recipes.fit import is_short
+from eyas.recipes.rtdetr import ADAMW
 from eyas.recipes.rtdetr import fit as fit_set
-
-# Random weights as for RT-DETR; the authors' rates for given ones are 4e-4 for 32 images (on D-FINE) and 2e-4 for 16.
-ADAMW = OptimizerChoice("AdamW", lr0=2e-3, momentum=0.9, images=16, parameters=0.75)
 
 
 def fit(situation: Situation) -> Fitted:
@@ -17,6 +15,7 @@ def fit(situation: Situation) -> Fitted:
     return fitted
 
 
+# Random weights as for RT-DETR; the authors' rates for given ones are 4e-4 for 32 images (on D-FINE) and 2e-4 for 16.
 DEIM = Recipe(
     short=ADAMW,
     long=ADAMW,

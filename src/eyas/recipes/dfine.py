@@ -1,12 +1,10 @@
 """How D-FINE is trained when nothing else is said (spec detr 2.6); docs/recipes.md holds what was measured."""
 
-from eyas.recipes.base import OptimizerChoice, Recipe
-from eyas.recipes.rtdetr import fit
+from eyas.recipes.base import Recipe
+from eyas.recipes.rtdetr import ADAMW, fit
 
 # The authors' rate for weights that are given is 2e-4 for 32 images; random ones, backbone included, need more, as for
 # RT-DETR, with which the networks share all but their heads.
-ADAMW = OptimizerChoice("AdamW", lr0=2e-3, momentum=0.9, images=16, parameters=0.75)
-
 DFINE = Recipe(
     short=ADAMW,
     long=ADAMW,

@@ -1,12 +1,10 @@
 """How DINO is trained when nothing else is said (spec detr 5.2); docs/recipes.md says what other families do."""
 
-from eyas.recipes.base import OptimizerChoice, Recipe
-from eyas.recipes.rtdetr import fit
+from eyas.recipes.base import Recipe
+from eyas.recipes.rtdetr import ADAMW, fit
 
 # 1e-4 is the family's rate for weights that are given; for random ones see RT-DETR's recipe: dino-tiny has 0.6 million
 # parameters.
-ADAMW = OptimizerChoice("AdamW", lr0=2e-3, momentum=0.9, images=16, parameters=0.75)
-
 DINO = Recipe(
     short=ADAMW,
     long=ADAMW,

@@ -5,7 +5,7 @@ Legend: ``B`` images, ``C`` classes, ``k`` detections.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from eyas.models.published import Published
 from eyas.models.rtdetr.base import GAINS, STRIDE
 from eyas.models.rtdetr.official import LEVELS, RTDETRNet
 from eyas.models.rtdetr.variants import build_backbone
-from eyas.models.table import ModelTableError, Table, Tables
+from eyas.models.table import Table, Tables
 from eyas.nn.constants import constants
 from eyas.nn.frozen_norm import freeze_norms
 
@@ -51,6 +51,7 @@ class DINONet(RTDETRNet):
     tables: ClassVar[Tables] = TABLES
     published: ClassVar[Mapping[str, Published]] = PUBLISHED
     usual: ClassVar[str] = "dino-r50"
+    check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_table)
     weighted_loss: ClassVar[str] = (
         "super().init_criterion() or FocalSetCriterion(..., class_weights=self.class_weights)"
     )
@@ -64,18 +65,6 @@ class DINONet(RTDETRNet):
         verbose: bool = True,
     ) -> None:
         super().__init__(cfg, ch, nc, names, verbose)
-
-    @classmethod
-    def checked(cls, table: Table, where: str) -> Table:
-        """Return a table of this layout with its defaults filled in.
-
-        Raises:
-            ModelTableError: it names no variant or backbone, has a key that means nothing, or an impossible number.
-        """
-        try:
-            return checked_table(table)
-        except ValueError as error:
-            raise ModelTableError(f"{where}: {error}") from error
 
     def build(self, table: Mapping[str, Any]) -> None:
         """Make backbone, encoder and decoder."""
