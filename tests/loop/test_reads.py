@@ -55,6 +55,14 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
             counts[Path(file)] += 1
         return real(file, mode, *rest, **options)
 
+    opened_by_number: Callable[..., int] = os.open
+
+    def counted_too(file: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR) == 0 and Path(file).suffix in (".pt", ".yaml"):
+            counts[Path(file)] += 1
+        return opened_by_number(file, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", counted_too)  # as our own readers do
     monkeypatch.setattr(builtins, "open", counted)  # as torch.load does
     monkeypatch.setattr(io, "open", counted)  # as pathlib does
     return counts

@@ -6,9 +6,8 @@ in ``nan_step_<n>/`` (``eyas replay``).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -190,9 +189,8 @@ def look_again(trainer: Watched, step: Step, batch: Mapping[str, Any]) -> Origin
 
 def keys_of(loader: EpochLoader, step: Step) -> list[Any]:
     """Return the keys of a batch: what its images are, and are augmented by, is a function of them."""
-    sampler: Any = copy.copy(loader.sampler)
-    sampler.set_epoch(step.epoch, mosaic_closed=sampler.mosaic_closed, first_batch=step.step)
-    return list(next(iter(sampler)))
+    sampler = loader.sampler
+    return list(next(sampler.keys(replace(sampler.turn, epoch=step.epoch, first_batch=step.step))))
 
 
 def batch_again(trainer: Watched, step: Step) -> Mapping[str, Any] | None:
