@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite_in_one_process(train: Train) -> None:
             return loss
 
     story = alike(train(Breaks(), epochs=2))
-    assert story["end"].startswith("TrainingDiverged: box_loss, ") and story["epochs"] == [1]
+    assert story["end"].startswith("TrainingDiverged: box_loss, ") and story["epochs"] == []
 
 
 def test_weights_that_are_not_finite_in_the_main_process(train: Train) -> None:
