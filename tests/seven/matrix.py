@@ -38,7 +38,6 @@ BASE = {
     "verbose": False,
 }
 TRAINERS: dict[str, type[DetectionTrainer]] = {name: family.trainer for name, family in families().items()}
-WHOLE = ("yolo26", "rtdetr")  # families that train all pairs and fours; of the others, all needs together show enough
 NEEDS: dict[str, dict[str, Any]] = {
     "metrics": {"metrics": ["f1", "recall_at_p50"]},
     "class_weights": {"class_weights": {"1": 3.0, "7": 0.5}},
@@ -54,6 +53,8 @@ PAIRS = [*itertools.combinations(NEEDS, 2)]
 COUPLES = [tuple(NEEDS)[i : i + 2] for i in range(0, len(NEEDS), 2)]
 FOURS = [one + other for one, other in itertools.combinations(COUPLES, 2)]
 ALL = tuple(NEEDS)
+# By one process: all pairs of YOLO26, and of RT-DETR the fours that hold them.
+ALONE = [("yolo26", pair) for pair in PAIRS] + [("rtdetr", four) for four in FOURS]
 # By two processes too; every pair of needs is in a four, and one family is enough for those: the loop is the same.
 TOGETHER = [(f, needs) for f in TRAINERS for needs in ([*FOURS, ALL] if f == "yolo26" else [ALL])]
 

@@ -126,8 +126,9 @@ def test_every_pair_of_needs_trains_by_two_processes_as_well() -> None:
     assert (len(matrix.NEEDS), len(matrix.PAIRS), len(matrix.FOURS)) == (8, 28, 6)
 
 
-@pytest.mark.parametrize("needs", matrix.PAIRS, ids=matrix.title)
-@pytest.mark.parametrize("family", matrix.WHOLE)
+@pytest.mark.parametrize(
+    ("family", "needs"), matrix.ALONE, ids=lambda part: part if isinstance(part, str) else matrix.title(part)
+)
 def test_straight_or_resumed(
     family: str, needs: tuple[str, ...], common: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:

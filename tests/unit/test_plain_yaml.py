@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from eyas.plain_yaml import BYTES, DEPTH, VALUES, YamlError, compose, read_yaml
 
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=9)
-PLAIN = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner), max_leaves=12
-)
+# Not the C1 control NEL: PyYAML writes it as the end of a line, and reads a blank.
+TEXTS = st.text(st.characters(exclude_characters="\x85", exclude_categories=("Cs",)), max_size=9)
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | TEXTS
+PLAIN = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner), max_leaves=12)
 
 
 @pytest.fixture
