@@ -32,7 +32,7 @@ def seen(image: NDArray[np.uint8]) -> Tensor:
     rows = []
     for cls, colour in COLOURS.items():
         mask = (np.abs(image.astype(int) - colour) < 40).all(-1).astype(np.uint8)
-        for x, y, w, h, area in cv2.connectedComponentsWithStats(mask, connectivity=4)[2][1:].tolist():
+        for x, y, w, h, area in cv2.connectedComponentsWithStats(np.asarray(mask), connectivity=4)[2][1:].tolist():
             rows.append([x, y, x + w, y + h, 0.5 + min(area / 1e5, 0.4), cls])
     return torch.tensor(sorted(rows, key=lambda row: -row[4])).float().reshape(-1, 6)
 

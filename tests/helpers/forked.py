@@ -91,7 +91,7 @@ class ForkExec:
                 os.chdir(cwd)
             if env is not None:
                 os.environ.clear()
-                os.environ.update(os.fsdecode(entry).split("=", 1) for entry in env)  # type: ignore[arg-type]
+                os.environ.update(os.fsdecode(entry).split("=", 1) for entry in env)  # type: ignore[misc]
             forget()
             code = run(program)
         except BaseException:
@@ -148,7 +148,7 @@ def connect(streams: tuple[int, int, int], keep: set[int]) -> None:
 def forget() -> None:
     """Drop what this process did before, as far as a program could notice."""
     gc.freeze()  # or every collection would look through the memory of the tests, and copy it
-    atexit._clear()  # type: ignore[attr-defined]
+    atexit._clear()
     atexit.register(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
     multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
     multiprocessing.process._children.clear()  # type: ignore[attr-defined]
@@ -249,7 +249,7 @@ def leave(code: int) -> NoReturn:
     """End as an interpreter does, without going back into the tests."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
     except BaseException:

@@ -39,7 +39,14 @@ def trained(table: dict[str, Any], folder: Path) -> Path:
     folder.mkdir()
     model = folder / "model.yaml"
     model.write_text(yaml.safe_dump({**table, "nc": 10}))
-    options = {"data": str(ensure_digits("tiny")), "imgsz": 64, "batch": 4, "epochs": 2, "save_period": 1, "workers": 0}
+    options: dict[str, Any] = {
+        "data": str(ensure_digits("tiny")),
+        "imgsz": 64,
+        "batch": 4,
+        "epochs": 2,
+        "save_period": 1,
+        "workers": 0,
+    }
     YOLO(model).train(**options, fraction=0.1, plots=False, device="cpu", save_dir=str(folder / "run"), verbose=False)
     return folder / "run" / "weights"
 

@@ -391,7 +391,7 @@ TABLES: dict[str, tuple[Maker, str]] = {
 }
 """Tables of layers that would build what nothing can hold, or nothing at all."""
 FIELDS: dict[str, tuple[Maker, str]] = {
-    f"without {name}": (content(lambda c, name=name: c.pop(name)), f"'{name}'")
+    f"without {name}": (content(lambda c, name=name: c.pop(name)), f"'{name}'")  # type: ignore[misc]
     for name in ("eyas", "yaml", "nc", "names", "model")
 } | {
     f"{name} of another type": (content(put(**{name: wrong})), f"'{name}'")

@@ -47,7 +47,7 @@ def execute(path: Path, cache: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(path, 4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(path, 4)
     os.environ["EYAS_CACHE"] = str(cache)
     os.environ["PYTHONPATH"] = str(ROOT / "src")
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -61,7 +61,7 @@ def execute(path: Path, cache: Path) -> None:
             "eyas": {"code": digest(notebook)},
         }
         places = {f"{folder}/": "", folder: ".", str(cache): "~/.cache/eyas", str(ROOT): "eyas", str(Path.home()): "~"}
-        text = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+        text = nbformat.writes(notebook)
     path.write_text(without_paths(text, places) + "\n", encoding="utf-8")
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 

@@ -139,7 +139,7 @@ def _faulty_labels(sick: Set) -> dict[str, set[str]]:
         "wide": [(1, 64, 48, 60, 12)],
         "large": [(0, 64, 48, 80, 82)],
     }.items()):  # fmt: skip
-        sick.add("train", f"{name}.jpg", picture(200 + number), rows)
+        sick.add("train", f"{name}.jpg", picture(200 + number), rows)  # type: ignore[arg-type]  # the dictionary joins kinds
     sick.add("train", "rows.jpg", picture(220), "0 0.5 0.5 0.25 0.25\n0 0.5 0.5\n")
     return {
         "duplicate box": {"twice.jpg"},
