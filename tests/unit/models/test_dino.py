@@ -17,8 +17,9 @@ from eyas.models.backbones import RESNET, ResNet
 from eyas.models.catalog import detector_class, model_table
 from eyas.models.dino.decoder import DINODecoder
 from eyas.models.dino.keys import DETREX, ORIGINAL, layout_of, our_name, rename
-from eyas.models.dino.net import MEAN, STD, DINONet, normalised
+from eyas.models.dino.net import DINONet, normalised
 from eyas.models.dino.variants import VARIANTS, dino_table
+from eyas.models.pixels import IMAGENET
 from eyas.models.rtdetr.anchors import inverse_sigmoid
 from eyas.models.table import ModelTableError
 from eyas.nn.frozen_norm import FrozenBatchNorm2d
@@ -370,9 +371,10 @@ def test_loss_reaches_all_that_is_trained_with_objects_and_without() -> None:
 
 
 def test_pixels_are_those_of_imagenet() -> None:
-    x = torch.tensor(MEAN)[None, :, None, None].expand(1, 3, 2, 2)
+    mean, std = (torch.tensor(values) for values in IMAGENET)
+    x = mean[None, :, None, None].expand(1, 3, 2, 2)
     assert not normalised(x).any()
-    assert normalised(x + torch.tensor(STD)[:, None, None]).flatten().tolist() == pytest.approx([1.0] * 12)
+    assert normalised(x + std[:, None, None]).flatten().tolist() == pytest.approx([1.0] * 12)
     assert normalised(torch.zeros(1, 1, 2, 2)).shape == (1, 1, 2, 2)
 
 
