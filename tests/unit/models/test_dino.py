@@ -202,10 +202,10 @@ def test_names_that_need_no_list() -> None:
 def test_tables() -> None:
     assert detector_class(model_table("dino-r50")) is DINONet
     for table, said in (
-        ({"variant": "r60"}, r"variant is 'r60'; did you mean 'r50'\?"),
-        ({"variant": "tiny", "query": 3}, "'query' means nothing in the table of tiny; did you mean 'queries'"),
+        ({"variant": "r60"}, r"variant is 'r60'. Did you mean 'r50'\?"),
+        ({"variant": "tiny", "query": 3}, "'query' means nothing in the table of tiny. Did you mean 'queries'"),
         ({"variant": "tiny", "queries": 0}, "queries is 0"),
-        ({"variant": "tiny", "backbone": "resnet51"}, "no backbone is called 'resnet51'; did you mean 'resnet50'"),
+        ({"variant": "tiny", "backbone": "resnet51"}, "no backbone is called 'resnet51'. Did you mean 'resnet50'"),
     ):
         with pytest.raises(ModelTableError, match=said):
             DINONet({"arch": "dino", **table}, verbose=False)
