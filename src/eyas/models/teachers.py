@@ -24,6 +24,7 @@ from eyas.models.licences import consent
 from eyas.models.lineage import Ancestor, Ancestors, descent
 from eyas.models.rebuild import network_from
 from eyas.models.weights import check_numbers
+from eyas.names import a_few
 
 
 class TeacherNet(nn.Module):
@@ -57,7 +58,7 @@ class FoundationTeacher(TeacherNet):
         check_numbers(state, own)
         missing = [k for k in own if k not in state and not f"vit.{k}".endswith(OPTIONAL)]
         if missing:
-            raise UnknownViTError(f"the teacher lacks {missing[0]} and {len(missing) - 1} more tensors")
+            raise UnknownViTError(f"these are no whole weights of a teacher: {a_few(missing)} missing")
         self.vit.load_state_dict(state, strict=False)
         self.requires_grad_(False).eval()
 

@@ -16,13 +16,14 @@ from eyas.checkpoint.safetensors import SUFFIX, read_safetensors
 from eyas.models.backbones.base import Backbone
 from eyas.models.backbones.stock import checked_backbone
 from eyas.models.backbones.vit import ViTBackbone
-from eyas.models.backbones.vit_keys import fitted, read_vit, shown
+from eyas.models.backbones.vit_keys import fitted, read_vit
 from eyas.models.detector import Detector
 from eyas.models.licences import consent
 from eyas.models.lineage import Ancestor, joined
 from eyas.models.published import fetch, find_published, is_name
 from eyas.models.table import Table, called
 from eyas.models.weights import check_numbers, copy_state, plain_state
+from eyas.names import a_few
 from eyas.nn.vit import resized_positions
 
 LOGGER = logging.getLogger("eyas")
@@ -94,7 +95,7 @@ class BackboneHost(Detector):
         missing = [k for k in wanted if k not in state or (k != kernel and state[k].shape != own[k].shape)]
         if missing:
             raise ValueError(
-                f"{source} does not fit the backbone {self.backbone.name or called(self.yaml)}: {shown(missing)} "
+                f"{source} does not fit the backbone {self.backbone.name or called(self.yaml)}: {a_few(missing)} "
                 f"{'is' if len(missing) == 1 else 'are'} not in it, or of another size."
             )
         check_numbers(state, own)
@@ -103,7 +104,7 @@ class BackboneHost(Detector):
         self.classes_kept = self.classes_kept or 0.0
         LOGGER.info("Loaded %d tensors into the backbone", len(copied))
         if left := [k for k in state if k not in copied and not k.endswith(OPTIONAL)]:
-            LOGGER.warning("Warning: %d tensors of %s are not used: %s", len(left), source, shown(left))
+            LOGGER.warning("Warning: %d tensors of %s are not used: %s", len(left), source, a_few(left))
 
     def save_memory(self) -> None:
         """Let the backbone compute its insides again for their gradient; see `Detector.save_memory`."""

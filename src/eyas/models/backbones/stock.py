@@ -77,4 +77,3 @@ def checked_backbone(what: object) -> str | dict[str, Any]:
         if value not in settings[key]:
             raise ValueError(f"{key} of {name} is {shown(value)}, and must be one of {list(settings[key])}.")
     return {"name": name, **given} if given else name
-
