@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from eyas.checkpoint import CheckpointError, load_checkpoint, read_tensors
-from eyas.checkpoint.safetensors import SUFFIX, read_safetensors
-from eyas.models.backbones.host import OPTIONAL, resampled, sha256_of
+from eyas.files import sha256_of
+from eyas.models.backbones.host import OPTIONAL, resampled
 from eyas.models.backbones.vit import VITS, VisionTransformer, ViTSpec
 from eyas.models.backbones.vit_keys import UnknownViTError, fitted, read_vit
 from eyas.models.detector import Detector
@@ -127,7 +127,7 @@ def open_teacher(path: str | Path, accepted: Collection[str] = ()) -> TeacherNet
     try:
         content = load_checkpoint(path)
     except CheckpointError as error:
-        content = read_safetensors(path)[0] if path.suffix == SUFFIX else read_tensors(path)
+        content = read_tensors(path)
         try:
             found = read_vit(content)
         except UnknownViTError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eyas.checkpoint import CheckpointError, read_tensors
-from eyas.checkpoint.safetensors import SUFFIX, read_safetensors
+from eyas.files import sha256_of
 from eyas.models.backbones.base import Backbone
 from eyas.models.backbones.stock import checked_backbone
 from eyas.models.backbones.vit import ViTBackbone
@@ -30,7 +29,6 @@ LOGGER = logging.getLogger("eyas")
 OWN = {"frozen_norms": False, "freeze_stem": False, "lr_ratio": None}  # settings that belong to the backbone of before
 # What weights may lack or hold beyond a network: counters, constants, and a normalisation that it may go without.
 OPTIONAL = ("num_batches_tracked", "periods", "vit.mean", "vit.std", "vit.norm.weight", "vit.norm.bias")
-BLOCK = 2**20  # bytes read at a time
 
 
 class BackboneHost(Detector):
@@ -78,8 +76,7 @@ class BackboneHost(Detector):
             known = Ancestor(entry.name, entry.licence, entry.source, entry.trained_on)
         else:
             path, known = Path(weights), Ancestor(Path(weights).name)
-        content = read_safetensors(path)[0] if path.suffix == SUFFIX and path.is_file() else read_tensors(path)
-        return content, Ancestor(**known.to_dict() | {"sha256": sha256_of(path)})
+        return read_tensors(path), Ancestor(**known.to_dict() | {"sha256": sha256_of(path)})
 
     @torch.no_grad()
     def _copy(self, state: Mapping[str, Tensor], source: str) -> None:
@@ -140,12 +137,3 @@ def only_tensors(content: object) -> dict[str, Tensor]:
     if state is None:
         raise CheckpointError("there are no tensors by name in these weights")
     return state
-
-
-def sha256_of(path: Path) -> str:
-    """Return the checksum of a file."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            total.update(block)
-    return total.hexdigest()
