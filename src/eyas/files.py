@@ -181,6 +181,12 @@ def _is_abandoned(path: Path) -> bool:
         return abs(time.time() - path.stat().st_mtime) > YOUNG and hold(file.fileno())
 
 
+def sha256_of(path: str | Path) -> str:
+    """Return the checksum of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Return the sha256 over names, kinds and bytes of tensors; waits for the device."""
     import torch  # here, because files are also written where torch is not loaded

@@ -106,9 +106,9 @@ def test_names_and_tables() -> None:
     table = model_table("dfine-s")
     assert detector_class(table) is DFineNet and table["lr_ratio"] == 0.5 and not table["frozen_norms"]
     assert [v for v in VARIANTS if dfine_table(v)["frozen_norms"]] == ["l", "x"]
-    with pytest.raises(ModelTableError, match=r"variant is 'y'; there are n, s, m, l, x, tiny"):
+    with pytest.raises(ModelTableError, match=r"variant is 'y'. There are n, s, m, l, x, tiny"):
         model_table({"arch": "dfine", "variant": "y"})
-    with pytest.raises(ModelTableError, match="'quries' means nothing in the table of n; did you mean 'queries'"):
+    with pytest.raises(ModelTableError, match="'quries' means nothing in the table of n. Did you mean 'queries'"):
         model_table({"arch": "dfine", "variant": "n", "quries": 10})
     with pytest.raises(ModelTableError, match="act is 'gelu', and must be 'relu' or 'silu'"):
         model_table({"arch": "dfine", "variant": "n", "act": "gelu"})

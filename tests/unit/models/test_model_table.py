@@ -202,8 +202,8 @@ def test_catalogue() -> None:
     ("changes", "message"),
     [
         ({"arch": "detr"}, "arch is 'detr'"),
-        ({"arch": "rtdetr", "variant": "r19"}, "did you mean 'r18'"),
-        ({"arch": "rtdetr", "variant": "r18", "query": 3}, "did you mean 'queries'"),
+        ({"arch": "rtdetr", "variant": "r19"}, "Did you mean 'r18'"),
+        ({"arch": "rtdetr", "variant": "r18", "query": 3}, "Did you mean 'queries'"),
     ],
 )
 def test_a_wrong_table_without_rows_is_told(changes: dict[str, Any], message: str) -> None:

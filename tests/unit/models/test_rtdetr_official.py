@@ -173,9 +173,9 @@ def test_a_table_rebuilds_the_model() -> None:
 
 
 def test_mistakes_in_a_table_are_named() -> None:
-    with pytest.raises(ModelTableError, match="'frozen_norm' means nothing .*did you mean 'frozen_norms'"):
+    with pytest.raises(ModelTableError, match="'frozen_norm' means nothing .*Did you mean 'frozen_norms'"):
         RTDETRNet(official_table("r18") | {"frozen_norm": True})
-    with pytest.raises(ModelTableError, match="variant is 'r51'; did you mean 'r50'"):
+    with pytest.raises(ModelTableError, match="variant is 'r51'. Did you mean 'r50'"):
         RTDETRNet({"arch": "rtdetr", "variant": "r51"})
     for key, value, least in (("queries", 0, 1), ("num_denoising", -1, 0), ("queries", "many", 1)):
         with pytest.raises(

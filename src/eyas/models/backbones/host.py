@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,24 +11,24 @@ import torch
 from torch import Tensor
 
 from eyas.checkpoint import CheckpointError, read_tensors
-from eyas.checkpoint.safetensors import SUFFIX, read_safetensors
+from eyas.files import sha256_of
 from eyas.models.backbones.base import Backbone
 from eyas.models.backbones.stock import checked_backbone
 from eyas.models.backbones.vit import ViTBackbone
-from eyas.models.backbones.vit_keys import fitted, read_vit, shown
+from eyas.models.backbones.vit_keys import fitted, read_vit
 from eyas.models.detector import Detector
 from eyas.models.licences import consent
 from eyas.models.lineage import Ancestor, joined
 from eyas.models.published import fetch, find_published, is_name
 from eyas.models.table import Table, called
 from eyas.models.weights import check_numbers, copy_state, plain_state
+from eyas.names import a_few
 from eyas.nn.vit import resized_positions
 
 LOGGER = logging.getLogger("eyas")
 OWN = {"frozen_norms": False, "freeze_stem": False, "lr_ratio": None}  # settings that belong to the backbone of before
 # What weights may lack or hold beyond a network: counters, constants, and a normalisation that it may go without.
 OPTIONAL = ("num_batches_tracked", "periods", "vit.mean", "vit.std", "vit.norm.weight", "vit.norm.bias")
-BLOCK = 2**20  # bytes read at a time
 
 
 class BackboneHost(Detector):
@@ -77,8 +76,7 @@ class BackboneHost(Detector):
             known = Ancestor(entry.name, entry.licence, entry.source, entry.trained_on)
         else:
             path, known = Path(weights), Ancestor(Path(weights).name)
-        content = read_safetensors(path)[0] if path.suffix == SUFFIX and path.is_file() else read_tensors(path)
-        return content, Ancestor(**known.to_dict() | {"sha256": sha256_of(path)})
+        return read_tensors(path), Ancestor(**known.to_dict() | {"sha256": sha256_of(path)})
 
     @torch.no_grad()
     def _copy(self, state: Mapping[str, Tensor], source: str) -> None:
@@ -94,7 +92,7 @@ class BackboneHost(Detector):
         missing = [k for k in wanted if k not in state or (k != kernel and state[k].shape != own[k].shape)]
         if missing:
             raise ValueError(
-                f"{source} does not fit the backbone {self.backbone.name or called(self.yaml)}: {shown(missing)} "
+                f"{source} does not fit the backbone {self.backbone.name or called(self.yaml)}: {a_few(missing)} "
                 f"{'is' if len(missing) == 1 else 'are'} not in it, or of another size."
             )
         check_numbers(state, own)
@@ -103,7 +101,7 @@ class BackboneHost(Detector):
         self.classes_kept = self.classes_kept or 0.0
         LOGGER.info("Loaded %d tensors into the backbone", len(copied))
         if left := [k for k in state if k not in copied and not k.endswith(OPTIONAL)]:
-            LOGGER.warning("Warning: %d tensors of %s are not used: %s", len(left), source, shown(left))
+            LOGGER.warning("Warning: %d tensors of %s are not used: %s", len(left), source, a_few(left))
 
     def save_memory(self) -> None:
         """Let the backbone compute its insides again for their gradient; see `Detector.save_memory`."""
@@ -139,12 +137,3 @@ def only_tensors(content: object) -> dict[str, Tensor]:
     if state is None:
         raise CheckpointError("there are no tensors by name in these weights")
     return state
-
-
-def sha256_of(path: Path) -> str:
-    """Return the checksum of a file."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            total.update(block)
-    return total.hexdigest()

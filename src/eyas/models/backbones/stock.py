@@ -5,7 +5,7 @@ A table names it, ``backbone: vit-s14-dinov2``, or gives settings too: ``backbon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +16,7 @@ from eyas.models.backbones.resnet import RESNET, ResNet
 from eyas.models.backbones.resnet_vd import RESNET_VD, ResNetVd
 from eyas.models.backbones.vit import VITS, ViTBackbone
 from eyas.models.table import shown
-from eyas.names import nearest
+from eyas.names import did_you_mean
 
 Build = Callable[..., Backbone]
 
@@ -68,17 +68,12 @@ def checked_backbone(what: object) -> str | dict[str, Any]:
     name = str(given.pop("name", "")).strip().lower()
     if name not in BACKBONES:
         raise ValueError(
-            f"no backbone is called {shown(name)}{_near(name, BACKBONES)}; there are {', '.join(BACKBONES)}."
+            f"no backbone is called {shown(name)}.{did_you_mean(name, BACKBONES)} There are {', '.join(BACKBONES)}."
         )
     settings = SETTINGS.get(name, {})
     for key, value in given.items():
         if key not in settings:
-            raise ValueError(f"{shown(key)} is no setting of {name}{_near(key, settings)}; it has {list(settings)}.")
+            raise ValueError(f"{name} has no {shown(key)}.{did_you_mean(key, settings)} It has {list(settings)}.")
         if value not in settings[key]:
             raise ValueError(f"{key} of {name} is {shown(value)}, and must be one of {list(settings[key])}.")
     return {"name": name, **given} if given else name
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    near = nearest(word, known, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -19,11 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from eyas.models.backbones.base import Backbone
 from eyas.models.backbones.pyramid import PYRAMIDS
+from eyas.models.pixels import CLIP, IMAGENET, PixelNorm, per_channel
 from eyas.nn.vit import HEAD, Block, Mlp, PatchEmbed, QuickGELU, Rotary, SwiGLU, resized_positions
 
 SPREAD = 0.02  # of random tokens, position codes and matrices, as in the papers
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Style:
     """
 
     images: float = 1.28
-    pixels: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    pixels: PixelNorm = IMAGENET
     eps: float = 1e-6
     registers: int = 0
     rotary: bool = False
@@ -158,8 +157,7 @@ class VisionTransformer(nn.Module):
         norm = partial(nn.LayerNorm, width, style.eps)
         self.spec, self.recompute = spec, False
         for name, values in zip(("mean", "std"), style.pixels, strict=True):
-            shown = torch.tensor(values if ch == len(values) else [sum(values) / len(values)] * ch)
-            self.register_buffer(name, shown.view(ch, 1, 1))
+            self.register_buffer(name, torch.tensor(per_channel(values, ch)).view(ch, 1, 1))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.reg_token = nn.Parameter(torch.zeros(1, style.registers, width)) if style.registers else None
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + spec.grid**2, width)) if spec.grid else None

@@ -27,10 +27,10 @@ from eyas.models.table import shown
 from eyas.nn import Fusable, MSDeformAttn
 from eyas.nn.conv_norm import fold_norm, is_norm
 from eyas.nn.deformable import at_least_float32
+from eyas.nn.half import added
 from eyas.types import FineBoxes, SetPrediction
 
 PRIOR = 0.01  # score of a fresh class output: nearly all queries are background
-HALF_MAX = 65504.0  # largest number of float16
 LEAST = {"queries": 1, "num_denoising": 0}  # smallest useful numbers of a table
 POSITION_LAYERS = (2, 3)
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({"relu": relu, "silu": silu})
@@ -142,11 +142,7 @@ class DecoderLayer(nn.Module):
 
     def think(self, x: Tensor) -> Tensor:
         """Map queries (B, Q, width) to (B, Q, width), each by itself."""
-        change = self.linear2(self.act(self.linear1(x)))
-        total = x + change
-        if change.dtype is torch.float16:  # seen upstream: sums beyond its range after long training, then NaN
-            total = total.clamp(-HALF_MAX, HALF_MAX)
-        return self.norm3(total)
+        return self.norm3(added(x, self.linear2(self.act(self.linear1(x)))))
 
 
 class DecoderStack(nn.Module):

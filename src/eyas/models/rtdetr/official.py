@@ -25,11 +25,11 @@ from eyas.models.rtdetr.published import PUBLISHED, read_published
 from eyas.models.rtdetr.variants import ARCH, VARIANTS, Variant, build_backbone, checked_table
 from eyas.models.table import ModelTableError, Table
 from eyas.models.weights import as_source, class_rows, plain_state
+from eyas.names import a_few
 from eyas.nn.frozen_norm import freeze_norms
 
 LOGGER = logging.getLogger("eyas")
 LEVELS = ("p3", "p4", "p5")  # of the backbone, that the encoder takes
-SHOWN = 3  # names in a message
 
 
 class RTDETRNet(BackboneHost, SetDetector):
@@ -217,16 +217,16 @@ class RTDETRNet(BackboneHost, SetDetector):
         if not fit:
             raise ValueError(
                 f"these are no weights of {self.yaml['variant']}: none of their {len(given)} tensors fits "
-                f"({_shown(given)})."
+                f"({a_few(given)})."
             )
         left = [key for key in given if key not in fit]
         if not classes_follow_names and any(key in class_keys for key in left):
             LOGGER.info("Class outputs start afresh: the weights have another number of classes than %d", self.nc)
         if left := [key for key in left if key not in class_keys]:
-            LOGGER.warning("Warning: %d tensors of the weights do not fit: %s", len(left), _shown(left))
+            LOGGER.warning("Warning: %d tensors of the weights do not fit: %s", len(left), a_few(left))
         parts = {key.split(".", 1)[0] for key in fit}
         if missing := [k for k in without_ignored(own) if k not in state and k.split(".", 1)[0] in parts]:
-            LOGGER.warning("Warning: %d tensors are not in the weights: %s", len(missing), _shown(missing))
+            LOGGER.warning("Warning: %d tensors are not in the weights: %s", len(missing), a_few(missing))
 
 
 @torch.no_grad()
@@ -265,8 +265,3 @@ def _unwrapped(weights: Any) -> Any:
     if isinstance(weights, Mapping) and isinstance(weights.get("ema"), Mapping) and "module" in weights["ema"]:
         return {"model": plain_state(weights), "names": weights.get("names")}
     return weights
-
-
-def _shown(keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return ", ".join(keys[:SHOWN]) + more
