@@ -56,6 +56,7 @@ from eyas.train import (
     ending,
     folder,
     loading,
+    memory,
     messages,
     options,
     parallel,
@@ -289,18 +290,22 @@ class BaseTrainer:
         self.set_statistics()
         self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
         divergence.before_batch(self)
-        with parallel.sync_when(self.model, self.step_due()):
-            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
-                loss, self.loss_items = self.named_losses(self.model(self.batch))
-            self.loss = self.adjust("adjust_loss", self.total_loss(loss))
-            sound = divergence.note_losses(self)
-            self.scaler.scale(self.loss).backward()
-        self.settle_statistics()
+        memory.learn(self)
+        sound = divergence.note_losses(self)
         if self.step_due() and divergence.may_step(self, sound):
             self.optimizer_step()
         if sound:
             self.meter.update(self.loss_items)
         self.run_callbacks("on_train_batch_end")
+
+    def forward_backward(self, share: float, last: bool) -> None:
+        """Pass ``self.batch``, a whole one or a part; ``share``: what its loss counts, ``last``: of its batch."""
+        with parallel.sync_when(self.model, last and self.step_due()):
+            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
+                loss, self.loss_items = self.named_losses(self.model(self.batch))
+            self.loss = self.adjust("adjust_loss", self.total_loss(loss))
+            self.scaler.scale(self.loss if share == 1 else self.loss * share).backward()
+        self.settle_statistics()
 
     # -- what the loop says --------------------------------------------------------------------------------------------
     def prepare(self) -> None:
