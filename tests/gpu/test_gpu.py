@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from eyas.checkpoint import load_checkpoint
-from eyas.device import reproducible
 from eyas.launch.interrupt import Interrupted
 from eyas.models import DetectionModel, network_from
 from eyas.train import DetectionTrainer
@@ -41,15 +40,10 @@ def options(digits_tiny: Path, tmp_path: Path) -> Options:
 def started(options: dict[str, Any]) -> Iterator[tuple[DetectionTrainer, list[Any]]]:
     """Yield a trainer in its first epoch, as its own loop would have it, and the batches of that epoch."""
     trainer = DetectionTrainer(overrides=options)
-    with reproducible(trainer.args.deterministic, trainer.device):
-        trainer.setup()
+    with trainer.prepared():
         trainer.send_progress()
         trainer.model.train()
-        batches = list(trainer.train_loader)
-        try:
-            yield trainer, batches
-        finally:
-            trainer.close_loaders()
+        yield trainer, list(trainer.train_loader)
 
 
 @contextmanager

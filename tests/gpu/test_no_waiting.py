@@ -6,6 +6,8 @@ tensor made from host values. ``test_gpu.py`` asks CUDA itself; this test finds 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eyas.train import DetectionTrainer, RTDETRTrainer
+from eyas.train.recorder import Recorder, Step
 
 WAITING = {
     "aten::_local_scalar_dense": "a tensor became a number",
@@ -49,17 +52,26 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def make_trainer(
+class LaterRecorder(Recorder):
+    """Hears whether a step was finite when the device gets there, as on a GPU: not within these tests."""
+
+    def known_by_now(self, step: Step, finite: torch.Tensor) -> None:
+        assert finite.shape == ()
+
+
+@contextmanager
+def started(
     model: Path, data: Path, tmp_path: Path, cls: type[DetectionTrainer] = DetectionTrainer, **options: Any
-) -> DetectionTrainer:
-    """Return a trainer in its first epoch, set up by itself."""
+) -> Iterator[tuple[DetectionTrainer, list[Any]]]:
+    """Yield a trainer in its first epoch, as its own loop would have it, and the batches of that epoch."""
     base = {"model": str(model), "data": str(data), "imgsz": 64, "batch": 16, "workers": 0, "device": "cpu"}
     quiet = {"plots": False, "verbose": False, "epochs": 2, "project": str(tmp_path / "runs")}
     trainer = cls(overrides=base | quiet | options)
-    trainer.setup()
-    trainer.send_progress()
-    trainer.model.train()
-    return trainer
+    with trainer.prepared():
+        trainer.send_progress()
+        trainer.model.train()
+        trainer.recorder = LaterRecorder(at_once=False)
+        yield trainer, list(trainer.train_loader)
 
 
 def without_objects(batch: Any) -> Any:
@@ -83,12 +95,12 @@ def test_the_watch_sees_what_waits() -> None:
 def test_a_training_step_asks_the_device_nothing(
     tiny_model: Path, digits_tiny: Path, tmp_path: Path, optimizer: str, objects: bool
 ) -> None:
-    trainer = make_trainer(tiny_model, digits_tiny, tmp_path, optimizer=optimizer, multi_scale=0.5)
-    batches = list(trainer.train_loader)
-    trainer.train_batch(batches[0])  # what is done once may wait
-    batch = batches[1] if objects else without_objects(batches[1])
-    with Watch() as watch:
-        trainer.train_batch(batch)
+    options = {"optimizer": optimizer, "multi_scale": 0.5}
+    with started(tiny_model, digits_tiny, tmp_path, **options) as (trainer, batches):
+        trainer.train_batch(batches[0])  # what is done once may wait
+        batch = batches[1] if objects else without_objects(batches[1])
+        with Watch() as watch:
+            trainer.train_batch(batch)
     assert sorted(set(watch.seen)) == []
 
 
@@ -96,14 +108,13 @@ def test_a_training_step_asks_the_device_nothing(
 def test_a_step_of_rtdetr_waits_for_its_matching_alone(
     tiny_rtdetr: Path, digits_tiny: Path, tmp_path: Path, objects: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make_trainer(tiny_rtdetr, digits_tiny, tmp_path, RTDETRTrainer)
-    batches = list(trainer.train_loader)
-    trainer.train_batch(batches[0])
     transfers = []
     to_host = torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: transfers.append(tensor.shape) or to_host(tensor))
-    with Watch() as watch:
-        trainer.train_batch(batches[1] if objects else without_objects(batches[1]))
+    with started(tiny_rtdetr, digits_tiny, tmp_path, RTDETRTrainer) as (trainer, batches):
+        trainer.train_batch(batches[0])
+        with Watch() as watch, monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "cpu", lambda tensor: transfers.append(tensor.shape) or to_host(tensor))
+            trainer.train_batch(batches[1] if objects else without_objects(batches[1]))
     # Deterministic algorithms are never on for this family on a GPU.
     assert sorted({seen for seen in watch.seen if "deterministic" not in seen}) == []
     assert len(transfers) == objects

@@ -94,7 +94,7 @@ def plant(mutant: Mutant, src: Path, timeout: float) -> str:
         code = run_tests(src, list(mutant.tests), timeout)
     finally:
         path.write_text(whole, encoding="utf-8")
-    if code in (None, TESTS_FAILED, INTERRUPTED):
+    if code in (None, TESTS_FAILED, INTERRUPTED) or code < 0:  # hung; failed; ended by a signal
         return "caught"
     return "unseen" if code == PASSED else "stale"
 

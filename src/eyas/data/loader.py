@@ -462,9 +462,9 @@ def _leave_stopping_to_parent(parent: int) -> None:
     """
     for number in (signal.SIGINT, *PATIENT):
         signal.signal(number, signal.SIG_IGN)
-    show_stacks()
     if hasattr(signal, "sigtimedwait"):  # not on macOS: who sent a signal is not known there
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before threads begin: they inherit it
+    show_stacks()
     threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
-import multiprocessing
 import os
 import signal
 import threading
@@ -73,23 +71,12 @@ def catch_interrupts() -> Iterator[InterruptFlag]:
         yield flag
         return
     taken = [number for number in STOPPING if number in URGENT or unclaimed(number)]
-    asked = [number for number in WHERE if silent(number)]
     before = {number: signal.signal(number, flag.handle) for number in taken}
-    before |= {number: signal.signal(number, ask_workers) for number in asked}
-    if asked:
-        show_stacks(chain=True)
+    hide_stacks = show_stacks() if any(silent(number) for number in WHERE) else None
     try:
         yield flag
     finally:
-        for number in asked:
-            faulthandler.unregister(number)
+        if hide_stacks is not None:
+            hide_stacks()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def ask_workers(signum: int, frame: FrameType | None) -> None:
-    """Pass a signal on to the worker processes of this one."""
-    for worker in multiprocessing.active_children():
-        if worker.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(worker.pid, signum)

@@ -30,7 +30,7 @@ def main(folder: Path, parent: int) -> int:
 
     handover.occupy(folder)  # until this process ends, though its launcher may be gone before
     handover.process_file(folder, dist.rank()).write_text(str(os.getpid()))
-    show_stacks()  # until training begins, which passes the question on to its own workers
+    show_stacks()
     try:
         trainer, arrived = handover.unpack(handover.payload_file(folder).read_bytes())
         if dist.restarts():

@@ -117,7 +117,10 @@ class Recorder:
         """
         step = self.steps[-1]
         step.norms = norms_of(optimizer)
-        finite = step.finite(gradients=not scaled)
+        return self.known_by_now(step, step.finite(gradients=not scaled))
+
+    def known_by_now(self, step: Step, finite: Tensor) -> Step | None:
+        """Ask for the answer to whether a step is finite; return the first step of which the answer is no by now."""
         if finite.device.type != "cuda" or self.at_once:
             return None if bool(finite) else step
         held = torch.empty((), dtype=torch.bool, pin_memory=True)

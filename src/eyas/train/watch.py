@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import faulthandler
 import json
-import multiprocessing
 import os
 import sys
 import threading
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from eyas import dist
 from eyas.launch.interrupt import Stalled
 from eyas.log import LOGGER
-from eyas.signals import STDERR, WHERE
+from eyas.signals import STDERR, show_workers
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -241,9 +240,4 @@ class Watch:
         """Print the stacks of this process and of those that load its images."""
         os.write(STDERR, f"\nprocess {dist.rank()} (pid {os.getpid()}) {SAYS[self.stage]}:\n".encode())
         faulthandler.dump_traceback(STDERR, all_threads=True)
-        for worker in multiprocessing.active_children():
-            for number in WHERE:
-                with suppress(ProcessLookupError):
-                    os.write(STDERR, f"\n{worker.name} (pid {worker.pid}), which loads its images:\n".encode())
-                    os.kill(worker.pid or 0, number)
-                    time.sleep(0.2)  # its stack belongs below its name
+        show_workers()
