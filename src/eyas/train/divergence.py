@@ -81,7 +81,7 @@ def may_step(trainer: Watched, sound: bool) -> bool:
         RolledBack: they are no numbers, and the run is to go back.
     """
     recorder = trainer.recorder
-    unsound = recorder.add_gradients(trainer.optimizer, scaled=trainer.scaler.is_enabled())
+    unsound = recorder.add_gradients(trainer.optimizer, trainer.gradient_norms, scaled=trainer.scaler.is_enabled())
     if unsound is None and not sound:
         unsound = recorder.steps[-1]
     if not (dist.any_rank(unsound is not None) if trainer.world_size and recorder.at_once else unsound):

@@ -32,6 +32,7 @@ from eyas.nn.norms import GrowingStatistics, StatisticsBeside, hold_norms
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import (
     SCHEDULES,
+    GradientNorms,
     ModelEMA,
     apply_schedule,
     build_optimizer,
@@ -142,6 +143,7 @@ class BaseTrainer:
         self.validator: Any = None
         self.history = History()
         self.recorder = Recorder(at_once=True)
+        self.gradient_norms = GradientNorms()
         self.rollbacks = 0  # times that the run went back to its last checkpoint; the order of the data follows
         self.notes: list[str] = []  # what happened to the run that its numbers do not tell
         self.meter = LossMeter()
@@ -294,6 +296,7 @@ class BaseTrainer:
         sound = divergence.note_losses(self)
         if self.step_due() and divergence.may_step(self, sound):
             self.optimizer_step()
+        self.gradient_norms.forget()
         if sound:
             self.meter.update(self.loss_items)
         self.run_callbacks("on_train_batch_end")
