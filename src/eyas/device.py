@@ -88,6 +88,7 @@ def amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
 
     ``True`` means bfloat16 where the GPU has it, float16 elsewhere, and float32 on a CPU: which processor has
     instructions for bfloat16 differs from machine to machine, and a run must not learn otherwise where it goes on.
+    So does ``"auto"`` here; in a training `eyas.train.precision` decides that once for all of a run.
 
     Raises:
         ValueError: float16 was asked for on a CPU.
@@ -101,6 +102,16 @@ def amp_dtype(amp: bool | str, device: torch.device) -> torch.dtype | None:
         return torch.float16
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bf16 else torch.float16
+
+
+PRECISIONS = {torch.float16: "fp16", torch.bfloat16: "bf16", None: "fp32"}
+"""Type for autocast -> what options and checkpoints call it."""
+
+
+def has_bf16_instructions() -> bool:
+    """Whether this processor computes in bfloat16 itself (AVX-512 or AMX), and so faster than in float32."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:

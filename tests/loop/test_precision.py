@@ -9,7 +9,9 @@ import torch
 
 from eyas.callbacks import Callback
 from eyas.families import family_of
-from eyas.models import model_table
+from eyas.models import DetectionModel, model_table
+from eyas.train import DetectionTrainer, precision
+from eyas.train.compiling import floats
 
 
 class Losses(Callback):
@@ -43,3 +45,43 @@ def test_the_first_steps_in_bf16_lose_what_those_in_fp32_lose(options: Any, tiny
     # bfloat16 has 8 bits of mantissa: 0.4 % a rounding.
     torch.testing.assert_close(losses["bf16"], losses["fp32"], rtol=0.03, atol=0)
     assert not torch.equal(losses["bf16"], losses["fp32"])
+
+
+def test_auto_takes_bf16_where_the_processor_has_it_and_keeps_it_where_another_has_not(
+    options: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = options(model=str(tiny_model), epochs=2, time=None, val=False, amp="auto", workers=0)
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: False)
+    trainer = DetectionTrainer(overrides=short | {"name": "plain"})
+    with trainer.prepared():
+        assert trainer.amp_dtype is None and not trainer.amp
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
+    trainer = DetectionTrainer(overrides=short | {"name": "able"})
+    trainer.add_callback("on_model_save", lambda trainer: setattr(trainer, "stop", True))
+    trainer.train()
+    assert trainer.amp_dtype is torch.bfloat16
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: False)
+    again = DetectionTrainer(overrides={"resume": str(trainer.last)})
+    with again.prepared():
+        assert again.amp_dtype is torch.bfloat16 and again.amp
+
+
+class Coarse(DetectionModel):
+    """Computes something else in bfloat16."""
+
+    def predict_batch(self, batch: Any) -> Any:
+        rounded = torch.is_autocast_enabled("cpu")
+        return tuple(part * (2 if rounded else 1) for part in floats(super().predict_batch(batch)))
+
+
+def test_auto_refuses_what_predicts_something_else_and_leaves_the_network_as_it_was(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
+    for cls, expected in ((Coarse, None), (DetectionModel, torch.bfloat16)):
+        network = cls(str(tiny_model), nc=3, verbose=False).train()
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        assert precision.choose(network, 64) is expected
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        assert all(parameter.grad is None for parameter in network.parameters())
+    assert "differ by 1" in precision.refusal(Coarse(str(tiny_model), nc=3, verbose=False).train(), 64)

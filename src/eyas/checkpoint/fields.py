@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from torch import Tensor, uint8
 
 from eyas.checkpoint.errors import CheckpointError
+from eyas.device import PRECISIONS
 from eyas.types import CLASSES
 
 FORMAT: Final = 1
@@ -18,8 +19,8 @@ MADE_UP: Final = "no Eyas writes that: use another checkpoint"
 NEEDED: Final = ("model", "yaml", "nc", "names")
 NEEDED_TO_RESUME: Final = ("train_args", "train_sources", "train_metrics", "fitness", "epoch")
 NEEDED_OF_STATE: Final = (
-    *("model", "optimizer", "scaler", "updates", "epochs", "step", "meter", "best_fitness", "best_files", "frozen"),
-    *("freeze_layer_names", "plan", "data", "trainer", "history", "elapsed", "callbacks", "rng"),
+    *("model", "optimizer", "scaler", "amp", "updates", "epochs", "step", "meter", "best_fitness", "best_files"),
+    *("frozen", "freeze_layer_names", "plan", "data", "trainer", "history", "elapsed", "callbacks", "rng"),
 )
 
 
@@ -136,6 +137,7 @@ STATE: Final[Mapping[str, Field]] = MappingProxyType(
         "model": FIELDS["model"],
         "optimizer": Field("the state of an optimizer", is_optimizer),
         "scaler": Field("numbers by name", mapping_of(str, is_number)),
+        "amp": Field("fp32, fp16 or bf16", lambda v: v in PRECISIONS.values()),
         "updates": Field("a number of steps", is_count),
         "average_trusted": Field("true or false", lambda v: type(v) is bool),
         "epochs": Field("a number of epochs", is_count),

@@ -804,9 +804,10 @@ class TrainOptions(BaseModel):
     amp: Amp = _precision(
         True,
         "Mixed precision: bf16, fp16 (GPU only), True for bf16 where the GPU has it and fp16 elsewhere and none on a "
-        "CPU, False or fp32 for none. bf16 on a CPU pays where it has AMX or AVX-512 for it.",
+        "CPU, False or fp32 for none. bf16 on a CPU pays where it has AMX or AVX-512 for it; auto asks the processor, "
+        "and the network whether it predicts the same.",
         on=_EVAL,
-        expected="True, False, 'fp16', 'bf16' or 'fp32'",
+        expected="True, False, 'auto', 'fp16', 'bf16' or 'fp32'",
         also="precision bf16 fp16",
         resumable=False,
         rehearsed=Rehearsed.PRECISION,

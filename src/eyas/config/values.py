@@ -269,7 +269,7 @@ Selection = Annotated[
 Mapped = Annotated[dict[str, Any], BeforeValidator(_to_schedule), AfterValidator(_check_plain)]
 ScheduleOption = Annotated[str | dict[str, Any], BeforeValidator(_to_schedule), AfterValidator(_check_schedule)]
 SyncBn = Annotated[bool | Literal["auto"], BeforeValidator(_to_amp)]
-Amp = Annotated[bool | Literal["fp16", "bf16", "fp32"], BeforeValidator(_to_amp)]
+Amp = Annotated[bool | Literal["auto", "fp16", "bf16", "fp32"], BeforeValidator(_to_amp)]
 Scale = Annotated[float | tuple[float, float], BeforeValidator(_to_pair), AfterValidator(_check_scale)]
 
 

@@ -31,8 +31,9 @@ UNLISTED_SUFFIXES = frozenset((
 ))  # fmt: skip
 # First bytes of images: one that was given another suffix is told apart from files that are none.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
-_SAMPLED = 40_960  # bytes up to which a file is looked at whole
-_PIECE = 8192  # bytes; room for more takes longer to get than such a file takes to read
+_READ = 8192  # bytes; room for more takes longer to get than a label file takes to read
+_PIECE = 4096  # bytes of a sample's pieces: with twice as much, a sample and its digest take 60 us instead of 35
+_SAMPLED = 5 * _PIECE  # bytes up to which a file is looked at whole
 _ENTERED = 8  # times that one folder is read under several names: links to links to links stand for millions of paths
 _NEVER_IMAGES = frozenset((".txt", ".xml", ".json", ".csv"))  # labels, of which there may be as many as images
 
@@ -129,16 +130,27 @@ def sample_of(path: str) -> bytes:
     Raises:
         OSError: it cannot be read, or is no file.
     """
-    file = open_regular(path)
+    return read_start_and_sample(path, _PIECE)[1]
+
+
+def read_start_and_sample(path: str, first: int) -> tuple[bytes, bytes]:
+    """The first bytes of a file, at least a piece of a sample, and what `sample_of` returns, by opening it once.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    file = open_regular(path)  # a third of the time that a file object takes, of which a scan would make millions
     try:
         size = os.fstat(file).st_size
+        start = os.read(file, max(first, min(size, _SAMPLED)))
         if size <= _SAMPLED:
-            return size.to_bytes(8, "little") + b"".join(iter(lambda: os.read(file, _PIECE), b""))
-        pieces = []
-        for quarter in range(5):
-            os.lseek(file, quarter * (size - _PIECE) // 4, os.SEEK_SET)
-            pieces.append(os.read(file, _PIECE))
-        return size.to_bytes(8, "little") + b"".join(pieces)
+            pieces = [start, *iter(lambda: os.read(file, _PIECE), b"")]
+        else:
+            pieces = [start[:_PIECE]]
+            for quarter in range(1, 5):
+                os.lseek(file, quarter * (size - _PIECE) // 4, os.SEEK_SET)
+                pieces.append(os.read(file, _PIECE))
+        return start, size.to_bytes(8, "little") + b"".join(pieces)
     finally:
         os.close(file)
 
@@ -151,7 +163,7 @@ def read_whole(path: str) -> bytes:
     """
     file = open_regular(path)
     try:
-        return b"".join(iter(lambda: os.read(file, _PIECE), b""))
+        return b"".join(iter(lambda: os.read(file, _READ), b""))
     finally:
         os.close(file)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from eyas.data.depth import BYTE, REAL, WHOLE, WIDE
-from eyas.data.files import read_ends
-from eyas.data.image_file import open_image_file
+from eyas.data.files import FileStat, read_ends, read_start_and_sample
+from eyas.data.image_file import open_image_file, sample_image_file
 from eyas.data.remote.address import is_remote
 from eyas.data.remote.service import RemoteError
 from eyas.files import what_is_there
@@ -64,9 +65,39 @@ def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
     Raises:
         RemoteError: the file lies elsewhere, and does not come.
     """
-    plain = None if is_remote(path) else _plain_jpeg(path)  # Pillow finds the same, and reads less often
-    if plain is not None:
-        return plain, None
+    if not is_remote(path):
+        with suppress(OSError):  # which Pillow's way tells in words
+            plain = _plain_jpeg(*read_ends(path, _START, _END))
+            if plain is not None:
+                return plain, None
+    return _read_by_pillow(path)
+
+
+def look_at(path: str, stat: FileStat) -> tuple[ImageHeader | None, ImageProblem | None, bytes]:
+    """What `read_header` returns, and what tells the file from others (`sample_image_file`), by opening it once.
+
+    Args:
+        path: of the image.
+        stat: what the file is from outside.
+
+    Raises:
+        OSError: the file went just now.
+        RemoteError: as `read_header`.
+    """
+    sample = None
+    if not is_remote(path):
+        with suppress(OSError):
+            start, sample = read_start_and_sample(path, _START)
+            plain = _plain_jpeg(start, sample[-_END:])
+            if plain is not None:
+                return plain, None, sample
+    header, trouble = _read_by_pillow(path)
+    if header is None:
+        return None, trouble, b""
+    return header, trouble, sample or sample_image_file(path, stat)
+
+
+def _read_by_pillow(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
     try:
         with open_image_file(path) as file, Image.open(file) as image:
             return _check(file, image)
@@ -102,15 +133,11 @@ def why_no_file(path: str) -> ImageProblem:
     return ImageProblem(NOT_AN_IMAGE if os.path.exists(path) else MISSING_IMAGE, what_is_there(path))
 
 
-def _plain_jpeg(path: str) -> ImageHeader | None:
+def _plain_jpeg(start: bytes, end: bytes) -> ImageHeader | None:
     """Header of a JPEG with nothing unusual about it, as nearly all are; None leaves the file to Pillow.
 
-    Pillow takes about 100 us to open a JPEG, this 20: with a million images, that is a minute and a half.
+    Pillow finds the same in 100 us, this takes 10: with a million images, that is a minute and a half.
     """
-    try:
-        start, end = read_ends(path, _START, _END)
-    except OSError:
-        return None
     size = _plain_size(start)
     if size is None or min(size) < MIN_SIDE or size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or 0):
         return None

@@ -39,8 +39,8 @@ from eyas.data.formats import Labels, LabelSource, YoloText
 from eyas.data.formats.base import ANY_CLASS
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
 from eyas.data.ignore import NO_IGNORE_RULES, IgnoreRules, areas, distinct
-from eyas.data.image_file import read_image_file, sample_image_file
-from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, read_header, why_no_file
+from eyas.data.image_file import read_image_file
+from eyas.data.image_header import MISSING_IMAGE, ImageHeader, ImageProblem, look_at, why_no_file
 from eyas.data.processes import can_fork, spread, usable_cores
 from eyas.data.progress import with_progress
 from eyas.data.remote.address import Room, first_remote, is_remote
@@ -50,7 +50,7 @@ from eyas.data.report import DatasetReport, Problem
 from eyas.files import replacing, sweep
 from eyas.log import LOGGER
 
-CACHE_VERSION = 6  # raise it when the meaning of the arrays or of a rule changes
+CACHE_VERSION = 7  # raise it when the meaning of the arrays or of a rule changes
 NO_PICTURE = "no picture in such values"
 NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
@@ -582,15 +582,15 @@ def _look_at(found: _Found, task: range) -> list[_Seen]:
 def _see(image: str, stat: FileStat) -> _Seen:
     if stat.size < 0:
         return _Seen(None, 0, [why_no_file(image)])
-    header, trouble = read_header(image)
+    try:
+        header, trouble, sample = look_at(image, stat)
+    except OSError as error:  # it went just now
+        return _Seen(None, 0, [ImageProblem(MISSING_IMAGE, error.strerror or str(error))])
     problems = [trouble] if trouble else []
     peak = _peak(image, header) if header else 0.0
     if isinstance(peak, str):
         return _Seen(None, 0, [*problems, ImageProblem(NO_PICTURE, peak)])
-    try:
-        return _Seen(header, peak, problems, _digest(sample_image_file(image, stat)) if header else 0)
-    except OSError as error:  # it went just now
-        return _Seen(None, 0, [ImageProblem(MISSING_IMAGE, error.strerror or str(error))])
+    return _Seen(header, peak, problems, _digest(sample) if header else 0)
 
 
 def _digest(*parts: bytes) -> int:

@@ -176,7 +176,7 @@ COMPARED: dict[str, Callable[[object, object], bool]] = {
     "classes": lambda asked, seen: set(asked) == set(seen),  # type: ignore[call-overload]
     "device": same_device,
     "optimizer": lambda asked, seen: str(asked).lower() == str(seen).lower(),
-    "amp": lambda asked, seen: (asked or "fp32") == seen,
+    "amp": lambda asked, seen: asked == "auto" or (asked or "fp32") == seen,
     "accept_licences": lambda asked, seen: {a.lower() for a in asked} <= {s.lower() for s in seen},  # type: ignore[attr-defined]
     "backbone": lambda asked, seen: str(asked).strip().lower() == seen,
     "pretrained": lambda asked, seen: bool(asked) == seen,

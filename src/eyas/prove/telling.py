@@ -17,13 +17,12 @@ from eyas.config.folders import AUTO, folder_effects
 from eyas.data.dataset import TrainDataset
 from eyas.data.numbered import data_sets
 from eyas.data.share import extent
-from eyas.device import step_seed
+from eyas.device import PRECISIONS, step_seed
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import SCHEDULES
 from eyas.run.protocol import Run
 from eyas.run.told import Rounded, Tells, Words
 
-HALF = {torch.float16: "fp16", torch.bfloat16: "bf16", None: "fp32"}
 Told = dict[str, object]
 
 
@@ -53,7 +52,7 @@ def place(run: Run) -> Told:
     told: Told = {
         "device": str(next(run.model.parameters()).device),
         "processes": dist.local_world_size() if launched else max(run.world_size, 1),
-        "amp": HALF.get(run.amp_dtype),
+        "amp": PRECISIONS.get(run.amp_dtype),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     if run.device.type != "cuda":

@@ -112,15 +112,22 @@ def trial(network: nn.Module, images: int, side: int, autocast: AbstractContextM
     outputs: list[list[Tensor]] = []
     try:
         for stance in ("default", "force_eager"):
-            with undone(network), torch.compiler.set_stance(stance), autocast:
-                predictions = floats(network.predict_batch(made_up(network, images, side)))
-                torch.stack([part.float().square().mean() for part in predictions]).sum().backward()
-                outputs.append(predictions)
+            with torch.compiler.set_stance(stance), autocast:
+                outputs.append(tried(network, images, side))
     except torch.OutOfMemoryError:
         raise
     except FAILURES as error:
         return f"torch.compile failed ({beginning(error)})."
-    return disagreement(*outputs)
+    apart = difference(*outputs)
+    return "" if apart <= TOLERANCE else f"compiled, its predictions differ by {apart:.2g} of their size."
+
+
+def tried(network: Detector, images: int, side: int) -> list[Tensor]:
+    """Return what a network predicts of made-up images, with gradients taken; of itself nothing changes."""
+    with undone(network):
+        predictions = floats(network.predict_batch(made_up(network, images, side)))
+        torch.stack([part.float().square().mean() for part in predictions]).sum().backward()
+    return predictions
 
 
 @contextmanager
@@ -163,12 +170,11 @@ def floats(outputs: object) -> list[Tensor]:
     return [tensor for part in outputs for tensor in floats(part)] if isinstance(outputs, tuple | list) else []
 
 
-def disagreement(compiled: Sequence[Tensor], written: Sequence[Tensor]) -> str:
-    """Say by how much predictions differ; empty if they are the same but for rounding."""
-    pairs = zip(compiled, written, strict=True)
-    apart = [((c.float() - w.float()).norm() / w.float().norm().clamp(min=1e-12)).detach() for c, w in pairs]
-    worst = float(torch.stack(apart).max())
-    return "" if worst <= TOLERANCE else f"compiled, its predictions differ by {worst:.2g} of their size."
+def difference(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """Return the largest difference of two ways to predict the same, relative to the norm of the second."""
+    pairs = zip(some, others, strict=True)
+    apart = [((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12)).detach() for a, b in pairs]
+    return float(torch.stack(apart).max())
 
 
 def beginning(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from eyas.callbacks import CallbackList
 from eyas.checkpoint import FORMAT, CheckpointError, broken_parts, class_name, refusals_of
 from eyas.checkpoint.finite import moments, not_finite
 from eyas.data.bad_images import BadImages
+from eyas.device import PRECISIONS
 from eyas.models import Detector
 from eyas.models.lineage import described, read_ancestors
 from eyas.models.weights import check_numbers
@@ -38,6 +39,7 @@ class Resumable(Run, Protocol):
     """A run that can be written down whole and taken up again: what that needs beyond ``Run``."""
 
     scaler: torch.amp.GradScaler
+    amp_dtype: torch.dtype | None
     start_step: int
     is_over: bool
     elapsed_before: float
@@ -85,6 +87,7 @@ def training_state(trainer: Resumable, finished_epoch: bool) -> dict[str, Any]:
         "model": dict(unwrap_model(trainer.model).state_dict()),
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict(),
+        "amp": PRECISIONS[trainer.amp_dtype],
         "updates": trainer.ema.updates if trainer.ema else 0,
         "average_trusted": trainer.ema.trusted if trainer.ema else True,
         "epochs": trainer.epochs,

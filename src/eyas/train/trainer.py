@@ -21,7 +21,7 @@ from eyas.config.folders import AUTO, run_folder
 from eyas.data.bad_images import BadImages
 from eyas.data.content import FILE, content_of, save_contents
 from eyas.data.loader import EpochLoader, shield_workers
-from eyas.device import amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
+from eyas.device import PRECISIONS, amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
 from eyas.files import write_atomic
@@ -62,6 +62,7 @@ from eyas.train import (
     options,
     parallel,
     plan,
+    precision,
     setup,
     state,
 )
@@ -386,8 +387,6 @@ class BaseTrainer:
     def setup(self) -> None:
         """Build everything, in the order that is the contract."""
         torch.manual_seed(self.args.seed)
-        self.amp_dtype = amp_dtype(self.args.amp, self.device)
-        self.amp = self.amp_dtype is not None
         source = self.model_source()
         self.data = self.find_data()
         self.setup_model(source.table, source.weights)
@@ -397,6 +396,7 @@ class BaseTrainer:
         self.setup_loaders()
         self.compare_data()
         self.model = self.adjust("adjust_model", self.model)
+        self.choose_precision()
         self.plan = self.make_plan()
         checks.refuse_single_values(self.model, self.smallest_side(), loading.smallest_batch(self.train_loader))
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
@@ -412,6 +412,16 @@ class BaseTrainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
         self.resume_training(self.resume_from)
         self.write_description()
+
+    def choose_precision(self) -> None:
+        """Choose the type for autocast; a run keeps it, also where it goes on with another processor."""
+        self.amp_dtype = amp_dtype(self.args.amp, self.device)
+        if self.args.amp == "auto" and self.device.type == "cpu":
+            if self.resume_from is None:
+                self.amp_dtype = precision.choose(unwrap_model(self.model), self.every_side()[-1])
+            else:
+                self.amp_dtype = next(d for d, name in PRECISIONS.items() if name == self.resume_from["state"]["amp"])
+        self.amp = self.amp_dtype is not None
 
     def take_place(self) -> None:
         """Take this process's place among all: its device, the group of processes, the folder they share."""

@@ -36,6 +36,7 @@ RUN: dict[str, Any] = {
 WHOLE: dict[str, Any] = {
     "optimizer": {"state": {0: {"step": torch.ones(())}}, "param_groups": [{"params": [0], "lr": 0.1}]},
     "scaler": {"scale": 2.0},
+    "amp": "fp32",
     "updates": 3,
     "average_trusted": True,
     "over": False,
@@ -186,6 +187,7 @@ WRONG: dict[str, list[Any]] = {
         {"state": {}, "param_groups": [{"params": ["a"]}]},
     ],
     "scaler": [{"scale": "x"}],
+    "amp": ["fp64", None],
     "updates": [-1, True],
     "average_trusted": [1],
     "over": [0, None],

@@ -375,6 +375,7 @@ def test_a_checkpoint_is_stripped_and_opened(model: DetectionModel, tmp_path: Pa
             "model": dict(model.state_dict()),
             "optimizer": {"state": {}, "param_groups": []},
             "scaler": {},
+            "amp": "fp32",
             "updates": 0,
             "epochs": 1,
             "step": 0,

@@ -78,14 +78,14 @@ def test_labels_in_other_words_are_the_same(root: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(size=st.sampled_from([0, 1, 8191, 40_960, 40_961, 100_000, 1 << 20]), seed=st.integers(0, 2**31), data=st.data())
+@given(size=st.sampled_from([0, 1, 4097, 20_480, 20_481, 100_000, 1 << 20]), seed=st.integers(0, 2**31), data=st.data())
 def test_other_bytes_are_another_sample(tmp_path: Path, size: int, seed: int, data: st.DataObject) -> None:
     """Compressed pictures that differ do so in all that follows: of a large file, a half of it is replaced."""
     path = tmp_path / "any"
     content = np.random.default_rng(seed).bytes(size)
     path.write_bytes(content)
     before = sample_of(str(path))
-    assert sample_of(str(path)) == before and len(before) <= 8 + 5 * 8192
+    assert sample_of(str(path)) == before and len(before) <= 8 + 5 * 4096
     start = data.draw(st.integers(0, max(size // 2 - 1, 0)))
     other = content[:start] + np.random.default_rng(seed + 1).bytes(size - start)
     path.write_bytes(other)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eyas.data import image_header
-from eyas.data.image_header import ImageHeader, read_header
+from eyas.data.files import FileStat, sample_of
+from eyas.data.image_header import ImageHeader, look_at, read_header
 
 
 def jpeg(width: int = 41, height: int = 32, mode: str = "RGB", **options: object) -> bytes:
@@ -32,7 +33,7 @@ def turned() -> bytes:
 
 def by_pillow(path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     with monkeypatch.context() as patch:
-        patch.setattr(image_header, "_plain_jpeg", lambda path: None)
+        patch.setattr(image_header, "_plain_jpeg", lambda start, end: None)
         return read_header(str(path))
 
 
@@ -69,7 +70,10 @@ def test_it_says_what_pillow_says(name: str, tmp_path: Path, monkeypatch: pytest
     file.write_bytes((PLAIN | OTHERS)[name]())
     said = read_header(str(file))
     assert said == by_pillow(file, monkeypatch)
-    assert (image_header._plain_jpeg(str(file)) is not None) == (name in PLAIN)
+    size = FileStat(file.stat().st_size, 0)
+    assert look_at(str(file), size) == (*said, sample_of(str(file)) if said[0] else b"")
+    data = file.read_bytes()
+    assert (image_header._plain_jpeg(data[:16_384], data[-4096:]) is not None) == (name in PLAIN)
 
 
 def test_plain_ones_never_reach_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
