@@ -17,6 +17,7 @@ import torch
 from eyas.callbacks import Callback
 from eyas.checkpoint import load_checkpoint
 from eyas.cli import main
+from eyas.optim import GradientNorms
 from eyas.run.tracking import TrainingDiverged
 from eyas.train import DetectionTrainer
 from eyas.train.nonfinite import Origin, origin
@@ -208,13 +209,13 @@ def test_norms_are_those_of_the_gradients() -> None:
     optimizer = torch.optim.SGD([{"params": weights[:2], "param_group": "weight"}, {"params": weights[2:]}], lr=1.0)
     recorder = Recorder(at_once=True)
     recorder.add(Step(0, 0, [], torch.tensor(1.0), {}))
-    assert recorder.add_gradients(optimizer, scaled=False) is None
+    assert recorder.add_gradients(optimizer, GradientNorms(), scaled=False) is None
     together = np.concatenate([weight.grad.numpy().ravel() for weight in weights[:2]])  # type: ignore[union-attr]
     assert set(recorder.steps[0].norms) == {"0 weight"}
     assert float(recorder.steps[0].norms["0 weight"]) == pytest.approx(np.linalg.norm(together), rel=1e-6)
     weights[1].grad[2] = float("inf")  # type: ignore[index]
-    assert recorder.add_gradients(optimizer, scaled=True) is None, "the scaler's to answer"
-    assert recorder.add_gradients(optimizer, scaled=False) is recorder.steps[0]
+    assert recorder.add_gradients(optimizer, GradientNorms(), scaled=True) is None, "the scaler's to answer"
+    assert recorder.add_gradients(optimizer, GradientNorms(), scaled=False) is recorder.steps[0]
 
 
 def test_gradients_alone_are_told_the_last_layer_first() -> None:

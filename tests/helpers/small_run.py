@@ -15,7 +15,7 @@ from eyas.callbacks import Callback, CallbackList
 from eyas.config import TrainOptions
 from eyas.evaluate.validator import DetectionValidator
 from eyas.nn.norms import hold_norms
-from eyas.optim import SCHEDULES, ModelEMA, apply_schedule, build_optimizer, parameter_groups
+from eyas.optim import SCHEDULES, GradientNorms, ModelEMA, apply_schedule, build_optimizer, parameter_groups
 from eyas.report import pictures
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
@@ -107,6 +107,7 @@ class SmallRun:
         self.wdir, self.csv = self.save_dir / "weights", self.save_dir / "results.csv"
         self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
         self.device = torch.device("cpu")
+        self.gradient_norms = GradientNorms()
         self.amp_dtype: torch.dtype | None = None
         self.world_size, self.batch_size = 0, 8
         self.train_loader: Any = RandomBatches(batches)

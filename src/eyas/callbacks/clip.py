@@ -19,12 +19,20 @@ from torch import Tensor, nn
 
 from eyas.callbacks.base import Decision, StockCallback
 from eyas.config import TrainOptions
+from eyas.optim import GradientNorms
+from eyas.run.overrides import is_stock, overrides
 from eyas.run.protocol import Run
 
 
-def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients in place so that their joint L2 norm is at most ``max_norm``; returns the norm before."""
-    return torch.nn.utils.clip_grad_norm_(list(parameters), max_norm=max_norm)
+def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float, norms: GradientNorms | None = None) -> Tensor:
+    """Scale gradients in place so that their joint L2 norm is at most ``max_norm``; returns the norm before.
+
+    ``norms`` may know what each gradient's norm is.
+    """
+    parameters = list(parameters)
+    norm = (norms or GradientNorms()).total(parameters)
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
 
 
 def clip_grad_value(parameters: Iterable[nn.Parameter], max_value: float) -> Tensor:
@@ -34,6 +42,13 @@ def clip_grad_value(parameters: Iterable[nn.Parameter], max_value: float) -> Ten
     for grad in grads:
         grad.clamp_(-max_value, max_value)
     return largest
+
+
+def touched_by_others(trainer: Run) -> bool:
+    """Whether code that is not Eyas' may change gradients before they are clipped: through ``grad.data``, unnoticed."""
+    ours = {key for key, component in trainer.callbacks.by_key().items() if is_stock(type(component))}
+    theirs = (hook == "adjust_gradients" and receiver not in ours for receiver, hook in trainer.callbacks.registered())
+    return "optimizer_step" in overrides(type(trainer)) or any(theirs)
 
 
 class ClipMeter:
@@ -142,6 +157,7 @@ class ClipGradNorm(_Clip):
         self.max_norm = max_norm
         self.per_group = per_group
         self.groups_seen = 0
+        self.is_alone = False  # whether the norms that were recorded before the step are still those of the gradients
 
     @classmethod
     def from_options(cls, options: TrainOptions) -> Self | None:
@@ -156,13 +172,17 @@ class ClipGradNorm(_Clip):
             raise ValueError("clip_per_group=True has no effect with clip_grad_norm=0; give a norm above 0.")
         return None
 
+    def on_train_epoch_start(self, trainer: Run) -> None:
+        self.is_alone = not touched_by_others(trainer)
+
     def adjust_gradients(self, trainer: Run, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+        known = trainer.gradient_norms if self.is_alone else None
         if not self.per_group:
-            norm = clip_grad_norm(parameters, self.max_norm)
+            norm = clip_grad_norm(parameters, self.max_norm, known)
             self.meter.update(norm, norm > self.max_norm)
             return parameters
         groups = [[p for p in g["params"] if p.grad is not None] for g in trainer.optimizer.param_groups]
-        found = [clip_grad_norm(params, self.max_norm) for params in groups if params]
+        found = [clip_grad_norm(params, self.max_norm, known) for params in groups if params]
         if not found:
             return parameters
         norms = torch.stack(found)

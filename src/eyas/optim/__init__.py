@@ -2,6 +2,7 @@
 
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim.ema import ModelEMA, PowerAverage
+from eyas.optim.gradient_norms import GradientNorms
 from eyas.optim.groups import parameter_groups, split_groups
 from eyas.optim.musgd import MuSGD
 from eyas.optim.optimizers import build_optimizer, check_groups, optimizer_names
@@ -20,6 +21,7 @@ from eyas.optim.select import Selector, depths, select
 
 __all__ = [
     "SCHEDULES",
+    "GradientNorms",
     "ModelEMA",
     "MuSGD",
     "PowerAverage",

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from eyas.device import peak_memory
 from eyas.rehearsal.observe import RehearsalError
 from eyas.train import BaseTrainer
+from eyas.train.parts import some_images
 
 SECONDS = 8.0  # that the step may take; a larger batch is measured in part and reckoned up
 SHARE = 0.7  # of the memory that is free, which may be used
@@ -81,14 +80,14 @@ def measure(trainer: BaseTrainer) -> Measured:
         trainer.start_epoch_here()
         batch = next(iter(trainer.train_loader))
         images = len(batch["img"])
-        few = first_images(batch, SMALL)
+        few = some_images(batch, 0, SMALL)
         before = peak_memory("cpu")
         step(
             trainer, without_objects(few), what="a batch without any object"
         )  # builds kernels, so its time says little
         small = step(trainer, few)
         count = min(images, affordable(small, before))
-        full = step(trainer, first_images(batch, count)) if count > SMALL else small
+        full = step(trainer, some_images(batch, 0, count)) if count > SMALL else small
         return Measured(images, trainer.args.imgsz, before, small, full)
 
 
@@ -109,18 +108,6 @@ def affordable(small: Step, before: float) -> int:
     each = max(small.memory - before, 1.0) / small.images
     by_memory = SHARE * free_memory() / each
     return max(int(min(by_time, by_memory, 1e6)), SMALL)
-
-
-def first_images(batch: Any, count: int) -> Any:
-    """Return a batch of its first images; what has as many rows as images or objects is cut, the rest kept."""
-    images, mine = len(batch["img"]), batch["batch_idx"] < count
-    cut = dict(batch)
-    for key, value in batch.items():
-        if key == "batch_idx" or key in BY_OBJECT:
-            cut[key] = value[mine]
-        elif isinstance(value, torch.Tensor | list | tuple) and len(value) == images:
-            cut[key] = value[:count]
-    return cut
 
 
 def without_objects(batch: Any) -> Any:

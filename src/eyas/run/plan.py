@@ -23,7 +23,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "tuple[Choice, ...]": (tuple,),
 }
 """What the values of a field with this annotation are."""
-DIVISORS = ("batch", "batches", "accumulate", "nbs")  # by which something is divided
+DIVISORS = ("batch", "batches", "accumulate", "nbs", "passes")  # by which something is divided
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Plan:
     Attributes:
         epochs: length of the run.
         images: training images per epoch.
-        batch: images per forward pass.
-        batches: forward passes per epoch.
-        accumulate: forward passes per optimizer step.
+        batch: images of a batch, over all processes.
+        batches: batches per epoch.
+        accumulate: batches per optimizer step.
+        passes: parts in which a batch is passed through the network; more than one where memory was short.
         nbs: images of a step for which the option ``weight_decay`` is meant.
         updates: optimizer steps in the whole run.
         warmup_batches: forward passes until the rate has reached its schedule.
@@ -88,6 +89,7 @@ class Plan:
     classes_kept: float = 1.0
     nbs: int = 64
     compile: bool = False
+    passes: int = 1
     fitted: dict[str, Any] = field(default_factory=dict)
     decisions: tuple[Choice, ...] = ()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from eyas.config import TrainOptions
-from eyas.optim import ModelEMA
+from eyas.optim import GradientNorms, ModelEMA
 from eyas.run.plan import Plan
 from eyas.run.tracking import History, LossMeter
 from eyas.types import Batch, Progress
@@ -141,6 +141,7 @@ class Run(Protocol):
     model: nn.Module
     ema: ModelEMA | None
     optimizer: Optimizer
+    gradient_norms: GradientNorms
     train_loader: Loader
     test_loader: Loader
     validator: object

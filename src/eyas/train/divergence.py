@@ -81,7 +81,7 @@ def may_step(trainer: Watched, sound: bool) -> bool:
         RolledBack: they are no numbers, and the run is to go back.
     """
     recorder = trainer.recorder
-    unsound = recorder.add_gradients(trainer.optimizer, scaled=trainer.scaler.is_enabled())
+    unsound = recorder.add_gradients(trainer.optimizer, trainer.gradient_norms, scaled=trainer.scaler.is_enabled())
     if unsound is None and not sound:
         unsound = recorder.steps[-1]
     if not (dist.any_rank(unsound is not None) if trainer.world_size and recorder.at_once else unsound):
@@ -147,7 +147,7 @@ def about(step: Step, found: Origin | None) -> str:
 def record(trainer: Watched, step: Step) -> str:
     """Find out what of a step is no number, write what reproduces it, and return a sentence on both."""
     is_latest = step is trainer.recorder.steps[-1]
-    batch = {**trainer.batch, **trainer.recorder.labels} if is_latest else batch_again(trainer, step)
+    batch = {**trainer.batch, **trainer.recorder.labels} if is_latest else batch_again(trainer, step.epoch, step.step)
     found = look_again(trainer, step, batch) if batch is not None else None
     trainer.optimizer.zero_grad()
     trainer.recorder.put_back_buffers()
@@ -187,18 +187,23 @@ def look_again(trainer: Watched, step: Step, batch: Mapping[str, Any]) -> Origin
         return origin(network, batch, losses)
 
 
-def keys_of(loader: EpochLoader, step: Step) -> list[Any]:
+def keys_of(loader: EpochLoader, epoch: int, step: int) -> list[Any]:
     """Return the keys of a batch: what its images are, and are augmented by, is a function of them."""
     sampler = loader.sampler
-    return list(next(sampler.keys(replace(sampler.turn, epoch=step.epoch, first_batch=step.step))))
+    return list(next(sampler.keys(replace(sampler.turn, epoch=epoch, first_batch=step))))
 
 
-def batch_again(trainer: Watched, step: Step) -> Mapping[str, Any] | None:
-    """Make the batch of an earlier step again; None where a user's own loader made it."""
+def batch_again(trainer: Watched, epoch: int, step: int) -> Any:
+    """Make the batch of an earlier step again, as it comes to the device; None where a user's own loader made it."""
     loader = trainer.train_loader
     if not isinstance(loader, EpochLoader) or not isinstance(loader.dataset, TrainDataset):
         return None
-    return trainer.preprocess_batch(loader.dataset.make_batch(keys_of(loader, step)))
+    here = trainer.epoch, trainer.step
+    trainer.epoch, trainer.step = epoch, step  # the size of its images may follow from them
+    try:
+        return trainer.preprocess_batch(loader.dataset.make_batch(keys_of(loader, epoch, step)))
+    finally:
+        trainer.epoch, trainer.step = here
 
 
 def where_it_stood(trainer: Watched, step: Step, told: str, weights: str) -> dict[str, Any]:
@@ -231,7 +236,7 @@ def augmentation(trainer: Watched, step: Step) -> list[dict[str, Any]]:
         return []
     dataset = loader.dataset
     drawn = []
-    for key in keys_of(loader, step):
+    for key in keys_of(loader, step.epoch, step.step):
         params = asdict(dataset.params(key))
         params = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in params.items()}
         drawn.append(params | {"files": [dataset.index.path(i) for i in params["sources"]]})

@@ -16,6 +16,7 @@ from eyas.data.loader import fallen_workers
 from eyas.launch.handover import LostPeerError, is_lost_peer
 from eyas.launch.interrupt import InterruptFlag, Stalled
 from eyas.log import LOGGER
+from eyas.train.memory import OutOfMemory, first_line, is_out_of_memory
 
 GRACE = 0.5  # seconds for a worker whose connection is broken to be known as dead
 LAST = 10.0  # seconds to end in an orderly way, then at once
@@ -42,6 +43,10 @@ def cause_of(error: BaseException, *loaders: object) -> BaseException:
     if found is not None:
         how = "was killed by SIGKILL" if found[2] == "Killed" else f"was ended by {found[2]}" if found[2] else "ended"
         return loader_gone(found[1].strip(), how)
+    if is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+        return OutOfMemory(
+            f"memory is too small ({first_line(error)}); {memory()}. Give a smaller batch, imgsz or model."
+        )
     if not isinstance(error, LostPeerError) and is_lost_peer(error):
         return LostPeerError("another process of this run has ended; what it said tells why.")
     return error

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from eyas.checkpoint import save_checkpoint
 from eyas.files import replacing, write_atomic
+from eyas.optim import GradientNorms
 from eyas.train.nonfinite import Origin
 
 RING = 50  # steps
@@ -92,31 +93,36 @@ class Recorder:
         self.steps: deque[Step] = deque(maxlen=RING)
         self.labels: dict[str, Tensor] = {}  # of the latest batch
         self._pending: deque[tuple[Step, Tensor, torch.cuda.Event]] = deque()
-        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._network: nn.Module | None = None
+        self._buffers: tuple[list[Tensor], list[Tensor]] = [], []  # of that network, and as they were
 
     def keep_buffers(self, network: nn.Module) -> None:
         """Remember statistics of normalisation as they are before a step that may not be taken."""
-        now = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        self._buffers = [(buffer, buffer.detach().clone()) for buffer in now]
+        if network is not self._network:  # walking through hundreds of modules costs more than copying what they hold
+            live = [buffer.detach() for buffer in network.buffers() if buffer.is_floating_point()]
+            self._network, self._buffers = network, (live, [torch.empty_like(buffer) for buffer in live])
+        live, kept = self._buffers
+        if live:
+            torch._foreach_copy_(kept, live)
 
     def put_back_buffers(self) -> None:
         """Give the statistics back that `keep_buffers` has seen."""
-        with torch.no_grad():
-            for buffer, before in self._buffers:
-                buffer.copy_(before)
+        live, kept = self._buffers
+        if live:
+            torch._foreach_copy_(live, kept)
 
     def add(self, step: Step) -> bool:
         """Note a batch whose losses are known; return False if they are known not to be finite."""
         self.steps.append(step)
         return not self.at_once or bool(step.finite(gradients=False))
 
-    def add_gradients(self, optimizer: Optimizer, *, scaled: bool) -> Step | None:
+    def add_gradients(self, optimizer: Optimizer, norms: GradientNorms, *, scaled: bool) -> Step | None:
         """Note the gradients that the latest batch has led to; return the first step that is known not to be finite.
 
         ``scaled`` ones of float16 may be infinite: the scaler answers that.
         """
         step = self.steps[-1]
-        step.norms = norms_of(optimizer)
+        step.norms = norms_by_group(optimizer, norms)
         return self.known_by_now(step, step.finite(gradients=not scaled))
 
     def known_by_now(self, step: Step, finite: Tensor) -> Step | None:
@@ -148,15 +154,13 @@ class Recorder:
         return sum(step.skipped for step in self.steps)
 
 
-def norms_of(optimizer: Optimizer) -> dict[str, Tensor]:
+def norms_by_group(optimizer: Optimizer, norms: GradientNorms) -> dict[str, Tensor]:
     """Return the norm of the gradients of each group of parameters that has any, () on the device."""
-    found: dict[str, Tensor] = {}
-    for i, group in enumerate(optimizer.param_groups):
-        gradients = [p.grad for p in group["params"] if p.grad is not None]
-        if gradients:
-            name = f"{i} {group.get('param_group', '')}".strip()
-            found[name] = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    return found
+    return {
+        f"{i} {group.get('param_group', '')}".strip(): norms.total(group["params"])
+        for i, group in enumerate(optimizer.param_groups)
+        if any(p.grad is not None for p in group["params"])
+    }
 
 
 def write_record(

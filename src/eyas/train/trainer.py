@@ -32,6 +32,7 @@ from eyas.nn.norms import GrowingStatistics, StatisticsBeside, hold_norms
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import (
     SCHEDULES,
+    GradientNorms,
     ModelEMA,
     apply_schedule,
     build_optimizer,
@@ -56,6 +57,7 @@ from eyas.train import (
     ending,
     folder,
     loading,
+    memory,
     messages,
     options,
     parallel,
@@ -142,6 +144,7 @@ class BaseTrainer:
         self.validator: Any = None
         self.history = History()
         self.recorder = Recorder(at_once=True)
+        self.gradient_norms = GradientNorms()
         self.rollbacks = 0  # times that the run went back to its last checkpoint; the order of the data follows
         self.notes: list[str] = []  # what happened to the run that its numbers do not tell
         self.meter = LossMeter()
@@ -290,18 +293,23 @@ class BaseTrainer:
         self.set_statistics()
         self.batch = self.adjust("adjust_batch", self.preprocess_batch(batch))
         divergence.before_batch(self)
-        with parallel.sync_when(self.model, self.step_due()):
-            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
-                loss, self.loss_items = self.named_losses(self.model(self.batch))
-            self.loss = self.adjust("adjust_loss", self.total_loss(loss))
-            sound = divergence.note_losses(self)
-            self.scaler.scale(self.loss).backward()
-        self.settle_statistics()
+        memory.learn(self)
+        sound = divergence.note_losses(self)
         if self.step_due() and divergence.may_step(self, sound):
             self.optimizer_step()
+        self.gradient_norms.forget()
         if sound:
             self.meter.update(self.loss_items)
         self.run_callbacks("on_train_batch_end")
+
+    def forward_backward(self, share: float, last: bool) -> None:
+        """Pass ``self.batch``, a whole one or a part; ``share``: what its loss counts, ``last``: of its batch."""
+        with parallel.sync_when(self.model, last and self.step_due()):
+            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
+                loss, self.loss_items = self.named_losses(self.model(self.batch))
+            self.loss = self.adjust("adjust_loss", self.total_loss(loss))
+            self.scaler.scale(self.loss if share == 1 else self.loss * share).backward()
+        self.settle_statistics()
 
     # -- what the loop says --------------------------------------------------------------------------------------------
     def prepare(self) -> None:

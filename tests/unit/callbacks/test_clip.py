@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from eyas.callbacks import Callback
 from eyas.callbacks.clip import ClipGradNorm, ClipGradValue, ClipMeter, clip_grad_norm, clip_grad_value
 from eyas.config import TrainOptions
 from small_run import SmallRun, optimizer_of
@@ -172,3 +174,38 @@ def test_the_largest_of_a_run_is_kept() -> None:
         meter.update(torch.tensor(size), torch.tensor(size > 2))
         meter.close()
     assert meter.seen() == {"steps": 2, "clipped": 1, "largest": 5.0}
+
+
+class Halves(Callback):
+    def adjust_gradients(self, trainer: Any, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+        for p in parameters:
+            p.grad.data.mul_(0.5)  # a tensor keeps no count of what is written through .data
+        return parameters
+
+
+def test_norms_that_were_recorded_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    p, q = parameter(3.0), parameter(4.0)
+    component = ClipGradNorm(1.0)
+    trainer = SmallRun(component)
+    component.on_train_epoch_start(trainer)
+    norms = trainer.gradient_norms.of([q, p])
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "_foreach_norm", None)
+        component.adjust_gradients(trainer, [p, q])
+    assert [norm.item() for norm in norms] == [4.0, 3.0]
+    torch.testing.assert_close(torch.stack([p.grad, q.grad]).flatten(), torch.tensor([0.6, 0.8]))
+    assert trainer.gradient_norms.total([p, q]).item() == pytest.approx(1.0), "the gradients are others by now"
+    p.grad = torch.tensor([12.0])
+    assert trainer.gradient_norms.total([p]).item() == 12.0
+    trainer.gradient_norms.forget()
+    assert not trainer.gradient_norms._known
+
+
+def test_norms_are_made_again_where_others_may_have_changed_the_gradients() -> None:
+    p = parameter(2.0)
+    halves, component = Halves(), ClipGradNorm(1.0)
+    trainer = SmallRun(halves, component)
+    component.on_train_epoch_start(trainer)
+    trainer.gradient_norms.of([p])
+    component.adjust_gradients(trainer, halves.adjust_gradients(trainer, [p]))
+    assert p.grad.item() == pytest.approx(1.0)

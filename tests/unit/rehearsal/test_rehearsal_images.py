@@ -14,7 +14,8 @@ from eyas.config import TrainOptions
 from eyas.data import FORMATS, LabelSource, build_index, check_dataset
 from eyas.data.formats import YoloText
 from eyas.rehearsal.sample import TRAIN, VAL, choose_sample, cover
-from eyas.rehearsal.worst import Measured, Step, first_images, without_objects
+from eyas.rehearsal.worst import Measured, Step, without_objects
+from eyas.train.parts import some_images
 from small_coco import content, make_image
 
 
@@ -126,7 +127,7 @@ def test_a_batch_is_cut_by_images_and_by_objects() -> None:
         "im_file": ["a", "b", "c", "d"],
         "max_objects": 2,
     }
-    cut = first_images(batch, 2)
+    cut = some_images(batch, 0, 2)
     assert cut["img"].shape[0] == 2 and cut["im_file"] == ["a", "b"]
     assert cut["cls"].flatten().tolist() == [0, 1, 2] and cut["bboxes"].shape == (3, 4)
     empty = without_objects(cut)
