@@ -47,7 +47,7 @@ from eyas.data.remote.address import Room, first_remote, is_remote
 from eyas.data.remote.kept import room_of
 from eyas.data.remote.service import THREADS
 from eyas.data.report import DatasetReport, Problem
-from eyas.files import replacing, sweep
+from eyas.files import replacing, short_digest, sweep
 from eyas.log import LOGGER
 
 CACHE_VERSION = 6  # raise it when the meaning of the arrays or of a rule changes
@@ -588,18 +588,14 @@ def _see(image: str, stat: FileStat) -> _Seen:
     if isinstance(peak, str):
         return _Seen(None, 0, [*problems, ImageProblem(NO_PICTURE, peak)])
     try:
-        return _Seen(header, peak, problems, _digest(sample_image_file(image, stat)) if header else 0)
+        return _Seen(header, peak, problems, short_digest(sample_image_file(image, stat)) if header else 0)
     except OSError as error:  # it went just now
         return _Seen(None, 0, [ImageProblem(MISSING_IMAGE, error.strerror or str(error))])
 
 
-def _digest(*parts: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "little", signed=True)
-
-
 def _digest_of(labels: Labels) -> int:
     rows = labels.cls, labels.boxes, labels.ignored.cls, labels.ignored.boxes, np.array(labels.lacking, np.int64)
-    return _digest(*(np.ascontiguousarray(row).tobytes() for row in rows))
+    return short_digest(*(np.ascontiguousarray(row).tobytes() for row in rows))
 
 
 def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
