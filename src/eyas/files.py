@@ -197,3 +197,8 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(flat.view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
+
+
+def short_digest(*parts: bytes) -> int:
+    """Return a hash of bytes as a number of 64 bits with a sign, to keep in an array."""
+    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "little", signed=True)
