@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from eyas.config import TrainOptions
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+LONGEST_SHOWN = 100  # letters of what was typed that an error repeats
 
 COMMAND_ROWS = (
     ("train", "train a detector", "eyas train model=yolo26n data=digits imgsz=128 epochs=12"),
@@ -144,13 +145,20 @@ def parse_pairs(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals:
-            raise UsageError(f"cannot read {argument!r}: options are written key=value{_maybe_option(argument)}")
+            raise UsageError(f"cannot read {_cut(argument)!r}: options are written key=value{_maybe_option(argument)}")
         if name.startswith("-"):
-            raise UsageError(f"cannot read {argument!r}: write {name.lstrip('-').replace('-', '_')}={value}")
+            raise UsageError(
+                f"cannot read {_cut(argument)!r}: write {name.lstrip('-').replace('-', '_')}={_cut(value)}"
+            )
         if name in pairs:
-            raise UsageError(f"{name} is given twice: {name}={pairs[name]} and {name}={value}")
+            raise UsageError(f"{name} is given twice: {name}={_cut(pairs[name])} and {name}={_cut(value)}")
         pairs[name] = value
     return pairs
+
+
+def _cut(text: str) -> str:
+    """A text, or the beginning of a long one."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 # ------------------------------------------------------------------------------------------------- commands
@@ -658,6 +666,7 @@ def _print_command_help(command: str) -> None:
         "track": "eyas track model=CHECKPOINT or exported FILE source=VIDEO [key=value ...]",
         "export": "eyas export model=CHECKPOINT [format=FORMAT] [key=value ...]",
         "convert": "eyas convert data=DATA to=yolo|coco|voc out=FOLDER [images=link] [drop_ignored=true] [ids_start=N]",
+        "replay": "eyas replay FOLDER, a nan_step_<n> of a run",
         "runs": "eyas runs [FOLDER ...] [by=METRIC] [html=FILE]",
         "info": "eyas info [MODEL]",
         "best": "eyas best RUN [metric=METRIC] [classes=NAMES] [mode=max|min] [out=FILE] [--json]",

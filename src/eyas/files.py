@@ -177,7 +177,7 @@ def sweep(folder: Path, *, alone: bool = False) -> list[Path]:
 
 def _is_abandoned(path: Path) -> bool:
     """Whether nobody holds a file, and it is too old for one that is about to be held."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return abs(time.time() - path.stat().st_mtime) > YOUNG and hold(file.fileno())
 
 

@@ -29,6 +29,8 @@ from typing import NamedTuple
 import torch
 
 from fuzz_checkpoints import Checkpoints
+from fuzz_commands import CommandLines
+from fuzz_data import Images, Labels, SpecialFiles
 from fuzz_yaml import DataSets, Options, Tables
 from fuzzing import Case, Kind
 
@@ -37,6 +39,10 @@ KINDS: Mapping[str, type[Kind]] = {
     "tables": Tables,
     "data": DataSets,
     "options": Options,
+    "labels": Labels,
+    "images": Images,
+    "special": SpecialFiles,
+    "commands": CommandLines,
 }
 SECONDS = 20  # of processor time that a case may take
 MEMORY = 2 * 2**30  # bytes that a child may grow by

@@ -327,3 +327,15 @@ def test_explain_metrics_lists_what_there_is() -> None:
     told = explanation("metrics")
     assert all(f"  {name} " in told for name in METRIC_NAMES)
     assert "ap_small" not in explanation("lr0")
+
+
+@pytest.mark.parametrize("command", [row[0] for row in cli.COMMAND_ROWS])
+def test_every_command_tells_how_it_is_used(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert f"eyas {command}" in capsys.readouterr().out
+
+
+def test_what_was_typed_at_length_is_not_repeated_at_length() -> None:
+    with pytest.raises(cli.UsageError) as caught:
+        cli.parse_pairs([f"conf={'x' * 5000}", "conf=1"])
+    assert "conf is given twice" in str(caught.value) and len(str(caught.value)) < 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import Counter, defaultdict
@@ -75,6 +76,9 @@ def counts_of(found: Mapping[str, Some]) -> Counter[str]:
 def names_of(found: Mapping[str, Some]) -> dict[str, list[str]]:
     """{reason: paths of the first} of files by the reason."""
     return {why: list(some.first) for why, some in found.items()}
+
+
+_LARGEST_TEXT = 2**26  # bytes of a label file: a million rows
 
 
 class Listing(NamedTuple):
@@ -159,10 +163,12 @@ def read_whole(path: str) -> bytes:
     """All bytes of a small file.
 
     Raises:
-        OSError: it cannot be read, or is no file.
+        OSError: it cannot be read, is no file, or has more than 64 MiB.
     """
     file = open_regular(path)
     try:
+        if os.fstat(file).st_size > _LARGEST_TEXT:
+            raise OSError(errno.EFBIG, f"more than {_LARGEST_TEXT >> 20} MiB, which no such file needs", path)
         return b"".join(iter(lambda: os.read(file, _READ), b""))
     finally:
         os.close(file)
@@ -188,7 +194,7 @@ def _walk(folder: str, entered: set[str], pass_over: PassOver) -> Iterator[os.Di
     """
     times: Counter[tuple[int, int]] = Counter()
     # Each with the real folders around it. A stack and no recursion: folders may lie deeper in each other than calls.
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, _folders_above(folder))]
     while waiting:
         place, around = waiting.pop()
         try:
@@ -217,6 +223,12 @@ def _walk(folder: str, entered: set[str], pass_over: PassOver) -> Iterator[os.Di
                 yield entry
         within = around | {own}
         waiting += [(path, within) for path in sorted(inner, reverse=True)]
+
+
+def _folders_above(folder: str) -> frozenset[tuple[int, int]]:
+    """The real folders around a folder, up to the root: a link to one of them leads through all of it, and back."""
+    above = Path(os.path.realpath(folder)).parents
+    return frozenset((info.st_dev, info.st_ino) for info in map(os.stat, above))
 
 
 def files_below(folder: str, pass_over: PassOver = lambda path, why: None) -> Iterator[str]:

@@ -109,14 +109,15 @@ def remove_abandoned() -> None:
 
     for path in _folder().glob(_prefix() + "*"):
         try:
-            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             continue  # just removed by another
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_name(handle, path)
-        except BlockingIOError:
-            pass  # in use
+            if os.fstat(handle).st_uid == os.getuid():
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_name(handle, path)
+        except OSError:
+            pass  # in use, or not a file that can be locked
         finally:
             os.close(handle)
 

@@ -118,10 +118,11 @@ def _read_by_pillow(path: str) -> tuple[ImageHeader | None, ImageProblem | None]
         IndexError,
         KeyError,
         TypeError,
+        MemoryError,
         OverflowError,
         struct.error,
     ) as error:
-        # What Pillow's readers raise for broken headers; see tests/unit/data/test_index.py.
+        # What Pillow's readers raise for broken headers, some of which tell of gigabytes; see test_index.py.
         return None, ImageProblem(NOT_AN_IMAGE, f"{type(error).__name__}: {error}")
 
 

@@ -28,11 +28,11 @@ from eyas.data.processes import START_METHOD, forking, usable_cores
 from eyas.data.remote.ahead import Ahead
 from eyas.data.sampler import EpochOrder, EvalBatchSampler, Order, TrainBatchSampler, Turn, choose_order
 from eyas.log import warn
+from eyas.parent import LOOK, is_there
 from eyas.signals import PATIENT, show_stacks
 
 SHARED_MEMORY = Path("/dev/shm")
 STEP_BACK = 5  # on 16 cores, 16 workers slowed the process that launches a GPU's kernels from 755 to 590 images/s
-_LOOK = 1.0  # seconds between two looks whether the training process is still there
 _LINGER = 5.0  # seconds in which a training process that told its own group to stop can save
 
 
@@ -472,9 +472,9 @@ def _follow_parent(parent: int) -> None:
     """End with the training process, or a while after it has asked, as Python does at its end: it may have told its
     whole group, and then needs its workers until it has saved.
     """
-    while os.getppid() == parent and _sender_of_sigterm(_LOOK) != parent:
+    while is_there(parent) and _sender_of_sigterm(LOOK) != parent:
         pass
-    if os.getppid() == parent:
+    if is_there(parent):
         time.sleep(_LINGER)
     os._exit(0)
 

@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import shutil
+import stat
 import sys
 import time
 import traceback
@@ -28,7 +29,7 @@ import cloudpickle  # type: ignore[import-untyped]  # has no stubs
 import torch
 
 from eyas.data.formats import FORMATS
-from eyas.files import hold, write_atomic
+from eyas.files import hold, opened, write_atomic
 from eyas.launch.return_trip import Arrived, Sent
 from eyas.log import warn
 from eyas.models.catalog import register_detector, registered_detectors
@@ -81,11 +82,21 @@ def sweep_folders() -> list[Path]:
     """Delete the folders of this user's runs that were killed with all their processes, and return them."""
     swept = []
     for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError), (folder / LOCK).open("rb") as file:
-            if hold(file.fileno()) and folder.stat().st_uid == os.getuid() and not folder.is_symlink():
+        with suppress(OSError):
+            if not is_own_folder(folder):
+                continue  # another user may have put there what they like, such as a FIFO for whoever looks
+            with opened(folder / LOCK) as file:
+                if not hold(file.fileno()):
+                    continue
                 shutil.rmtree(folder, ignore_errors=True)
                 swept.append(folder)
     return swept
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether it is a folder of this user's, and no link to one."""
+    info = path.lstat()
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
 
 
 # -- there -------------------------------------------------------------------------------------------------------------

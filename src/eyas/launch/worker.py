@@ -10,12 +10,12 @@ import pickle
 import signal
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
 from eyas import dist
 from eyas.files import write_atomic
+from eyas.parent import follow
 from eyas.signals import show_stacks
 
 GRACE = 30.0  # seconds for saving when the parent is gone, or for a clean end after an error
@@ -23,7 +23,7 @@ GRACE = 30.0  # seconds for saving when the parent is gone, or for a clean end a
 
 def main(folder: Path, parent: int) -> int:
     """Run this process's part and return its exit code."""
-    threading.Thread(target=follow_parent, args=(parent,), daemon=True).start()
+    follow(parent, save_and_end)
     limit_threads()
     from eyas.launch import handover  # imports torch, which reads the number of threads once
     from eyas.launch.interrupt import Interrupted
@@ -68,10 +68,8 @@ def limit_threads() -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(cores // dist.local_world_size(), 1))
 
 
-def follow_parent(parent: int) -> None:
-    """Save and end when the process that launched the run is gone: nobody would ever end this one."""
-    while os.getppid() == parent:
-        time.sleep(1)
+def save_and_end() -> None:
+    """Save and end, as the process that launched the run is gone: nobody would ever end this one."""
     end_within(GRACE)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -192,8 +193,15 @@ class WatchForHang(Callback):
 
 
 def watch_for_hang(path: Path, deadline: float) -> None:
-    """Write tracebacks of all threads into a file when ``time.time()`` reaches the deadline."""
-    faulthandler.dump_traceback_later(max(deadline - time.time(), 1), file=path.open("w"))
+    """Write tracebacks of all threads into a file when ``time.time()`` reaches the deadline.
+
+    A thread of Python's does it, which holds the interpreter's lock: faulthandler's own timer reads frames that other
+    threads are changing. Where no thread gets that lock any more, the file stays empty.
+    """
+    file = path.open("w")
+    timer = threading.Timer(max(deadline - time.time(), 1), faulthandler.dump_traceback, (file,))
+    timer.daemon = True
+    timer.start()
 
 
 # -- what the user's objects hold --------------------------------------------------------------------------------------

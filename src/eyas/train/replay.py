@@ -36,7 +36,8 @@ def replay(folder: str | Path) -> Origin:
         CheckpointError: its state is damaged, or of a network whose class is not here.
     """
     folder = Path(folder)
-    report, batch = read_report(folder), read_batch(folder)
+    report = read_report(folder)
+    batch = read_batch(folder, report)
     if not (folder / CHECKPOINT).is_file():
         raise ValueError(f"{folder} holds no weights: the run had saved none before that step.")
     LOGGER.info("recorded: %s", report["told"])
@@ -76,8 +77,8 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def read_batch(folder: Path) -> dict[str, Any]:
-    """Return the batch of a step as the network saw it.
+def read_batch(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the batch of a step as the network saw it, with what the report on it tells in plain values.
 
     Raises:
         ValueError: it is not there, or damaged.
@@ -89,7 +90,7 @@ def read_batch(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder / BATCH} cannot be read: {error}") from None
     if "img" not in batch:
         raise ValueError(f"{folder / BATCH} holds no images: the run's own loader made them, and cannot be asked here.")
-    return batch | read_report(folder)["batch"]
+    return batch | report["batch"]
 
 
 def network_of(checkpoint: Mapping[str, Any], report: Mapping[str, Any]) -> Detector:

@@ -182,6 +182,29 @@ def test_links_between_folders(data: Path) -> None:
     )
 
 
+def test_a_link_to_a_folder_above_all_is_not_followed(data: Path) -> None:
+    (data / "images" / "everything").symlink_to("/")
+    (data / "images" / "set").symlink_to("..")
+    index = build(data)
+    assert len(index) == 4 and index.report.unused == {"link to a folder around it": 2}
+
+
+def test_a_label_file_that_is_larger_than_any_is_not_read(data: Path) -> None:
+    os.truncate(data / "labels" / "1.txt", 2**40)  # of holes
+    index = build(data)
+    assert len(index) == 3 and "more than 64 MiB" in said(index)["1.txt"]
+
+
+def test_a_line_that_is_longer_than_any_is_not_read(data: Path) -> None:
+    rows = data / "images" / "set.ndjson"
+    rows.write_text('{"image": "0.png", "objects": [{"class": "cat", "bbox": [4, 4, 8, 8]}]}\n')
+    os.truncate(rows, 2**40)
+    with pytest.raises(ValueError, match=r"set\.ndjson, line 2: it has more than 64 MiB"):
+        described_index(
+            {"path": str(data), "train": "images/set.ndjson", "names": ["cat", "dog"]}, data.parent / "cache"
+        )
+
+
 def test_links_that_multiply_are_bounded(tmp_path: Path) -> None:
     for i in range(30):  # 2^29 paths
         folder = tmp_path / f"{i}"

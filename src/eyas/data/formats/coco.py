@@ -138,6 +138,8 @@ def _load(file: Path) -> Any:
         raise ValueError(f"{file} is not UTF-8 text (byte {error.start}).") from None
     except RecursionError:
         raise ValueError(f"{file}: no annotations: it is nested too deeply.") from None
+    except MemoryError:
+        raise ValueError(f"{file}: its {file.stat().st_size / 2**30:.1f} GiB do not fit the memory.") from None
     except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{file}: no valid JSON: {error}.") from None
 

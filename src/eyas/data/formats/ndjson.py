@@ -21,6 +21,7 @@ from eyas.files import opened
 
 SUFFIXES = (".ndjson", ".jsonl")
 BAD_LINE = "line that is no entry"
+_LONGEST = 2**26  # bytes of a line
 _SPLITS = {"valid": "val", "validation": "val"}
 
 
@@ -42,7 +43,9 @@ def read_ndjson(file: Path) -> Table:
     names: list[str] | None = None
     objects: list[tuple[int, int, dict[str, Any]]] = []  # image, line, object
     with opened(file) as handle:
-        for line, raw in enumerate(handle, start=1):
+        for line, raw in enumerate(iter(lambda: handle.readline(_LONGEST + 1), b""), start=1):
+            if len(raw) > _LONGEST:
+                raise ValueError(f"{file}, line {line}: it has more than {_LONGEST >> 20} MiB, which no image needs.")
             if not raw.strip():
                 continue
             entry = _entry(raw, line, builder)
