@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def open_teacher(path: str | Path, accepted: Collection[str] = ()) -> TeacherNet
 
 
 def _as_teacher(link: Ancestor) -> Ancestor:
-    return Ancestor(**link.to_dict() | {"name": f"teacher: {link.name}"})
+    return replace(link, name=f"teacher: {link.name}")
 
 
 def _led(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor
 
 from eyas.checkpoint import CheckpointError, read_tensors
-from eyas.files import sha256_of
 from eyas.models.backbones.base import Backbone
 from eyas.models.backbones.stock import checked_backbone
 from eyas.models.backbones.vit import ViTBackbone
@@ -19,7 +19,7 @@ from eyas.models.backbones.vit_keys import fitted, read_vit
 from eyas.models.detector import Detector
 from eyas.models.licences import consent
 from eyas.models.lineage import Ancestor, joined
-from eyas.models.published import fetch, find_published, is_name
+from eyas.models.published import located
 from eyas.models.table import Table, called
 from eyas.models.weights import check_numbers, copy_state, plain_state
 from eyas.names import a_few
@@ -52,9 +52,10 @@ class BackboneHost(Detector):
 
     def load_backbone(self, weights: str | Path | Mapping[str, Any], accepted: Collection[str] = ()) -> None:
         """Fill the backbone alone; see `Detector.load_backbone`."""
-        content, known = weights, Ancestor("weights given by hand")
+        content, known, source = weights, Ancestor("weights given by hand"), "the given tensors"
         if isinstance(weights, str | Path):
-            content, known = self._read(weights)
+            path, known = located(weights, self.published)
+            content, source = read_tensors(path), str(weights)
         if isinstance(self.backbone, ViTBackbone):
             found = read_vit(content)
             state = {f"vit.{k}": v for k, v in fitted(found, self.backbone.name, self.backbone.vit.spec).items()}
@@ -64,19 +65,9 @@ class BackboneHost(Detector):
         else:
             tensors = dict(self.adapt(only_tensors(content)))
             state = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
-        said = consent(known.licence, f"{weights if isinstance(weights, str | Path) else known.name}", accepted)
-        self._copy(state, str(weights) if isinstance(weights, str | Path) else "the given tensors")
-        self.ancestors = joined(self.ancestors, (Ancestor(**known.to_dict() | ({"consent": said} if said else {})),))
-
-    def _read(self, weights: str | Path) -> tuple[Mapping[str, Any], Ancestor]:
-        """Return what a file holds, and what is known of it; of published weights by name, what was published."""
-        if is_name(weights):
-            entry = find_published(str(weights), self.published)
-            path = fetch(entry)
-            known = Ancestor(entry.name, entry.licence, entry.source, entry.trained_on)
-        else:
-            path, known = Path(weights), Ancestor(Path(weights).name)
-        return read_tensors(path), Ancestor(**known.to_dict() | {"sha256": sha256_of(path)})
+        said = consent(known.licence, source, accepted)
+        self._copy(state, source)
+        self.ancestors = joined(self.ancestors, (replace(known, consent=said),))
 
     @torch.no_grad()
     def _copy(self, state: Mapping[str, Tensor], source: str) -> None:

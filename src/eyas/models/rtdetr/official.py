@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from eyas.models.backbones.host import BackboneHost
 from eyas.models.encoders import HybridEncoder
 from eyas.models.licences import consent
-from eyas.models.lineage import Ancestor, described
-from eyas.models.published import Published, fetch, find_published, is_name, model_of
+from eyas.models.lineage import described
+from eyas.models.published import Published, located, model_of
 from eyas.models.rtdetr.base import STRIDE, SetDetector
 from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
 from eyas.models.rtdetr.keys import rename, without_ignored
@@ -198,8 +199,9 @@ class RTDETRNet(BackboneHost, SetDetector):
         """
         found: Any = _unwrapped(weights)
         if isinstance(weights, str | Path):
-            found = {"model": read_published(weights_file(weights, self.published))}
-            found |= described((origin_of(weights, self.published),))
+            path, known = located(weights, self.published)
+            said = consent(known.licence, known.name)
+            found = {"model": read_published(path)} | described((replace(known, consent=said),))
         source = as_source(found)
         by_name = remap and class_rows(source.names, self.names) is not None
         self._tell_what_does_not_fit(self.adapt(source.state), classes_follow_names=by_name)
@@ -240,24 +242,6 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
                 nn.init.xavier_uniform_(linear.weight)
             else:
                 linear.weight.copy_(layers[0].get_submodule(name).weight)
-
-
-def weights_file(weights: str | Path, published: Mapping[str, Published]) -> Path:
-    """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
-    return fetch(find_published(str(weights), published)) if is_name(weights) else Path(weights)
-
-
-def origin_of(weights: str | Path, published: Mapping[str, Published]) -> Ancestor:
-    """Return what is known of published weights, by name or from a file.
-
-    Raises:
-        LicenceError: their licence asks for a consent that nobody has given.
-    """
-    if not is_name(weights):
-        return Ancestor(Path(weights).name)
-    entry = find_published(str(weights), published)
-    said = consent(entry.licence, entry.name)
-    return Ancestor(entry.name, entry.licence, entry.source, entry.trained_on, entry.sha256 or "", said)
 
 
 def _unwrapped(weights: Any) -> Any:
