@@ -69,7 +69,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         model = Path(name) / "model.yaml"
         model.write_text(yaml.safe_dump(small_yolo.few_layers()))
-        options = {"imgsz": 32, "batch": 8, "fraction": 0.25, "workers": 2, "device": "cpu", "save_every": 3}
+        options = {
+            "imgsz": 32,
+            "batch": 8,
+            "fraction": 0.25,
+            "workers": 2,
+            "device": "cpu",
+            "save_every": 3,
+            "patience": 0,
+        }
         YOLO(model).train(
             data=str(ensure_digits("tiny")), epochs=asked.epochs, save_dir=f"{name}/run", callbacks=[notes],
             plots=False, verbose=False, **options,

@@ -50,6 +50,7 @@ from eyas.run.tracking import History, LossMeter
 from eyas.tables import html_table
 from eyas.train import (
     autosave,
+    batch_size,
     checks,
     compiling,
     components,
@@ -556,9 +557,10 @@ class BaseTrainer:
 
     def images_per_step(self) -> int:
         """Return images per step over all processes: as the resumed run had it, as typed, or as ``auto_batch`` says."""
+        typed = self.args.batch if isinstance(self.args.batch, int) else None
         if self.resume_from is not None:
-            return self.args.batch or self.resume_from["state"]["plan"]["batch"]
-        return self.args.batch or checks.usable_batch(dist.agree(self.auto_batch()))
+            return typed or self.resume_from["state"]["plan"]["batch"]
+        return typed or checks.usable_batch(dist.agree(self.auto_batch()))
 
     def setup_optimizer(self) -> None:
         """Build the optimizer from the plan and remember every group's own base rate."""
@@ -984,6 +986,8 @@ class BaseTrainer:
 
     def auto_batch(self) -> int:
         """Return images per step over all processes, asked where no batch was given; the model is on its device."""
+        if self.args.batch == "auto":
+            return batch_size.largest_batch(self)
         on_cpu = self.device.type == "cpu"
         return plan.images_per_step(self.args, self.recipe, on_cpu, processes=max(self.world_size, 1))
 
