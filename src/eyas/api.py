@@ -400,7 +400,7 @@ class YOLO:
             imgsz=options.imgsz,
             classes=options.classes,
             device=self.device_for(options),
-            batch=options.batch or 1,
+            batch=assemble.images_at_a_time(options) or 1,
             white=self.white,
             tiling=assemble.tiling(options),
             vid_stride=options.vid_stride,

@@ -90,6 +90,19 @@ def what_is_there(path: str | os.PathLike[str]) -> str:
     return _SPECIAL.get(stat.S_IFMT(mode), "a file that cannot be read")
 
 
+Identity = tuple[int, int, int]
+"""What tells a file from the one that took its place, whatever clocks say: its number, size, and time in ns."""
+
+
+def identity(path: Path) -> Identity | None:
+    """Return what tells the file at a path from others that were or will be there; None where there is none."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_size, info.st_mtime_ns
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of ``path`` in one step when the block ends without an error.

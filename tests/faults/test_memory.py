@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import small_yolo
+from eyas.api import YOLO
 from eyas.boxes import xyxy_to_cxcywh
 from eyas.callbacks import Callback
 from eyas.checkpoint import load_checkpoint
@@ -23,6 +24,7 @@ from eyas.models import build_detector
 from eyas.nn.unwrap import unwrap_model
 from eyas.run.plan import Plan
 from eyas.train import DetectionTrainer
+from eyas.train.batch_size import fits, fullest, largest, worst_batch
 from eyas.train.memory import OutOfMemory, is_out_of_memory, pass_in_parts, shares_of
 from eyas.train.parts import in_parts
 from eyas.types import SetPrediction
@@ -251,3 +253,47 @@ def test_an_address_space_that_is_too_small_is_lived_with(given: dict[str, Any],
     assert done.returncode == 0, done.stderr
     passes = json.loads((tmp_path / "run" / "plan.json").read_text())["passes"]
     assert passes > 1 and "allocate memory" in done.stderr
+
+
+# -- batch=auto --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("room", [1, 2, 3, 7, 8, 13, 31, 40, 63, 64, 1000])
+@pytest.mark.parametrize("most", [1, 5, 64])
+def test_the_largest_batch_is_found_to_an_eighth_and_none_above_the_most_is_tried(room: int, most: int) -> None:
+    tried: list[int] = []
+
+    def fits(images: int) -> bool:
+        tried.append(images)
+        return images <= room
+
+    found, best = largest(fits, most), min(room, most)
+    assert best - best // 8 - 1 < found <= best and max(tried) <= most and len(tried) <= 12
+    with pytest.raises(OutOfMemory, match="one image does not fit"):
+        largest(lambda images: False, most)
+
+
+def test_a_try_leaves_nothing_behind(given: dict[str, Any]) -> None:
+    trainer = DetectionTrainer(overrides=given)
+    with trainer.prepared():
+        network: Any = unwrap_model(trainer.model)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        criterion, drawn = network.criterion, torch.get_rng_state()
+        batch = worst_batch(trainer, 3, 7)
+        assert batch["img"].shape == (3, 3, 32, 32) and batch["max_objects"] == 3 and len(batch["cls"]) == 7
+        drawn = torch.get_rng_state()
+        assert fits(trainer, batch)
+        hook = network.model[0].register_forward_pre_hook(lambda *given: torch.empty(2**50))
+        assert not fits(trainer, batch)
+        hook.remove()
+        assert network.criterion is criterion and all(p.grad is None for p in network.parameters())
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        assert torch.equal(torch.get_rng_state(), drawn)
+        objects = fullest(trainer.train_loader.dataset, each=4)
+        counts = trainer.train_loader.dataset.index.objects()
+        assert objects(1) == sum(sorted(counts)[-4:]) and objects(10**6) == counts.sum()
+
+
+def test_what_is_not_measured_is_refused(given: dict[str, Any], tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match="batch=auto measures the memory of one GPU, and this run is on cpu"):
+        run(given | {"batch": "auto"})
+    with pytest.raises(ValueError, match="batch=auto is for a training"):
+        YOLO(tiny_model).val(data=given["data"], batch="auto", imgsz=32, device="cpu")

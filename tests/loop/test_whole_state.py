@@ -26,10 +26,10 @@ from eyas.train import DetectionTrainer
 
 MAY_DIFFER = {  # pattern of a whole path -> why a resumed run may hold something else there
     r"args\.(resume|model|save_dir|name)|args\._sources.*": "which run this is, and that it was resumed",
-    r"save_dir|wdir|last|best|csv": "where its files lie",
+    r"save_dir|wdir|last|best|csv|found(\[\d+\])?": "where its files lie",
     r"resume_from(\..*)?": "what it was resumed from",
     r"saved": "words for people: how far last.pt holds the run, which one that was stopped wrote more often",
-    r"started|created|elapsed_before|validation_seconds|history\.rows\[\d+\]\.time": "clocks",
+    r"started|elapsed_before|validation_seconds|history\.rows\[\d+\]\.time": "clocks",
     r"from_scratch": "asked once, when the weights are made; the plan keeps the answer",
     r"callbacks\.(callbacks|_keys)(\..*|\[.*)?": "components are walked one by one, below their own names",
     r"callbacks\.(calls|fired|late|functions)(\..*|\[.*)?": "hooks of this process, for its own proof of effect",

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from eyas.data import FORMATS
-from eyas.files import write_atomic
+from eyas.files import identity, write_atomic
 from eyas.launch import handover
 from eyas.launch.interrupt import Interrupted
 from eyas.launch.launcher import WorkerError, launch, raise_cause, raise_interrupted
@@ -284,12 +284,12 @@ def test_errors_that_cannot_be_rebuilt_keep_their_text(tmp_path: Path) -> None:
 def test_interrupts_say_what_is_saved(tmp_path: Path) -> None:
     last = tmp_path / "last.pt"
     with pytest.raises(Interrupted, match=r"stopped by SIGTERM\. Nothing is saved\."):
-        raise_interrupted(tmp_path, "SIGTERM", last, since=0)
+        raise_interrupted(tmp_path, "SIGTERM", last, before=None)
     last.touch()
     with pytest.raises(Interrupted, match=r"with: eyas train resume=.*last\.pt"):
-        raise_interrupted(tmp_path, "SIGINT", last, since=0)
+        raise_interrupted(tmp_path, "SIGINT", last, before=None)
     with pytest.raises(Interrupted, match=r"Nothing is saved\."):  # the file is that of an older run in this folder
-        raise_interrupted(tmp_path, "SIGINT", last, since=last.stat().st_mtime + 1)
+        raise_interrupted(tmp_path, "SIGINT", last, before=identity(last))
     report(tmp_path, 0, Interrupted("stopped in epoch 3"), when=1)
     with pytest.raises(Interrupted, match="stopped in epoch 3"):
-        raise_interrupted(tmp_path, "SIGINT", last, since=0)
+        raise_interrupted(tmp_path, "SIGINT", last, before=None)

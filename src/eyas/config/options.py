@@ -32,6 +32,7 @@ from eyas.config.values import (
     Factors,
     Float,
     Ignored,
+    Images,
     Int,
     Mapped,
     Names,
@@ -380,8 +381,9 @@ class TrainOptions(BaseModel):
         ge=32,
         le=8192,
     )
-    batch: Int | None = _data(
-        None, "Images per step, over all devices.", on=_ALL, ge=1,
+    batch: Images | None = _data(
+        None, "Images per step, over all devices; auto: the most that fit the memory of the GPU on which one process "
+        "trains, up to `nbs`.", on=_ALL, expected="a whole number >= 1, or 'auto'",
         auto="16; 8 when training on a CPU, which gains little from larger ones and learns more in more steps; "
         "1 for predict and track",
         also="batch_size bs", rehearsed=Rehearsed.GIVEN, told_by=Teller.BATCH, needs="get_dataloader",

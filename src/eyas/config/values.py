@@ -106,6 +106,12 @@ def _check_period(value: str | int | bool) -> str | int | bool:
     return value
 
 
+def _check_images(value: int | str) -> int | str:
+    if isinstance(value, int) and value < 1:
+        raise ValueError("must be at least 1")
+    return value
+
+
 def _to_cache(value: object) -> object:
     return "ram" if value is True else value
 
@@ -259,6 +265,7 @@ def _to_data(value: object) -> object:
 
 
 Int = Annotated[int, BeforeValidator(_to_int)]
+Images = Annotated[int | Literal["auto"], BeforeValidator(_to_int), AfterValidator(_check_images)]
 Float = Annotated[float, BeforeValidator(_to_plain_scalar)]
 Text = Annotated[str, BeforeValidator(_to_plain_scalar)]
 OptionFile = Annotated[str, BeforeValidator(_to_plain_scalar), AfterValidator(_refuse_option_file)]

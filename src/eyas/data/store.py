@@ -131,16 +131,19 @@ class ImageStore:
         need = PixelCache.total_bytes(shapes)
         if mode == "ram" and self._open_memory(shapes, need):
             return
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{self._cache_name()}.pixels"
-        free = shutil.disk_usage(folder).free
-        if not file.exists() and need > free * _DISK_SHARE:
-            LOGGER.warning(
-                "cache=disk needs %s but %s are free in %s; caching no images. Set EYAS_CACHE to a larger disk.",
-                _size(need), _size(free), folder,
-            )  # fmt: skip
-            return
-        self._pixels, self.cache_mode = PixelCache.in_file(file, shapes), "disk"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+            if not file.exists() and need > free * _DISK_SHARE:
+                LOGGER.warning(
+                    "cache=disk needs %s but %s are free in %s; caching no images. Set EYAS_CACHE to a larger disk.",
+                    _size(need), _size(free), folder,
+                )  # fmt: skip
+                return
+            self._pixels, self.cache_mode = PixelCache.in_file(file, shapes), "disk"
+        except OSError as error:
+            LOGGER.warning("cache=disk cannot be used, so no images are cached: %s. Set EYAS_CACHE.", error)
 
     def _open_memory(self, shapes: np.ndarray, need: int) -> bool:
         """Open the cache in memory, if there is room: one buffer for all processes of this training on this host."""
@@ -208,12 +211,18 @@ class PixelCache:
 
     @classmethod
     def in_file(cls, file: Path, shapes: np.ndarray) -> PixelCache:
-        """A sparse file that all processes of the machine map; made if it is missing or of another size."""
+        """A file that all processes of the machine map; made if it is missing or of another size.
+
+        Its room is taken at once: a disk that is full when a page of a mapped file is written ends the process.
+
+        Raises:
+            OSError: it cannot be made, or there is no room.
+        """
         total = cls.total_bytes(shapes)
         with locked(file):  # two processes that both make it would write into two files
             if not file.exists() or file.stat().st_size != total:
                 with replacing(file) as handle:
-                    handle.truncate(total)
+                    _allocate(handle.fileno(), total)
         return cls(shapes, file=file)
 
     def get(self, i: int) -> np.ndarray | None:
@@ -255,6 +264,13 @@ class PixelCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._map()
+
+
+def _allocate(handle: int, total: int) -> None:
+    """Give an open file so many bytes, of zeros, where the system can also keep room for them."""
+    os.ftruncate(handle, total)
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        os.posix_fallocate(handle, 0, total)
 
 
 def _offsets(shapes: np.ndarray) -> np.ndarray:

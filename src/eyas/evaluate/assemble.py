@@ -97,6 +97,17 @@ def split_index(
     )
 
 
+def images_at_a_time(options: TrainOptions) -> int | None:
+    """Return the batch that was given for an evaluation or prediction; None for none.
+
+    Raises:
+        ValueError: ``batch=auto``.
+    """
+    if options.batch == "auto":
+        raise ValueError("batch=auto is for a training, whose memory it measures: give a number, or leave batch out.")
+    return options.batch
+
+
 def eval_dataset(index: ImageIndex, store: ImageStore, batch: int | None = None, *, rect: bool = True) -> EvalDataset:
     """Return the images of an index as they are evaluated, ``EVAL_BATCH`` at a time unless told otherwise."""
     return EvalDataset(index, store, imgsz=store.imgsz, stride=STRIDE, rect=rect, batch=batch or EVAL_BATCH)
@@ -132,7 +143,7 @@ def split_loader(
     """
     index = split_index(options, data, data[options.split], options.split, white=white)
     store = ImageStore(index, imgsz=padded(options.imgsz), stretch=stretch)
-    return eval_loader(options, eval_dataset(index, store, options.batch, rect=rect), device)
+    return eval_loader(options, eval_dataset(index, store, images_at_a_time(options), rect=rect), device)
 
 
 def thresholds(options: TrainOptions) -> dict[str, Any]:
@@ -205,4 +216,4 @@ def square_loader(
     """
     index = split_index(options, data, data[split], split, fraction=images, white=white)
     store = ImageStore(index, imgsz=padded(options.imgsz), stretch=stretch)
-    return eval_loader(options, eval_dataset(index, store, options.batch, rect=False), device)
+    return eval_loader(options, eval_dataset(index, store, images_at_a_time(options), rect=False), device)

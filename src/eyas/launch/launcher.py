@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Protocol, TextIO, TypeVar
 
 from eyas import dist, notebook
 from eyas.config import TrainOptions
-from eyas.files import write_atomic
+from eyas.files import Identity, identity, write_atomic
 from eyas.launch import handover
 from eyas.launch.handover import Failure
 from eyas.launch.interrupt import ONE_REQUEST, Interrupted, Stalled
@@ -98,7 +98,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
     from torch.distributed.launcher.api import elastic_launch
 
     payload, sent = handover.pack(trainer, processes)
-    since = 0.0 if trainer.args.resume else time.time()
+    before = None if trainer.args.resume else identity(trainer.last)
     handover.sweep_folders()
     with (
         TemporaryDirectory(prefix=handover.PREFIX, ignore_cleanup_errors=True) as name,
@@ -122,7 +122,7 @@ def launch(trainer: Launchable[Result], processes: int) -> Result:
         except ChildFailedError as error:
             raise_cause(folder, error, processes, attempt=trainer.args.restarts)
         except SignalException as error:
-            raise_interrupted(folder, str(error), trainer.last, since)
+            raise_interrupted(folder, str(error), trainer.last, before)
         if interrupted := saved_interrupt(folder):
             raise interrupted
         return handover.read_outcome(folder, sent)
@@ -351,9 +351,9 @@ def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, a
     return KilledError(f"process {rank} of {processes} {how}.", rank, last_lines(folder, attempt, rank))
 
 
-def raise_interrupted(folder: Path, name: str, last: Path, since: float) -> None:
-    """Raise that the run was stopped, and how to go on; a ``last.pt`` from before ``since`` is another run's."""
-    is_saved = last.exists() and last.stat().st_mtime >= since
+def raise_interrupted(folder: Path, name: str, last: Path, before: Identity | None) -> None:
+    """Raise that the run was stopped, and how to go on; a ``last.pt`` that was there ``before`` is another run's."""
+    is_saved = identity(last) not in (None, before)
     hint = f"Continue from what it saved last with: eyas train resume={last}" if is_saved else "Nothing is saved."
     raise saved_interrupt(folder) or Interrupted(f"stopped by {name}. {hint}") from None
 

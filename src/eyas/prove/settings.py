@@ -177,6 +177,7 @@ COMPARED: dict[str, Callable[[object, object], bool]] = {
     "device": same_device,
     "optimizer": lambda asked, seen: str(asked).lower() == str(seen).lower(),
     "amp": lambda asked, seen: asked == "auto" or (asked or "fp32") == seen,
+    "batch": lambda asked, seen: not isinstance(asked, int) or same_number(asked, seen),
     "accept_licences": lambda asked, seen: {a.lower() for a in asked} <= {s.lower() for s in seen},  # type: ignore[attr-defined]
     "backbone": lambda asked, seen: str(asked).strip().lower() == seen,
     "pretrained": lambda asked, seen: bool(asked) == seen,

@@ -134,7 +134,7 @@ def tell_idle(run: Run) -> None:
     """Say which hooks of the user's trainer an option leaves without a call."""
     pictures = ("plot_training_labels", "plot_training_samples", "plot_metrics")
     idle = {} if run.args.plots else dict.fromkeys(pictures, "plots=False")
-    idle |= {} if run.args.batch is None else {"auto_batch": f"batch={run.args.batch} was given"}
+    idle |= {} if run.args.batch in (None, "auto") else {"auto_batch": f"batch={run.args.batch} was given"}
     for name, fn in overrides(type(run)).items():
         if name in idle:
             LOGGER.info("%s() is not called: %s.", fn.__qualname__, idle[name])

@@ -168,7 +168,8 @@ def make_plan(
 def note_batches(choices: _Choices, epochs: int, images: int, batch: int, batches: int, processes: int) -> None:
     """Tell how the images are cut; see ``make_plan`` for the arguments."""
     options = choices.options
-    choices.note("batch", batch, options.source("batch") if options.is_typed("batch") else "recipe")
+    typed = options.source("batch") if options.is_typed("batch") else "recipe"
+    choices.note("batch", batch, "auto: the most that fit the memory, up to nbs" if options.batch == "auto" else typed)
     if processes > 1:
         asked = next((name for name in ("processes", "device") if options.is_typed(name)), None)
         choices.note("processes", processes, options.source(asked) if asked else "launcher")
@@ -326,7 +327,7 @@ def fit_options(
 # -- on the way --------------------------------------------------------------------------------------------------------
 def images_per_step(options: TrainOptions, recipe: Recipe, on_cpu: bool, processes: int) -> int:
     """Return images per step over all processes: as typed, else what suits the devices."""
-    if options.batch is not None:
+    if isinstance(options.batch, int):
         return options.batch
     return max(recipe.cpu_batch, processes) if on_cpu else recipe.batch * processes
 

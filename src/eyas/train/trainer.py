@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from eyas import dist
+from eyas import dist, files
 from eyas.checkpoint import load_checkpoint, refusals_of, save_checkpoint, unbounded_buffers
 from eyas.config import TrainOptions
 from eyas.config.folders import AUTO, run_folder
@@ -50,6 +50,7 @@ from eyas.run.tracking import History, LossMeter
 from eyas.tables import html_table
 from eyas.train import (
     autosave,
+    batch_size,
     checks,
     compiling,
     components,
@@ -165,7 +166,6 @@ class BaseTrainer:
         self.stop = self.validated = self.time_is_up = self.is_over = False
         self.effects: effects.Effects | None = None
         self.elapsed_before = self.time_spent = self.validation_seconds = 0.0
-        self.created = time.time()
         self.requests = Requests(several=self.world_size > 0)
         self.exception: BaseException | None = None
         self.leave = ending.leave_at_once
@@ -455,6 +455,7 @@ class BaseTrainer:
         self.save_dir, self.wdir = folder, folder / "weights"
         self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
         self.csv = folder / "results.csv"
+        self.found = files.identity(self.last)  # of a run before this one
 
     def wrap_model(self) -> None:
         """Wrap the model for several processes, anew when other parameters train than before."""
@@ -556,9 +557,10 @@ class BaseTrainer:
 
     def images_per_step(self) -> int:
         """Return images per step over all processes: as the resumed run had it, as typed, or as ``auto_batch`` says."""
+        typed = self.args.batch if isinstance(self.args.batch, int) else None
         if self.resume_from is not None:
-            return self.args.batch or self.resume_from["state"]["plan"]["batch"]
-        return self.args.batch or checks.usable_batch(dist.agree(self.auto_batch()))
+            return typed or self.resume_from["state"]["plan"]["batch"]
+        return typed or checks.usable_batch(dist.agree(self.auto_batch()))
 
     def setup_optimizer(self) -> None:
         """Build the optimizer from the plan and remember every group's own base rate."""
@@ -984,6 +986,8 @@ class BaseTrainer:
 
     def auto_batch(self) -> int:
         """Return images per step over all processes, asked where no batch was given; the model is on its device."""
+        if self.args.batch == "auto":
+            return batch_size.largest_batch(self)
         on_cpu = self.device.type == "cpu"
         return plan.images_per_step(self.args, self.recipe, on_cpu, processes=max(self.world_size, 1))
 
@@ -1125,7 +1129,8 @@ class BaseTrainer:
 
     def resume_here(self) -> None:
         """Go on from this run's ``last.pt`` after a crash; from where it was to start if there is none yet."""
-        if self.last.exists() and (self.resume_from is not None or self.last.stat().st_mtime >= self.created):
+        written = files.identity(self.last)
+        if written is not None and (self.resume_from is not None or written != self.found):
             self.resume_from = load_checkpoint(self.last)
 
     def resume_training(self, ckpt: dict[str, Any] | None) -> None:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from eyas.data import store as store_module
 from eyas.data.decode import load_image, read_image, resize, resized_shape
 from eyas.data.index import ImageIndex, build_index
-from eyas.data.store import ImageStore
+from eyas.data.store import ImageStore, PixelCache
 
 
 def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -296,3 +296,19 @@ def test_disk_that_is_too_small_means_no_cache_and_no_failure(
 
 def test_free_memory_is_plausible() -> None:
     assert 2**20 < store_module.free_shared_memory() < 2**50
+
+
+def test_a_cache_on_disk_that_cannot_be_made_is_done_without(
+    index: ImageIndex, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "no folder").touch()
+    store = ImageStore(index, imgsz=32, cache="disk", cache_dir=tmp_path / "no folder")
+    assert store.cache_mode is False and "cache=disk cannot be used" in caplog.text
+    assert store.load(0).shape[-1] == 3
+
+
+def test_a_cache_on_disk_has_its_room_from_the_start(tmp_path: Path) -> None:
+    """A page of a mapped file for which there is none ends the process by SIGBUS."""
+    PixelCache.in_file(tmp_path / "x.pixels", np.full((40, 2), 100))
+    info = (tmp_path / "x.pixels").stat()
+    assert info.st_blocks * 512 >= info.st_size == 40 * (4 + 30_000)
