@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,22 +52,27 @@ class BackboneHost(Detector):
 
     def load_backbone(self, weights: str | Path | Mapping[str, Any], accepted: Collection[str] = ()) -> None:
         """Fill the backbone alone; see `Detector.load_backbone`."""
-        content, known, source = weights, Ancestor("weights given by hand"), "the given tensors"
+        offer = self.backbone.offered(weights) if isinstance(weights, str) else None
+        known, tensors = self._given(weights) if offer is None else offer
+        source = "the given tensors" if isinstance(weights, Mapping) else str(weights)
+        said = consent(known.licence, source if offer is None else known.name, accepted)
+        self._copy(tensors(), source)
+        LOGGER.info("They are %s", known)
+        self.ancestors = joined(self.ancestors, (replace(known, consent=said),))
+
+    def _given(self, weights: str | Path | Mapping[str, Any]) -> tuple[Ancestor, Callable[[], Mapping[str, Tensor]]]:
+        """Return what is known of weights, and what gives them under the names of the backbone."""
+        content, known = weights, Ancestor("weights given by hand")
         if isinstance(weights, str | Path):
             path, known = located(weights, self.published)
-            content, source = read_tensors(path), str(weights)
-        if isinstance(self.backbone, ViTBackbone):
-            found = read_vit(content)
-            state = {f"vit.{k}": v for k, v in fitted(found, self.backbone.name, self.backbone.vit.spec).items()}
-            origin = found.origin
-            trained_on = origin.trained_on or known.trained_on
-            known = Ancestor(f"backbone: {found}", origin.licence, origin.source, trained_on, known.sha256)
-        else:
-            tensors = dict(self.adapt(only_tensors(content)))
-            state = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
-        said = consent(known.licence, source, accepted)
-        self._copy(state, source)
-        self.ancestors = joined(self.ancestors, (replace(known, consent=said),))
+            content = read_tensors(path)
+        if not isinstance(self.backbone, ViTBackbone):
+            return known, lambda: self.backbone.renamed(only_tensors(content), self.adapt)
+        found = read_vit(content)
+        state = {f"vit.{k}": v for k, v in fitted(found, self.backbone.name, self.backbone.vit.spec).items()}
+        origin = found.origin
+        trained_on = origin.trained_on or known.trained_on
+        return Ancestor(f"backbone: {found}", origin.licence, origin.source, trained_on, known.sha256), lambda: state
 
     @torch.no_grad()
     def _copy(self, state: Mapping[str, Tensor], source: str) -> None:
@@ -90,7 +95,7 @@ class BackboneHost(Detector):
         copied = copy_state(own, state, first_conv=kernel)
         self.loaded_backbone = source
         self.classes_kept = self.classes_kept or 0.0
-        LOGGER.info("Loaded %d tensors into the backbone", len(copied))
+        LOGGER.info("Loaded %d tensors into the backbone from %s", len(copied), source)
         if left := [k for k in state if k not in copied and not k.endswith(OPTIONAL)]:
             LOGGER.warning("Warning: %d tensors of %s are not used: %s", len(left), source, a_few(left))
 
