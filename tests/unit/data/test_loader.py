@@ -615,10 +615,13 @@ def test_workers_give_way_to_a_process_that_feeds_a_gpu():
     def niceness(gives_way):
         reader, writer = os.pipe()
         if not (child := os.fork()):
-            loader._init_worker(0, parent=os.getppid(), gives_way=gives_way)
-            os.write(writer, bytes([os.nice(0)]))
-            os._exit(0)
+            try:
+                loader._init_worker(0, parent=os.getppid(), gives_way=gives_way)
+                os.write(writer, str(os.nice(0)).encode())  # below 0 where the tests come before others
+            finally:
+                os._exit(0)  # or an error would go on as a second process of tests
+        os.close(writer)
         os.waitpid(child, 0)
-        return os.read(reader, 1)[0]
+        return int(os.read(reader, 9))
 
     assert niceness(True) == niceness(False) + loader.STEP_BACK
