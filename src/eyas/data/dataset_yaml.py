@@ -149,15 +149,16 @@ def _yamls(folder: Path, pattern: str) -> list[Path]:
 
 def _only_yaml(folder: Path) -> Path:
     """The YAML of a folder: directly inside it, else one level deeper."""
+    place = shown(str(folder))
     for pattern in ("*", "*/*"):
         found = _yamls(folder, pattern)
         if len(found) == 1:
             return found[0]
         if found:
             names = ", ".join(file.name for file in found)
-            raise ValueError(f"{shown(str(folder))} holds several YAML files ({names}); name the one that describes the data set.")
+            raise ValueError(f"{place} holds several YAML files ({names}); name the one that describes the data set.")
     raise ValueError(
-        f"{shown(str(folder))} holds no YAML file that describes a data set (keys train, val, names), and neither "
+        f"{place} holds no YAML file that describes a data set (keys train, val, names), and neither "
         "annotations/*.json (COCO) nor Annotations/*.xml (Pascal VOC)."
     )
 
