@@ -29,7 +29,7 @@ from eyas.data.formats.voc import EVERY_CLASS
 from eyas.data.formats.yolo import IGNORED, TextRules, label_path
 from eyas.data.image_file import copy_image_file
 from eyas.data.image_header import ImageHeader, read_header, why_no_file
-from eyas.data.remote.address import is_remote
+from eyas.data.remote.address import is_remote, shown
 from eyas.data.report import DatasetReport, Problem
 from eyas.log import LOGGER
 from eyas.names import did_you_mean
@@ -53,7 +53,7 @@ def convert(
         data: as `check_dataset` takes it.
         to: "yolo", "coco" or "voc".
         out: the new folder; it must not exist, or be empty.
-        images: "copy" them, or "link" to them where they are.
+        images: "copy" them, or "link" to them where they are; no link leads to those of another machine.
         drop_ignored: leave areas to ignore out. They are crowds of COCO and `difficult` objects of VOC; YOLO text has
             no place for them, and gets files of its own in a folder `ignored`, which Eyas reads and others pass over.
         ids_start: the class id that label files of YOLO text begin with.
@@ -119,6 +119,8 @@ def _convert_split(source: LabelSource, split: str, writer: Writer, *, link: boo
     paths = list(found)
     if not paths:
         raise ValueError(f"No images for {split} in {source}. {source.explain([])}".rstrip())
+    if link and (far := next(filter(is_remote, paths), None)) is not None:
+        raise ValueError(f"images=link: no link leads to {shown(far)}. Leave it out, and the images are copied.")
     stats = dict(zip(paths, source.label_stats(paths), strict=True))
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     for start in range(0, len(paths), _AT_ONCE):
@@ -164,7 +166,7 @@ def _header(path: str, absent: bool, report: DatasetReport) -> ImageHeader | Non
 
 def _put(path: str, place: Path, link: bool) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    if link and not is_remote(path):
+    if link:
         place.symlink_to(path)
     else:
         copy_image_file(path, place)

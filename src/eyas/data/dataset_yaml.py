@@ -19,7 +19,7 @@ from eyas.data.describe import describe_file, describe_folder
 from eyas.data.formats import LabelSource, claim
 from eyas.data.ignore import read_rules
 from eyas.data.public_sets import PUBLIC, fetch_public
-from eyas.data.remote.address import is_url
+from eyas.data.remote.address import is_url, shown
 from eyas.data.remote.bring import bring_data, bring_places
 from eyas.data.remote.mirror import Mirror
 from eyas.log import LOGGER
@@ -114,7 +114,7 @@ def _describe(data: str, splits: Sequence[str], cache_dir: str | Path | None, mi
     for candidate in candidates:
         if candidate.is_file():
             if candidate.suffix.lower() in ANNOTATION_FILES:
-                return None, describe_file(candidate, splits), str(candidate)
+                return None, describe_file(candidate, splits), shown(str(candidate))
             if candidate.suffix.lower() not in _YAML_SUFFIXES:
                 raise ValueError(
                     f"data={data}: a data set is described by a .yaml file, or by annotations in a "
@@ -128,7 +128,7 @@ def _describe(data: str, splits: Sequence[str], cache_dir: str | Path | None, mi
 
 
 def _from_yaml(file: Path) -> _Described:
-    return file, _read_yaml(file), str(file)
+    return file, _read_yaml(file), shown(str(file))
 
 
 def _from_folder(folder: Path) -> _Described:
@@ -139,7 +139,7 @@ def _from_folder(folder: Path) -> _Described:
             break
         content = describe_folder(place)
         if content is not None:
-            return None, content, str(place)
+            return None, content, shown(str(place))
     return _from_yaml(_only_yaml(folder))
 
 
@@ -149,15 +149,16 @@ def _yamls(folder: Path, pattern: str) -> list[Path]:
 
 def _only_yaml(folder: Path) -> Path:
     """The YAML of a folder: directly inside it, else one level deeper."""
+    place = shown(str(folder))
     for pattern in ("*", "*/*"):
         found = _yamls(folder, pattern)
         if len(found) == 1:
             return found[0]
         if found:
             names = ", ".join(file.name for file in found)
-            raise ValueError(f"{folder} holds several YAML files ({names}); name the one that describes the data set.")
+            raise ValueError(f"{place} holds several YAML files ({names}); name the one that describes the data set.")
     raise ValueError(
-        f"{folder} holds no YAML file that describes a data set (keys train, val, names), and neither "
+        f"{place} holds no YAML file that describes a data set (keys train, val, names), and neither "
         "annotations/*.json (COCO) nor Annotations/*.xml (Pascal VOC)."
     )
 
@@ -180,7 +181,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         hint = f" {_IN_QUOTES}" if "escape" in str(error) else ""
         raise YamlError(f"{error}{hint}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}; expected keys train, val and names.")
+        what = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"{shown(str(file))} holds {what}; expected keys train, val and names.")
     return content
 
 

@@ -222,7 +222,7 @@ def check_boxes(found: Agreement, card: Card, what: str, images: int) -> None:
     """
     shift = found.typical if card.precision == "int8" else found.shift
     if not shift <= LARGEST_SHIFT:
-        far = f"{shift:.1f} px away" if math.isfinite(shift) else "missing"
+        far = f"{shift:.3f} px away" if math.isfinite(shift) else "missing"
         raise ExportError(
             f"{what} does not answer as the model does, and was removed: on {images} images a box is {far}; at most "
             f"{LARGEST_SHIFT:.0f} px is allowed"

@@ -301,7 +301,7 @@ def test_folder_with_several_or_no_yaml(root: Path) -> None:
     [
         (b"train: [a\nval: b\n", "line 2: no valid YAML"),
         (b"- a\n", "holds a list; expected keys"),
-        (b"", "holds a NoneType"),
+        (b"", "holds nothing; expected keys"),
         (b"train: \xff\n", "not UTF-8"),
         (b"train: !!python/object/apply:os.system ['true']\n", "line 1: the tag .*os.system"),
     ],

@@ -84,10 +84,10 @@ def test_equal_values_have_no_outlier():
 
 
 # -- shift -------------------------------------------------------------------------------------------------------------
-def shifted(folder, **other):
-    """Findings of 30 + 30 images, of which those of val are darker, or have larger, wider, or more cups."""
+def shifted(folder, images=30, **other):
+    """Findings of 30 + 30 images, or fewer, of which those of val are darker, or have larger, wider, or more cups."""
     made = sick.Set(folder)
-    for i in range(30):
+    for i in range(images):
         made.add("train", f"{i}.jpg", sick.picture(i), sick.objects(i))
         rows = [
             (other.get("cls", cls), x, y, w * other.get("size", 1) * other.get("aspect", 1), h * other.get("size", 1))
@@ -112,6 +112,10 @@ def test_a_split_unlike_train_is_told(tmp_path, other, kinds):
     found = shifted(tmp_path / "set", **other)
     assert {each.kind for each in found} == kinds
     assert all(each.severity == "warning" and "val" in each.sentence for each in found)
+
+
+def test_a_few_images_are_no_proof(tmp_path):
+    assert not shifted(tmp_path / "few", images=3, light=0.4)
 
 
 # -- a model's opinion -------------------------------------------------------------------------------------------------

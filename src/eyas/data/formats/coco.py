@@ -55,6 +55,8 @@ def read_coco(file: Path) -> Table:
         lists[key] = value
     builder = TableBuilder("annotation number {}")
     ids, ranks, names = _categories(lists["categories"], file)
+    if not names:
+        raise ValueError(f"{file}: its list 'categories' is empty, so that there is no class to learn.")
     images = _images(lists["images"], builder)
     partly = _partly(lists["images"], ranks, images)
     seen: Counter[object] = Counter()

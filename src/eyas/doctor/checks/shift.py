@@ -17,6 +17,7 @@ SURE = 0.001  # p below which a difference is no accident
 # medium; 0.3 and 0.5 of Kolmogorov's distance are two normal distributions 0.8 and 1.3 standard deviations apart.
 SHARES, VERY_SHARES = 0.15, 0.3
 APART, FAR_APART = 0.3, 0.5
+FEW = 10_000  # pairs of images up to which p is exact: the formula for many takes any two single images for certain
 
 
 class Shares(NamedTuple):
@@ -96,7 +97,7 @@ def _median_of_each(split: Split, values: np.ndarray) -> np.ndarray:
 def _distance(kind: str, name: str, train: np.ndarray, other: np.ndarray, unit: str) -> Iterator[Finding]:
     if not len(train) or not len(other):
         return
-    result = ks_2samp(train, other, method="asymp")
+    result = ks_2samp(train, other, method="exact" if len(train) * len(other) <= FEW else "asymp")
     if result.pvalue < SURE and result.statistic >= APART:
         usual = np.median(train), np.median(other)
         yield finding(

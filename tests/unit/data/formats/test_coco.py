@@ -118,6 +118,7 @@ def test_an_image_listed_twice_is_one_with_the_annotations_of_both(coco: Coco) -
         ("[" * 100_000, "nested too deeply"),
         ('{"images": ' + "9" * 5000 + "}", "no valid JSON: Exceeds the limit"),
         (json.dumps(content(categories=[{"id": 1}])), "has no id or no name"),
+        (json.dumps(content(categories=[])), "'categories' is empty"),
         (
             json.dumps(content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}])),
             "id 1 stands for 'a' and for 'b'",

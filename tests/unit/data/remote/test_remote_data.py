@@ -13,6 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 
+from eyas.data.convert import convert
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.image_file import copy_image_file, open_image_file
 from eyas.data.image_header import read_header
@@ -245,6 +246,8 @@ def test_errors_say_what_to_do(folder: Path, server: Server, monkeypatch: pytest
     refused(f"{server.url}/yolo.yaml", "access was refused .*Credentials are taken from")
     refused(f"{server.url}/yola.yaml", "data=.*/yola.yaml: there is no such file or folder")
     refused("http://127.0.0.1:9/yolo.yaml", r"yolo.yaml does not answer, after 3 tries \(.*")
+    with serving(folder, pages=False) as bare:
+        refused(f"{bare.url}/yolo.yaml", rf"^{bare.url}/yolo.yaml: train: {bare.url}/.* the server lists no files")
     refused("nothing://a/b.yaml", "there is no nothing://; s3, gs, az, http and")
     refused("memory://nowhere/data.yaml", "there is no such file or folder")
     refused("memory://set/../data.yaml", "is no address of a file or folder")
@@ -254,6 +257,18 @@ def test_errors_say_what_to_do(folder: Path, server: Server, monkeypatch: pytest
 
     monkeypatch.setattr("fsspec.core.url_to_fs", lacks)
     refused("s3://bucket/data.yaml", r'data.yaml: a package is missing that reads s3://: pip install "eyas\[s3\]"')
+
+
+def test_no_link_is_made_to_what_lies_elsewhere(folder: Path) -> None:
+    url = in_memory(folder)
+    with pytest.raises(ValueError, match=f"images=link: no link leads to {url}/images/train/a.jpg. Leave it out"):
+        convert(f"{url}/yolo.yaml", "coco", folder.parent / "linked", images="link")
+    assert not (folder.parent / "linked").exists()
+    convert(f"{url}/yolo.yaml", "coco", folder.parent / "copied")
+    copies = sorted((folder.parent / "copied" / "images").rglob("*.*g"))
+    assert [file.read_bytes() for file in copies] == [
+        (folder / "images/train" / file.name).read_bytes() for file in copies
+    ] and len(copies) == len(SIDES)
 
 
 def test_names_that_lead_elsewhere_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
