@@ -279,3 +279,40 @@ def test_made_up_photographs_have_boxes_inside(load: Any, tmp_path: Path) -> Non
     photos.write(tmp_path, "val", 7)
     assert 30_000 < (tmp_path / "images/val/00007.jpg").stat().st_size < 200_000
     assert (tmp_path / "labels/val/00007.txt").read_text().count("\n") > 0
+
+
+# -- a step of each model ----------------------------------------------------------------------------------------------
+PAGE = """Text.
+
+| model | parameters | GFLOPs | AP of the authors |
+|---|---|---|---|
+| `a-1`, `b-1` | 12 | 3.4 | 5 |
+| `c` | 1 | 2 | |
+
+| another | table |
+"""
+
+
+def test_steps_are_put_into_the_table_of_costs_and_nowhere_else(load: Any) -> None:
+    families = load("families")
+    assert families.models(PAGE) == ["a-1", "c"]
+    first = families.with_steps(PAGE, {"a-1": 1234.0})
+    assert first.splitlines()[2:6] == [
+        "| model | parameters | GFLOPs | AP of the authors | a step here |",
+        "|---|---|---|---|---|",
+        "| `a-1`, `b-1` | 12 | 3.4 | 5 | 1.23 s |",
+        "| `c` | 1 | 2 | |  |",
+    ]
+    assert first.splitlines()[7] == "| another | table |"
+    again = families.with_steps(first, {"c": 80.0})
+    assert again.splitlines()[4:6] == ["| `a-1`, `b-1` | 12 | 3.4 | 5 | 1.23 s |", "| `c` | 1 | 2 | | 0.08 s |"]
+
+
+def test_the_page_of_families_names_models_that_there_are(load: Any) -> None:
+    from eyas.models import model_table
+
+    families = load("families")
+    names = families.models(families.PAGE.read_text(encoding="utf-8"))
+    assert len(names) > 20
+    for name in names:
+        model_table(name)

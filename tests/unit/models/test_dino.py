@@ -102,6 +102,12 @@ def test_parameters_of_detrex_are_exact(detrex: DINONet) -> None:
     assert count(heads.denoising_class_embed) == 20_480
 
 
+def test_the_page_of_families_says_so(detrex: DINONet) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "families.md").read_text(encoding="utf-8")
+    assert f"| `dino-r50` | {count(detrex):,} |" in page
+    assert f"| `dino-r50-original` | {count(on_meta('r50-original', 80)):,} |" in page
+
+
 def test_a_backbone_is_that_of_everybody() -> None:
     with torch.device("meta"):
         nets = {name: ResNet(name) for name in RESNET}

