@@ -210,12 +210,7 @@ def _tune(arguments: list[str]) -> int:
     typed = {name: pairs.pop(name) for name in TUNE_SETTINGS if name in pairs}
     options = _resolved(pairs, "train")
     _require("tune", model=options.model, data=options.data)
-    from eyas.config import parse_value
-
-    try:
-        given = {name: text if name == "study" else parse_value(text) for name, text in typed.items()}
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    given = {name: text if name == "study" else _value(name, text) for name, text in typed.items()}
     from eyas.tune.space import parse_space
 
     space = parse_space(given.pop("space", None))  # type: ignore[arg-type]  # what is none is refused there
@@ -230,7 +225,10 @@ def _tune(arguments: list[str]) -> int:
 def _verify_resume(arguments: list[str]) -> int:
     script, typed, rest = _split_script(arguments, "verify-resume")
     options = parse_pairs(typed)
-    counts = {name: _whole_number(name, options.pop(name)) for name in ("kills", "moments") if name in options}
+    from eyas.config import whole_number
+
+    typed_counts = {name: options.pop(name) for name in ("kills", "moments") if name in options}
+    counts = {name: whole_number(name, _value(name, text), 0) for name, text in typed_counts.items()}
     trainer = options.pop("trainer", None)
     given = _resolved(options, "train")
     if script is None:
@@ -316,7 +314,6 @@ def _predict(arguments: list[str]) -> int:
 
 
 def _export(arguments: list[str]) -> int:
-    from eyas.config.yaml_text import parse_value
     from eyas.names import did_you_mean
 
     pairs = parse_pairs(arguments)
@@ -326,7 +323,7 @@ def _export(arguments: list[str]) -> int:
             raise UsageError(f"export knows no {name!r}: it takes {', '.join(known)}.{did_you_mean(name, known)}")
     _require("export", model=pairs.get("model"))
     texts = {name: text for name, text in pairs.items() if name in ("model", "format", "data")}
-    values: dict[str, Any] = {name: parse_value(text) for name, text in pairs.items() if name not in texts}
+    values: dict[str, Any] = {name: _value(name, text) for name, text in pairs.items() if name not in texts}
     from eyas import api
 
     api.run_export(**texts, **values)
@@ -411,10 +408,9 @@ def _best(arguments: list[str]) -> int:
         raise UsageError(f"best knows no {unknown[0]!r}: it takes {', '.join(BEST_OPTIONS)}; see `eyas best --help`")
     if len(folders) != 1:
         raise UsageError("name one folder of a run: eyas best runs/detect/train metric=f1")
-    from eyas.config import parse_value
     from eyas.report.choose import choose
 
-    wanted = parse_value(pairs.pop("classes")) if "classes" in pairs else None
+    wanted = _value("classes", pairs.pop("classes")) if "classes" in pairs else None
     names = wanted if wanted is None or isinstance(wanted, list) else [wanted]
     chosen = choose(folders[0], classes=None if names is None else [str(name) for name in names], **pairs)
     if "--json" in arguments:
@@ -518,11 +514,14 @@ def _split_script(arguments: list[str], command: str) -> tuple[str | None, list[
     return (files[0] if files else None), options, arguments[end + 1 :]
 
 
-def _whole_number(name: str, text: str) -> int:
-    """A whole number, as typed."""
-    if not text.isdecimal():
-        raise UsageError(f"{name}={text}: expected a whole number")
-    return int(text)
+def _value(name: str, text: str) -> object:
+    """What was typed for a setting that is no option of a training."""
+    from eyas.config import parse_value
+
+    try:
+        return parse_value(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
 
 
 def _refuse_misspelt_setting(pairs: dict[str, str]) -> None:
@@ -542,9 +541,7 @@ def _require(command: str, **given: object) -> None:
 
 def _switch(given: dict[str, str], name: str) -> bool:
     """True or false, as typed; false where nothing was."""
-    from eyas.config import parse_value
-
-    value = parse_value(given.get(name, "false"))
+    value = _value(name, given.get(name, "false"))
     if not isinstance(value, bool):
         raise UsageError(f"{name}={given[name]}: expected true or false")
     return value
@@ -552,11 +549,9 @@ def _switch(given: dict[str, str], name: str) -> bool:
 
 def _names(given: dict[str, str], name: str) -> list[str] | None:
     """One name, or a list of them; None where nothing was typed."""
-    from eyas.config import parse_value
-
     if name not in given:
         return None
-    value = parse_value(given[name])
+    value = _value(name, given[name])
     names = value if isinstance(value, list) else [value]
     if not names or not all(isinstance(each, str) for each in names):
         raise UsageError(f"{name}={given[name]}: expected a name, or a list such as [leaks,sizes]")

@@ -194,6 +194,12 @@ def _is_abandoned(path: Path) -> bool:
         return abs(time.time() - path.stat().st_mtime) > YOUNG and hold(file.fileno())
 
 
+def sha256_of(path: str | Path) -> str:
+    """Return the checksum of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Return the sha256 over names, kinds and bytes of tensors; waits for the device."""
     import torch  # here, because files are also written where torch is not loaded
@@ -204,3 +210,8 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(flat.view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
+
+
+def short_digest(*parts: bytes) -> int:
+    """Return a hash of bytes as a number of 64 bits with a sign, to keep in an array."""
+    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "little", signed=True)

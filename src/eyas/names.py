@@ -1,11 +1,12 @@
-"""What a mistyped name was probably meant to be."""
+"""Names in messages: what a mistyped one was probably meant to be, and a few of many."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 CUTOFF = 0.6  # of ``difflib``: 1 is the same word, 0 any other
+FEW = 3  # names that a message needs
 
 
 def nearest(name: object, known: Iterable[str], n: int = 1, cutoff: float = CUTOFF) -> list[str]:
@@ -17,3 +18,9 @@ def did_you_mean(name: object, known: Iterable[str], n: int = 1, cutoff: float =
     """Return `` Did you mean 'x'?`` to hang at the end of a sentence, empty if nothing known resembles ``name``."""
     near = nearest(name, known, n, cutoff)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def a_few(names: Sequence[str], most: int = FEW) -> str:
+    """Return some names as a text: ``a, b, c and 12 more``."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -38,6 +38,7 @@ BASE = {
     "verbose": False,
 }
 TRAINERS: dict[str, type[DetectionTrainer]] = {name: family.trainer for name, family in families().items()}
+TRAINERS |= dict.fromkeys(("deimv2", "ecdet"), TRAINERS["deim"])  # networks of DEIM's with layers of their own
 NEEDS: dict[str, dict[str, Any]] = {
     "metrics": {"metrics": ["f1", "recall_at_p50"]},
     "class_weights": {"class_weights": {"1": 3.0, "7": 0.5}},

@@ -35,7 +35,7 @@ matrix = load_matrix()
 
 @pytest.fixture(scope="module")
 def common(digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Data, and for each family a small network: where rows make it, three convolutions and a head with one level."""
+    """Data, and for each family or network a small member: where rows make it, three convolutions and a head."""
     backbone = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 8, 16)]
     # No denoising and one size: what is drawn for an image depends on the other images that its process has.
     decoder = ["nc", 16, 30, 2, 2, 2, 32, 0.0, "relu", -1, 0]
@@ -48,7 +48,8 @@ def common(digits_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
             table = model_table(f"{family}-tiny") | {"nc": 10, "queries": 30, "num_denoising": 0}
         (folder / f"{family}.yaml").write_text(yaml.safe_dump(table))
         options[family] = {"data": str(digits_tiny), "model": str(folder / f"{family}.yaml"), "multi_scale": 0.0}
-    options["deim"]["close_mosaic"] = 1  # a second stage, which begins from the only epoch of the first
+    for family in ("deim", "deimv2", "ecdet"):
+        options[family]["close_mosaic"] = 1  # a second stage, which begins from the only epoch of the first
     return options
 
 

@@ -126,6 +126,10 @@ def test_version(run):
         (["tune", "model=yolo26n", "data=digits", "space={lr: [1, 2]}"], "did you mean lr0?"),
         (["tune", "model=yolo26n", "data=digits", "space={lr0"], "cannot read"),
         (["tune", "model=yolo26n", "data=digits", "metric=f1", "mode=up"], "must be 'max' or 'min'"),
+        (["verify-resume", "model=yolo26n", "data=digits", "kills=2.5"], "kills=2.5: expected a whole number from 0"),
+        (["export", "model=a.pt", "imgsz=[640"], "imgsz: cannot read"),
+        (["best", "run", "classes=[cat"], "classes: cannot read"),
+        (["doctor", "a.yaml", "checks=[leaks"], "checks: cannot read"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(run, tmp_path, arguments, tells):

@@ -78,6 +78,7 @@ class Teacher(StockCallback):
         self.projector: nn.Linear | None = None
         self.weight = self.fallback = 0.0
         self.band = (0.0, 0.0)
+        self.taught: frozenset[int] = frozenset()  # ids of the parameters of its deepest map
         self.student: dict[str, Any] = {}  # what the detector made of this batch
         self.steps = 0
         self._hooks: list[Any] = []
@@ -140,6 +141,7 @@ class Teacher(StockCallback):
     def on_pretrain_routine_end(self, trainer: Run) -> None:
         """Look at the detector from now on; its average is a copy from before, which nobody looks at."""
         network: Any = unwrap_model(trainer.model)
+        self.taught = frozenset(id(p) for p in network.deepest().parameters())
         self._watch(network.deepest(), "map")
         if isinstance(self.teacher, DetectorTeacher):
             self._watch(network.head, "answers")
@@ -177,9 +179,7 @@ class Teacher(StockCallback):
         for p in self.projector.parameters():
             if p.grad is not None:
                 p.grad.copy_(dist.mean_over_ranks(p.grad))
-        network: Any = unwrap_model(trainer.model)
-        taught = {id(p) for p in network.deepest().parameters()}
-        sizes = [(id(p) in taught, p.grad.detach().abs().sum()) for p in parameters if p.grad is not None]
+        sizes = [(id(p) in self.taught, p.grad.detach().abs().sum()) for p in parameters if p.grad is not None]
         total = torch.stack([size for _, size in sizes]).sum()
         mine = [size for is_taught, size in sizes if is_taught]
         share = torch.stack(mine).sum() / total.clamp(min=1e-12) if mine else torch.zeros_like(total)

@@ -14,7 +14,7 @@ from eyas.checkpoint.fields import check_fields
 from eyas.checkpoint.foreign import holds_network, weights_of
 from eyas.checkpoint.pickled import read_pickle
 from eyas.checkpoint.plain import check_plain, only_tensors, read_plain
-from eyas.checkpoint.safetensors import SUFFIX, read_checkpoint
+from eyas.checkpoint.safetensors import SUFFIX, read_checkpoint, read_safetensors
 from eyas.checkpoint.tensors import Tensors
 from eyas.files import room, write_atomic
 
@@ -80,13 +80,16 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
-    """Read the tensors of a file of ``torch.save``, in the dictionaries that they are in; all else is left out.
+    """Read the tensors of a file of weights, whoever wrote it, in the dictionaries that they are in; all else is left
+    out. It is one of ``torch.save``, or of safetensors if it is called so.
 
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: it is no such file, damaged, or holds code.
     """
     path = existing(path)
+    if path.suffix == SUFFIX:
+        return dict(read_safetensors(path)[0])
     with refusals_of(path), Archive(path) as archive:
         content = read_pickle(archive.description())
         return read_plain(only_tensors(content), Tensors(archive))

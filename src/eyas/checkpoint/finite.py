@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyas.names import a_few
+
 
 def broken_parts(checkpoint: Mapping[str, Any], unbounded: Collection[str] = ()) -> list[str]:
     """Return what of a checkpoint is nan or infinite, in words; waits once for each device.
@@ -27,8 +29,7 @@ def broken_parts(checkpoint: Mapping[str, Any], unbounded: Collection[str] = ())
     for part, tensors in parts.items():
         names = [n for n in not_finite(tensors) if n not in unbounded or bool(tensors[n].isnan().any())]
         if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            found.append(f"{part} ({names[0]}{more})")
+            found.append(f"{part} ({a_few(names, 1)})")
     return found
 
 

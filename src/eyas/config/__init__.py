@@ -5,6 +5,7 @@ from __future__ import annotations
 from eyas.config.errors import OptionError, OptionValueError, UnknownOptionError, UnsupportedOptionError
 from eyas.config.options import GROUPS, OptionInfo, TrainOptions, describe, option_names
 from eyas.config.resolve import parse_value, read_option_file, resolve, with_defaults
+from eyas.config.values import whole_number
 
 __all__ = [
     "GROUPS",
@@ -19,5 +20,6 @@ __all__ = [
     "parse_value",
     "read_option_file",
     "resolve",
+    "whole_number",
     "with_defaults",
 ]

@@ -160,8 +160,8 @@ class TrainOptions(BaseModel):
     )
     backbone: Text | None = _run(
         None,
-        "Another backbone for a DETR model than its own: `resnet50-vd`, `hgnetv2-b4`, `vit-s14-dinov2`, ... "
-        "(docs/backbones.md).",
+        "Another backbone for a DETR model than its own: `resnet50-vd`, `hgnetv2-b4`, `vit-s14-dinov2`, "
+        "`timm:convnext_tiny`, ... (docs/backbones.md).",
         expected="the name of a backbone",
         auto="the model's own",
         resumable=False,
@@ -173,7 +173,7 @@ class TrainOptions(BaseModel):
     backbone_weights: Text | None = _run(
         None,
         "Pre-trained weights for the backbone alone: a file of DINO, DINOv2, DINOv3, MAE, CLIP, timm or Hugging Face, "
-        "recognised by the names in it, or the name of published ones.",
+        "recognised by the names in it, or the name of published ones; `timm` for those that timm publishes.",
         expected="a path or a name",
         auto="random, or those of `pretrained`",
         resumable=False,

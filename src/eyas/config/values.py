@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
+from eyas.config.errors import bad_value
 from eyas.names import nearest
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h)")
@@ -68,6 +69,17 @@ def _check_scale(value: float | tuple[float, float]) -> float | tuple[float, flo
             raise ValueError("a pair must satisfy 0 < min <= max <= 10")
     elif not 0 <= value <= 1:
         raise ValueError("a number must be between 0 and 1")
+    return value
+
+
+def whole_number(name: str, value: object, least: int) -> int:
+    """Return a count that somebody gave, unless it is none.
+
+    Raises:
+        OptionValueError: it is no whole number, or below the least.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise bad_value(name, value, f"a whole number from {least} on")
     return value
 
 

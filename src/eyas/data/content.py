@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eyas.data.index import ImageIndex
-from eyas.files import replacing
+from eyas.files import replacing, short_digest
 
 VERSION = "2:"  # before a hash; those of other versions cannot be compared
 FILE = "data_digests.npz"  # in the folder of a run
@@ -43,12 +43,8 @@ class Content(NamedTuple):
 
 def content_of(index: ImageIndex) -> Content:
     """Return what a split holds."""
-    paths = np.array([_digest(path) for path in index.relative_paths()], np.int64)
+    paths = np.array([short_digest(path) for path in index.relative_paths()], np.int64)
     return Content(paths, index.digests[:, 0], index.digests[:, 1], json.dumps(index.names))
-
-
-def _digest(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
 def differences(before: Content, index: ImageIndex, bad: Collection[str] = ()) -> list[str]:

@@ -47,7 +47,7 @@ from eyas.data.remote.address import Room, first_remote, is_remote
 from eyas.data.remote.kept import room_of
 from eyas.data.remote.service import THREADS
 from eyas.data.report import DatasetReport, Problem
-from eyas.files import replacing, sweep
+from eyas.files import replacing, short_digest, sweep
 from eyas.log import LOGGER
 
 CACHE_VERSION = 7  # raise it when the meaning of the arrays or of a rule changes
@@ -590,16 +590,12 @@ def _see(image: str, stat: FileStat) -> _Seen:
     peak = _peak(image, header) if header else 0.0
     if isinstance(peak, str):
         return _Seen(None, 0, [*problems, ImageProblem(NO_PICTURE, peak)])
-    return _Seen(header, peak, problems, _digest(sample) if header else 0)
-
-
-def _digest(*parts: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "little", signed=True)
+    return _Seen(header, peak, problems, short_digest(sample) if header else 0)
 
 
 def _digest_of(labels: Labels) -> int:
     rows = labels.cls, labels.boxes, labels.ignored.cls, labels.ignored.boxes, np.array(labels.lacking, np.int64)
-    return _digest(*(np.ascontiguousarray(row).tobytes() for row in rows))
+    return short_digest(*(np.ascontiguousarray(row).tobytes() for row in rows))
 
 
 def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:

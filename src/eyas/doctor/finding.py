@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -93,9 +93,3 @@ def percent(part: float, whole: float) -> str:
     if 0 < share < 0.1:
         return "less than 0.1 %"
     return f"{share:.0f} %" if share >= 10 or share == 0 else f"{share:.1f} %"
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return some names as a text: "cat, dog and 3 more"."""
-    rest = len(names) - most
-    return ", ".join(names) if rest <= 0 else f"{', '.join(names[:most])} and {rest:,} more"

@@ -33,6 +33,7 @@ from eyas.files import hold, opened, write_atomic
 from eyas.launch.return_trip import Arrived, Sent
 from eyas.log import warn
 from eyas.models.catalog import register_detector, registered_detectors
+from eyas.names import a_few
 
 PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError, OSError)
 
@@ -333,10 +334,9 @@ def read_outcome(folder: Path, sent: Sent) -> Any:
     """Return the result, after what the main process changed in the trainer and around it was changed here too."""
     result, changes = pickle.loads(result_file(folder).read_bytes())
     if left := sent.take_back(changes):
-        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
         warn(
-            f"left behind in the processes of the training: {', '.join(left[:NAMED])}{more}. Plain values, arrays and "
-            "tensors come back from the main one."
+            f"left behind in the processes of the training: {a_few(left, NAMED)}. Plain values, arrays and tensors "
+            "come back from the main one."
         )
     return pickle.loads(result)
 

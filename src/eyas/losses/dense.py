@@ -19,6 +19,7 @@ from eyas.losses.areas import areas_of, hush, unjudged
 from eyas.losses.criterion import Criterion, one_tensor
 from eyas.losses.elementwise import ciou_loss, dfl_expectation, dfl_loss, l1_loss
 from eyas.losses.points import anchor_points
+from eyas.nn.constants import constants
 
 ONE_TO_ONE = (7, 1)  # anchors chosen for each object, and kept
 
@@ -159,7 +160,7 @@ class DenseCriterion(Criterion):
         points, stride = anchor_points(raw["feats"], self.strides)
         boxes = self.decode_boxes(outputs, points)
         height, width = (side * self.strides[0] for side in raw["feats"][0].shape[-2:])
-        size = _constant((width, height, width, height), scores)
+        size = constants((width, height, width, height), scores)
 
         labels, targets, image = self.objects(batch, size, images=len(boxes))
         assigned = self.assign(
@@ -168,7 +169,7 @@ class DenseCriterion(Criterion):
         areas = areas_of(batch, scores.device)
         if areas is not None:
             self.areas_seen += len(areas.boxes)
-            least = _constant((self.min_side, self.min_side), scores) / size[:2]
+            least = constants((self.min_side, self.min_side), scores) / size[:2]
             lies_in = unjudged(
                 (boxes.detach() * stride / size)[None], (points * stride / size[:2])[None, None], areas, least
             )
@@ -246,8 +247,3 @@ def mean_weight(weight: Tensor) -> Tensor:
     """Return the divisor of the losses: the weight of all objects, at least 1, divided by the number of processes."""
     mean = dist.mean_over_ranks(weight)
     return mean.clamp(min=1 if mean is weight else 1 / dist.world_size())
-
-
-def _constant(values: Sequence[float], like: Tensor) -> Tensor:
-    """Return a float32 vector on the device of ``like``, filled there: copying from the host would wait."""
-    return torch.cat([torch.full((1,), float(v), device=like.device) for v in values])

@@ -40,14 +40,18 @@ class FineCriterion(SetCriterion):
         scale: reach of the model's box head.
         fgl_gain: weight of the cross-entropy of edges, which counts as much as the box overlaps.
         ddf_gain: weight of the distance to the distributions of the last layer.
+        local: whether distributions are taught at all, and pairs agreed on; without, each output has its own pairs.
 
     The others are those of `SetCriterion`. Override `edge_loss` or `teaching_loss` for other losses of distributions.
     """
 
-    def __init__(self, *, scale: float, fgl_gain: float = 0.15, ddf_gain: float = 1.5, **settings: Any) -> None:
+    def __init__(
+        self, *, scale: float, fgl_gain: float = 0.15, ddf_gain: float = 1.5, local: bool = True, **settings: Any
+    ) -> None:
         super().__init__(**settings)
-        self.gains |= {"fgl": float(fgl_gain), "ddf": float(ddf_gain)}
+        self.gains |= {"fgl": float(fgl_gain), "ddf": float(ddf_gain)} if local else {}
         self.scale = float(scale)
+        self.local = local
 
     def supervised(self, pred: SetPrediction, objects: Objects) -> list[Supervised]:
         """Return the stacks: classes with a matching for each output, boxes with common pairs, and denoising."""
@@ -68,6 +72,8 @@ class FineCriterion(SetCriterion):
         denoised = Supervised(
             noisy_kinds, noisy_scores, noisy_boxes, meta.image, meta.query.expand(layers + 1, -1), meta.target
         )
+        if not self.local:
+            return [matched, denoised]
         return [
             matched._replace(part="classes"),
             agreed(matched)._replace(part="boxes", edges=edges_of(pred.fine, scores, real)),
@@ -85,6 +91,8 @@ class FineCriterion(SetCriterion):
         What the last layer teaches is a mean over queries with an object and one over those without, weighted by the
         roots of their numbers; denoising takes these weights over.
         """
+        if not self.local:
+            return super().shared(stacks)
         taught = [stack for stack in stacks if stack.edges is not None]
         counts = [self.count_pairs(stack) for stack in stacks]
         for stack in taught:
@@ -104,6 +112,8 @@ class FineCriterion(SetCriterion):
     def layer_losses(self, stack: Supervised, objects: Objects) -> dict[str, Tensor]:
         """Return the sum of each loss for each output (N,), by the names in ``gains``."""
         losses = super().layer_losses(stack, objects)
+        if not self.local:
+            return losses
         losses |= {"fgl": torch.zeros_like(losses["l1"]), "ddf": torch.zeros_like(losses["l1"])}
         if stack.edges is not None:
             losses |= self.edge_losses(stack, stack.edges, objects)

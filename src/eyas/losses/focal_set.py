@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
-from eyas.assign import HungarianMatcher
 from eyas.losses.elementwise import focal_loss
 from eyas.losses.set_criterion import SetCriterion
 
@@ -16,31 +15,11 @@ class FocalSetCriterion(SetCriterion):
 
     Args:
         alpha: weight of wanted classes, 1 - alpha of unwanted ones.
-        gamma: how much less an easy term counts.
+        settings: the others of `SetCriterion`; ``gamma`` says how much less an easy term counts here.
     """
 
-    def __init__(
-        self,
-        *,
-        nc: int,
-        cls_gain: float = 1.0,
-        l1_gain: float = 5.0,
-        giou_gain: float = 2.0,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
-        class_weights: Tensor | Sequence[float] | None = None,
-        matcher: HungarianMatcher | None = None,
-    ) -> None:
-        super().__init__(
-            nc=nc,
-            cls_gain=cls_gain,
-            l1_gain=l1_gain,
-            giou_gain=giou_gain,
-            alpha=alpha,
-            gamma=gamma,
-            class_weights=class_weights,
-            matcher=matcher,
-        )
+    def __init__(self, *, alpha: float = 0.25, **settings: Any) -> None:
+        super().__init__(alpha=alpha, **settings)
 
     def class_loss(self, logits: Tensor, targets: Tensor, positive: Tensor | None = None) -> Tensor:
         """Return the unreduced class loss (N, B, Q, C): how well a box fits makes no difference to a wanted class."""

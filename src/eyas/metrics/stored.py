@@ -92,7 +92,7 @@ def read_epoch(path: Path, classes: Collection[int] | None = None) -> Kept:
     about = from_bytes(found["about"])
     truth = read(path.parent / str(about["truth"]))
     of = from_bytes(truth["about"])
-    metrics = DetMetrics({int(number): str(name) for number, name in of["names"]})
+    metrics = DetMetrics(_names(of))
     width = len(IOU_THRESHOLDS)
     bits = {key: np.unpackbits(found[key], axis=1, count=width).astype(bool) for key in ("tp", "excused")}
     seen = chosen(found["pred_cls"], classes)
@@ -106,6 +106,20 @@ def read_epoch(path: Path, classes: Collection[int] | None = None) -> Kept:
     metrics.process()
     complete = int(about["detections"]) == len(found["conf"])
     return Kept(metrics, complete, 0.0 if complete else float(found["conf"].min()))
+
+
+def names_in(path: Path) -> dict[int, str]:
+    """Return the classes of a validation by their ids, without computing anything of it.
+
+    Raises:
+        ValueError: as `read_epoch`.
+    """
+    truth = from_bytes(read(path, "about")["about"])["truth"]
+    return _names(from_bytes(read(path.parent / str(truth), "about")["about"]))
+
+
+def _names(about: dict[str, Any]) -> dict[int, str]:
+    return {int(number): str(name) for number, name in about["names"]}
 
 
 def epochs_in(folder: Path) -> dict[int, Path]:

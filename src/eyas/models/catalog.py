@@ -7,12 +7,13 @@ asked one after the other. Classes of families from elsewhere join by `register_
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from eyas.models.deim.model import DEIMFineNet, DEIMSetNet
+from eyas.models.deim.v2 import DEIMv2Net, ECDetNet
 from eyas.models.detection import DetectionModel
 from eyas.models.detector import Detector, does_not_fit
 from eyas.models.dfine.model import DFineNet
@@ -24,7 +25,7 @@ from eyas.models.table import ModelTableError, Table, Tables, UnknownModelError,
 from eyas.names import nearest
 
 STOCK: tuple[type[Detector], ...] = (
-    DetectionModel, RTDETRDetectionModel, RTDETRNet, DFineNet, DEIMFineNet, DEIMSetNet, DINONet,
+    DetectionModel, RTDETRDetectionModel, RTDETRNet, DFineNet, DEIMFineNet, DEIMSetNet, DEIMv2Net, ECDetNet, DINONet,
 )  # fmt: skip
 _registered: dict[str, type[Detector]] = {}  # by module and name: a notebook's cell may define its class again
 _tables = {name: table for cls in STOCK for name, table in cls.tables.items()}
@@ -113,12 +114,15 @@ def published_weights() -> dict[str, Published]:
 
 
 def reader_of(weights: str | Path) -> type[Detector]:
-    """Return the class that reads published weights of this name or file; for a file of others, the usual one."""
+    """Return the class that reads published weights of this name or file, or one by its tensors; else the usual one."""
     readers = [cls for cls in _detectors() if cls.published]
-    return next((cls for cls in readers if model_of(weights, cls.published)), readers[0])
+    known = next((cls for cls in readers if model_of(weights, cls.published)), None)
+    if known is None and Path(weights).is_file():
+        known = next((cls for cls in readers if cls.model_of_file(weights)), None)
+    return known or readers[0]
 
 
-def load_weights(model: Detector, weights: Any, *, remap: bool = True) -> int:
+def load_weights(model: Detector, weights: Any, *, remap: bool = True, accepted: Collection[str] = ()) -> int:
     """Copy what fits into a model, see `Detector.load`.
 
     Raises:
@@ -126,7 +130,7 @@ def load_weights(model: Detector, weights: Any, *, remap: bool = True) -> int:
     """
     if isinstance(weights, str | Path) and not model.published:
         raise does_not_fit(weights, model.yaml, reader_of(weights))
-    return model.load(weights, remap=remap)
+    return model.load(weights, remap=remap, accepted=accepted)
 
 
 def ways_without(path: str | Path) -> str:

@@ -229,10 +229,17 @@ class Detector(nn.Module):
         """Return a foreign state under this model's names; may also change the model's layers to fit it."""
         return state
 
-    def load(self, weights: nn.Module | Mapping[str, Any], verbose: bool = True, remap: bool = True) -> int:
+    def load(
+        self,
+        weights: nn.Module | Mapping[str, Any],
+        verbose: bool = True,
+        remap: bool = True,
+        accepted: Collection[str] = (),
+    ) -> int:
         """Copy what fits from a model, a state dict, or a checkpoint; return how many tensors were copied.
 
-        With ``remap``, rows of the class outputs follow the class names when both sides have real ones.
+        With ``remap``, rows of the class outputs follow the class names when both sides have real ones. ``accepted``
+        names licences of published weights that are agreed to.
 
         Raises:
             ValueError: ``weights`` holds no tensors, or is the name or path of weights for another layout.
@@ -259,6 +266,11 @@ class Detector(nn.Module):
     def model_for(cls, weights: str | Path) -> str:
         """Return the name of the model that published weights fit, known by their name or file; else the usual one."""
         return model_of(weights, cls.published) or cls.usual
+
+    @classmethod
+    def model_of_file(cls, path: str | Path) -> str:
+        """Return the name of the model whose weights a file of others holds, by its tensors; "" for none of ours."""
+        return ""
 
     @classmethod
     def call_to_load(cls, weights: str | Path) -> str:

@@ -46,8 +46,8 @@ def consent(licence: str, what: str, accepted: Collection[str] = (), cache_dir: 
     Raises:
         LicenceError: nobody has agreed; says how to.
     """
-    terms = SPECIAL.get(licence)
-    if terms is None:
+    licence, terms = asks_for(licence)
+    if not terms:
         return ""
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     file = cache_root(cache_dir) / FILE
@@ -69,8 +69,23 @@ def consent(licence: str, what: str, accepted: Collection[str] = (), cache_dir: 
     return said
 
 
+def asks_for(licence: str) -> tuple[str, str]:
+    """Return the usual name of a licence and what it asks for; "" for nothing.
+
+    Licences without commercial use that are not in the table are known by the NC in their name.
+    """
+    for name, terms in SPECIAL.items():
+        if _plain(name) == _plain(licence):
+            return name, terms
+    return licence, SPECIAL["CC-BY-NC-4.0"] if "nc" in _plain(licence).split() else ""
+
+
+def _plain(licence: str) -> str:
+    return licence.strip().lower().replace("-", " ")
+
+
 def _names(licence: str, accepted: Collection[str]) -> bool:
-    return licence.lower() in (name.strip().lower() for name in accepted)
+    return _plain(licence) in map(_plain, accepted)
 
 
 def _remembered(file: Path) -> dict[str, str]:

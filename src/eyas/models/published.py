@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyas.checkpoint.file import existing
 from eyas.data.cache import cache_root
+from eyas.files import sha256_of
 from eyas.log import LOGGER
+from eyas.models.lineage import Ancestor
 from eyas.names import nearest
 
 
@@ -83,8 +86,25 @@ def model_of(source: str | Path, entries: Mapping[str, Published]) -> str:
     return next((entry.model for entry in entries.values() if key in (entry.name, entry.file.lower())), "")
 
 
+def located(weights: str | Path, entries: Mapping[str, Published]) -> tuple[Path, Ancestor]:
+    """Return a file of weights, and what is known of it; published ones, by name, are fetched if they are not here.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnknownWeightsError: neither a published file has this name, nor one on the disk.
+    """
+    if not is_name(weights):
+        path = existing(weights)
+        return path, Ancestor(path.name, sha256=sha256_of(path))
+    entry = find_published(str(weights), entries)
+    path = fetch(entry)
+    return path, Ancestor(entry.name, entry.licence, entry.source, entry.trained_on, sha256_of(path))
+
+
 def fetch(entry: Published, cache_dir: str | Path | None = None) -> Path:
-    """Return the path of a published file, fetched into the cache the first time; its licence is logged then.
+    """Return the path of a published file, fetched into the cache the first time.
+
+    Its licence is logged then, and its size and checksum.
 
     A file of the same name that was put there by hand is used as it is.
 
@@ -98,8 +118,10 @@ def fetch(entry: Published, cache_dir: str | Path | None = None) -> Path:
         return path
     LOGGER.info("%s: weights by %s under %s, trained on %s", entry.name, entry.source, entry.licence, entry.trained_on)
     try:
-        return download_file(entry.url, path, sha256=entry.sha256)
+        download_file(entry.url, path, sha256=entry.sha256)
     except ValueError as error:
         raise ValueError(
             f"{error}\nWithout a network, fetch {entry.url} elsewhere and put it at {path}, or give the path of a file."
         ) from error
+    LOGGER.info("%s: %s bytes, sha256 %s, kept at %s", entry.name, f"{path.stat().st_size:,}", sha256_of(path), path)
+    return path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from eyas.checkpoint import CheckpointError, load_checkpoint, read_tensors
-from eyas.checkpoint.safetensors import SUFFIX, read_safetensors
-from eyas.models.backbones.host import OPTIONAL, resampled, sha256_of
+from eyas.files import sha256_of
+from eyas.models.backbones.host import OPTIONAL, resampled
 from eyas.models.backbones.vit import VITS, VisionTransformer, ViTSpec
 from eyas.models.backbones.vit_keys import UnknownViTError, fitted, read_vit
 from eyas.models.detector import Detector
@@ -24,6 +25,7 @@ from eyas.models.licences import consent
 from eyas.models.lineage import Ancestor, Ancestors, descent
 from eyas.models.rebuild import network_from
 from eyas.models.weights import check_numbers
+from eyas.names import a_few
 
 
 class TeacherNet(nn.Module):
@@ -57,7 +59,7 @@ class FoundationTeacher(TeacherNet):
         check_numbers(state, own)
         missing = [k for k in own if k not in state and not f"vit.{k}".endswith(OPTIONAL)]
         if missing:
-            raise UnknownViTError(f"the teacher lacks {missing[0]} and {len(missing) - 1} more tensors")
+            raise UnknownViTError(f"these are no whole weights of a teacher: {a_few(missing)} missing")
         self.vit.load_state_dict(state, strict=False)
         self.requires_grad_(False).eval()
 
@@ -126,7 +128,7 @@ def open_teacher(path: str | Path, accepted: Collection[str] = ()) -> TeacherNet
     try:
         content = load_checkpoint(path)
     except CheckpointError as error:
-        content = read_safetensors(path)[0] if path.suffix == SUFFIX else read_tensors(path)
+        content = read_tensors(path)
         try:
             found = read_vit(content)
         except UnknownViTError:
@@ -146,7 +148,7 @@ def open_teacher(path: str | Path, accepted: Collection[str] = ()) -> TeacherNet
 
 
 def _as_teacher(link: Ancestor) -> Ancestor:
-    return Ancestor(**link.to_dict() | {"name": f"teacher: {link.name}"})
+    return replace(link, name=f"teacher: {link.name}")
 
 
 def _led(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eyas.checkpoint import CheckpointError
 from eyas.checkpoint.finite import not_finite
+from eyas.names import a_few
 
 Names = Mapping[int, str]
 
@@ -67,8 +68,7 @@ def check_numbers(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> 
             raise CheckpointError(f"its {key} is {value.dtype}, and that of the model {target[key].dtype}: no weights")
     broken = [key for key in not_finite(both) if bool(target[key].isfinite().all()) or bool(both[key].isnan().any())]
     if broken:
-        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-        raise CheckpointError(f"its weights are nan or infinite ({broken[0]}{more}): use an earlier checkpoint")
+        raise CheckpointError(f"its weights are nan or infinite ({a_few(broken, 1)}): use an earlier checkpoint")
 
 
 def _kind(tensor: Tensor) -> tuple[bool, bool]:

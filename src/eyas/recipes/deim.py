@@ -2,7 +2,7 @@
 
 from eyas.recipes.base import Fitted, Recipe, Situation
 from eyas.recipes.fit import is_short
-from eyas.recipes.rtdetr import ADAMW
+from eyas.recipes.rtdetr import ADAMW, SET_OPTIONS
 from eyas.recipes.rtdetr import fit as fit_set
 
 
@@ -27,12 +27,7 @@ DEIM = Recipe(
     close_share=0.14,
     fit=fit,
     options={
-        "weight_decay": 1e-4,
-        "clip_grad_norm": 0.1,
-        "box": 2.0,  # GIoU
-        "cls": 1.0,  # matchability-aware
-        "dfl": 5.0,  # L1
-        "multi_scale": 0.25,  # 480 to 800 px for 640
+        **SET_OPTIONS,
         "schedule": "flat-cosine",
         "lrf": 0.5,
         "mosaic": 0.5,

@@ -1,5 +1,7 @@
 """How RT-DETR is trained when nothing else is said (spec detr 1.9); docs/recipes.md holds what was measured."""
 
+from collections.abc import Mapping
+
 from eyas.recipes.base import Fitted, OptimizerChoice, Recipe, Situation
 from eyas.recipes.fit import unmirrored, weak_if_short
 
@@ -13,6 +15,16 @@ def fit(situation: Situation) -> Fitted:
     return weak_if_short(situation) | unmirrored(situation)
 
 
+SET_OPTIONS: Mapping[str, object] = {
+    "weight_decay": 1e-4,
+    "clip_grad_norm": 0.1,
+    "box": 2.0,  # GIoU
+    "cls": 1.0,  # varifocal, focal or matchability-aware
+    "dfl": 5.0,  # L1
+    "multi_scale": 0.25,  # 480 to 800 px for 640
+}
+"""What every family that predicts a set has in common."""
+
 RTDETR = Recipe(
     short=ADAMW,
     long=ADAMW,
@@ -21,12 +33,5 @@ RTDETR = Recipe(
     nbs=16,
     cpu_steps=5000,
     fit=fit,
-    options={
-        "weight_decay": 1e-4,
-        "clip_grad_norm": 0.1,
-        "box": 2.0,  # GIoU
-        "cls": 1.0,  # varifocal
-        "dfl": 5.0,  # L1
-        "multi_scale": 0.25,  # 480 to 800 px for 640
-    },
+    options=SET_OPTIONS,
 )

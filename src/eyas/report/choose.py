@@ -23,7 +23,7 @@ from eyas.log import print_table
 from eyas.metrics.detection import METRIC_KEYS, DetMetrics
 from eyas.metrics.extra import METRICS, SHORT_KEYS, metric_with_column
 from eyas.metrics.held import held_named
-from eyas.metrics.stored import FOLDER, epochs_in, read_epoch
+from eyas.metrics.stored import FOLDER, epochs_in, names_in, read_epoch
 from eyas.names import did_you_mean
 
 Names = Mapping[int, str]
@@ -123,7 +123,7 @@ def choose(
             f"{folder} holds no {FOLDER}/ of a run: name the folder of a run that has validated at least once, "
             "without save_predictions=False."
         )
-    names = read_epoch(next(iter(files.values()))).metrics.names
+    names = names_in(next(iter(files.values())))
     ids = None if classes is None else [class_id(wanted, names) for wanted in classes]
     measure, name = measure_of(metric, names), label(metric)
     values, inexact = dict[int, float](), dict[int, float]()

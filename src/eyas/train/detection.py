@@ -62,7 +62,7 @@ class DetectionTrainer(BaseTrainer):
         model = cls(table, nc=self.data["nc"], names=self.data["names"], verbose=verbose)
         model.start_outputs(self.imgsz())
         if weights:
-            load_weights(model, weights, remap=self.args.cls_remap)
+            load_weights(model, weights, remap=self.args.cls_remap, accepted=self.args.accept_licences or ())
         if self.args.backbone_weights is not None and self.resume_from is None:
             model.load_backbone(self.args.backbone_weights, self.args.accept_licences or ())
         return model

@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyas.checkpoint.finite import not_finite
-
-NAMED = 3  # of many
+from eyas.names import a_few
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,16 @@ class Origin:
         told = []
         for what, names in (("in the batch", self.inputs), ("in the weights before the step", self.weights)):
             if names:
-                told.append(f"{what}: {_some(names)}")
+                told.append(f"{what}: {a_few(names)}")
         if self.layer:
             told.append(f"first in the output of the layer {self.layer}")
         if self.terms:
-            told.append(f"in the loss {_some(self.terms)}")
+            told.append(f"in the loss {a_few(self.terms)}")
         elif self.gradients:
-            told.append(f"not in the loss, but in the gradients of {_some(self.gradients)}")
+            told.append(f"not in the loss, but in the gradients of {a_few(self.gradients)}")
         if self.error:
             told.append(f"it ended in {self.error}")
         return "; ".join(told) or "neither in the network nor in its loss: what is around them made it"
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def origin(

@@ -19,7 +19,7 @@ import torch
 from eyas import api, dist
 from eyas.callbacks import Callback
 from eyas.callbacks.criterion import MODES, Criterion
-from eyas.config import OptionValueError, TrainOptions, resolve, with_defaults
+from eyas.config import OptionValueError, TrainOptions, resolve, whole_number, with_defaults
 from eyas.launch.interrupt import Interrupted
 from eyas.log import LOGGER, setup_logging
 from eyas.run.tracking import TrainingDiverged
@@ -79,8 +79,7 @@ class Search:
         Raises:
             ValueError: says what.
         """
-        if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 1:
-            raise OptionValueError(f"trials={self.trials!r}: expected a whole number from 1 on")
+        whole_number("trials", self.trials, 1)
         if not isinstance(self.prune, bool):
             raise OptionValueError(f"prune={self.prune!r}: expected true or false")
         if "://" in str(self.file) or not self.file.suffix:

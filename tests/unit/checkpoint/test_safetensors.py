@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eyas.checkpoint import CheckpointError, load_checkpoint
+from eyas.checkpoint import CheckpointError, load_checkpoint, read_tensors
 from eyas.checkpoint.safetensors import LENGTH, SafeTensorsError, read_safetensors, write_safetensors
 
 TENSORS = {
@@ -61,5 +61,6 @@ def test_a_table_that_lies_is_refused(tmp_path: Path, entry: object) -> None:
 def test_weights_of_others_are_no_model(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_safetensors(path, TENSORS, {"format": "pt"})
+    assert read_tensors(path).keys() == TENSORS.keys()
     with pytest.raises(CheckpointError, match="holds 5 tensors and no description of a model"):
         load_checkpoint(path)

@@ -13,7 +13,7 @@ import sick_data as sick
 from eyas import cli
 from eyas.doctor import examine
 from eyas.doctor.checks.registry import WHAT
-from eyas.doctor.finding import SEVERITIES, counted, finding, listed, percent
+from eyas.doctor.finding import SEVERITIES, counted, finding, percent
 from eyas.doctor.render.as_json import to_dict
 from eyas.doctor.render.page import MAX_PICTURES, page
 
@@ -230,7 +230,6 @@ def test_a_finding_keeps_some_places_and_counts_all(diagnosis):
 def test_numbers_read_well():
     assert (counted(1, "box", "boxes"), counted(1234, "box", "boxes")) == ("1 box", "1,234 boxes")
     assert [percent(n, 1000) for n in (0, 0.5, 3, 12, 500)] == ["0 %", "less than 0.1 %", "0.3 %", "1.2 %", "50 %"]
-    assert listed(["a", "b"]) == "a, b" and listed([*"abcdefg"]) == "a, b, c, d, e and 2 more"
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

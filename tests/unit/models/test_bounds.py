@@ -86,7 +86,7 @@ def first_row(row: list[Any]) -> dict[str, Any]:
         ({"arch": "rtdetr", "variant": "r18", "eval_layer": 7}, "eval_layer is 7"),
         ({"arch": "rtdetr", "variant": "r18", "eval_layer": None}, "eval_layer is None"),
         (first_row([-1, 1, "Conv", [8, 3, "x" * 5000]]), "row 0 .* cannot be"),
-        ({"arch": "rtdetr", "variant": "r" * 5000}, r"variant is 'rrr.*rrr \.\.\.; there are r18"),
+        ({"arch": "rtdetr", "variant": "r" * 5000}, r"variant is 'rrr.*rrr \.\.\.\. There are r18"),
         ({"arch": "x" * 5000}, r"arch is 'xxx.*xxx \.\.\., and must be"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",

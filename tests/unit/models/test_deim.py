@@ -53,7 +53,7 @@ def test_keys_are_those_of_the_authors(name: str) -> None:
 
 
 def test_what_differs_from_the_networks_that_they_are_made_of() -> None:
-    names = [name for name in MODELS if name.startswith("deim")]
+    names = [name for name in MODELS if name.startswith("deim-")]
     assert len(names) == 11 and {detector_class(model_table(name)) for name in names} == {DEIMFineNet, DEIMSetNet}
     for name in names:
         table = model_table(name)

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from eyas.boxes import cxcywh_to_xyxy
-from eyas.models.catalog import MODELS, detector_class, model_table
+from eyas.models.catalog import MODELS, detector_class, model_table, reader_of
 from eyas.models.dfine.decoder import EdgeConfidence, Gateway
 from eyas.models.dfine.model import DFineNet
 from eyas.models.dfine.variants import VARIANTS, dfine_table
 from eyas.models.rtdetr.anchors import inverse_sigmoid
 from eyas.models.rtdetr.keys import is_ignored, rename
-from eyas.models.table import ModelTableError
+from eyas.models.rtdetr.official import RTDETRNet
+from eyas.models.table import ModelTableError, UnknownModelError
 from eyas.optim.select import depths, select
 
 # Total, and in backbone, encoder and decoder, of the training form with 80 classes (spec detr 2.1). The authors keep
@@ -106,9 +107,9 @@ def test_names_and_tables() -> None:
     table = model_table("dfine-s")
     assert detector_class(table) is DFineNet and table["lr_ratio"] == 0.5 and not table["frozen_norms"]
     assert [v for v in VARIANTS if dfine_table(v)["frozen_norms"]] == ["l", "x"]
-    with pytest.raises(ModelTableError, match=r"variant is 'y'; there are n, s, m, l, x, tiny"):
+    with pytest.raises(ModelTableError, match=r"variant is 'y'. There are n, s, m, l, x, tiny"):
         model_table({"arch": "dfine", "variant": "y"})
-    with pytest.raises(ModelTableError, match="'quries' means nothing in the table of n; did you mean 'queries'"):
+    with pytest.raises(ModelTableError, match="'quries' means nothing in the table of n. Did you mean 'queries'"):
         model_table({"arch": "dfine", "variant": "n", "quries": 10})
     with pytest.raises(ModelTableError, match="act is 'gelu', and must be 'relu' or 'silu'"):
         model_table({"arch": "dfine", "variant": "n", "act": "gelu"})
@@ -231,6 +232,19 @@ def test_a_file_of_the_authors_loads_whole(tiny: DFineNet, caplog: pytest.LogCap
     assert copied == len(model.state_dict()) and "Warning" not in caplog.text
     theirs = tiny.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in model.state_dict().items())
+
+
+def test_the_class_and_the_model_of_a_file_are_known_by_its_tensors(
+    tiny: DFineNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cls, names in ((RTDETRNet, ("rtdetr-r18",)), (DFineNet, ("dfine-n", "dfine-tiny"))):  # all take seconds
+        monkeypatch.setattr(cls, "tables", {name: cls.tables[name] for name in names})
+    path = tmp_path / "theirs.pth"
+    torch.save({"model": as_published(tiny)}, path)
+    assert DFineNet.model_for(path) == "dfine-tiny" and reader_of(path) is DFineNet
+    with pytest.raises(UnknownModelError, match=r"write YOLO\('dfine-tiny'\).load\("):
+        model_table(path)
+    assert not tiny.is_filled_by(as_published(tiny) | {"decoder.reg_scale": torch.tensor([8.0])}), "other boxes"
 
 
 def test_a_box_head_of_another_reach_is_refused(tiny: DFineNet) -> None:

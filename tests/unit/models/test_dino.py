@@ -17,8 +17,9 @@ from eyas.models.backbones import RESNET, ResNet
 from eyas.models.catalog import detector_class, model_table
 from eyas.models.dino.decoder import DINODecoder
 from eyas.models.dino.keys import DETREX, ORIGINAL, layout_of, our_name, rename
-from eyas.models.dino.net import MEAN, STD, DINONet, normalised
+from eyas.models.dino.net import DINONet, normalised
 from eyas.models.dino.variants import VARIANTS, dino_table
+from eyas.models.pixels import IMAGENET
 from eyas.models.rtdetr.anchors import inverse_sigmoid
 from eyas.models.table import ModelTableError
 from eyas.nn.frozen_norm import FrozenBatchNorm2d
@@ -201,10 +202,10 @@ def test_names_that_need_no_list() -> None:
 def test_tables() -> None:
     assert detector_class(model_table("dino-r50")) is DINONet
     for table, said in (
-        ({"variant": "r60"}, r"variant is 'r60'; did you mean 'r50'\?"),
-        ({"variant": "tiny", "query": 3}, "'query' means nothing in the table of tiny; did you mean 'queries'"),
+        ({"variant": "r60"}, r"variant is 'r60'. Did you mean 'r50'\?"),
+        ({"variant": "tiny", "query": 3}, "'query' means nothing in the table of tiny. Did you mean 'queries'"),
         ({"variant": "tiny", "queries": 0}, "queries is 0"),
-        ({"variant": "tiny", "backbone": "resnet51"}, "no backbone is called 'resnet51'; did you mean 'resnet50'"),
+        ({"variant": "tiny", "backbone": "resnet51"}, "no backbone is called 'resnet51'. Did you mean 'resnet50'"),
     ):
         with pytest.raises(ModelTableError, match=said):
             DINONet({"arch": "dino", **table}, verbose=False)
@@ -370,9 +371,10 @@ def test_loss_reaches_all_that_is_trained_with_objects_and_without() -> None:
 
 
 def test_pixels_are_those_of_imagenet() -> None:
-    x = torch.tensor(MEAN)[None, :, None, None].expand(1, 3, 2, 2)
+    mean, std = (torch.tensor(values) for values in IMAGENET)
+    x = mean[None, :, None, None].expand(1, 3, 2, 2)
     assert not normalised(x).any()
-    assert normalised(x + torch.tensor(STD)[:, None, None]).flatten().tolist() == pytest.approx([1.0] * 12)
+    assert normalised(x + std[:, None, None]).flatten().tolist() == pytest.approx([1.0] * 12)
     assert normalised(torch.zeros(1, 1, 2, 2)).shape == (1, 1, 2, 2)
 
 

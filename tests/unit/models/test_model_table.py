@@ -190,6 +190,8 @@ def test_catalogue() -> None:
         *(f"rtdetrv2-{n}" for n in official), *(f"dfine-{n}" for n in ("n", "s", "m", "l", "x", "tiny")),
         *(f"deim-dfine-{n}" for n in "nsmlx"), "deim-tiny",
         *(f"deim-rtdetrv2-{n}" for n in ("r18", "r34", "r50", "r101", "r50m")),
+        *(f"deimv2-{n}" for n in ("atto", "femto", "pico", "n", "s", "m", "l", "x", "tiny")),
+        *(f"ecdet-{n}" for n in ("s", "m", "l", "x", "tiny")),
         "dino-r50", "dino-r50-original", "dino-tiny",
     ]  # fmt: skip
     for name, table in MODELS.items():
@@ -202,8 +204,8 @@ def test_catalogue() -> None:
     ("changes", "message"),
     [
         ({"arch": "detr"}, "arch is 'detr'"),
-        ({"arch": "rtdetr", "variant": "r19"}, "did you mean 'r18'"),
-        ({"arch": "rtdetr", "variant": "r18", "query": 3}, "did you mean 'queries'"),
+        ({"arch": "rtdetr", "variant": "r19"}, "Did you mean 'r18'"),
+        ({"arch": "rtdetr", "variant": "r18", "query": 3}, "Did you mean 'queries'"),
     ],
 )
 def test_a_wrong_table_without_rows_is_told(changes: dict[str, Any], message: str) -> None:

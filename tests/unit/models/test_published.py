@@ -108,6 +108,7 @@ def test_a_file_is_fetched_once_and_its_licence_told(
         path = fetch(item, tmp_path / "cache")
     assert path == tmp_path / "cache/weights/w.pth"
     assert "Apache-2.0" in caplog.text and item.source in caplog.text
+    assert f"{path.stat().st_size:,} bytes, sha256 {digest}" in caplog.text
     (folder / "w.pth").unlink()
     caplog.clear()
     assert fetch(item, tmp_path / "cache") == path

@@ -185,7 +185,7 @@ def test_a_table_names_its_backbone(tmp_path: Path) -> None:
     assert (table["lr_ratio"], table["frozen_norms"]) == (None, False)
     model = build_detector(file, verbose=False).train()
     assert model.backbone.levels["p3"].channels == 64  # type: ignore[union-attr]
-    with pytest.raises(ModelTableError, match=r"no backbone is called 'vit-tinny'; did you mean 'vit-tiny'\?"):
+    with pytest.raises(ModelTableError, match=r"no backbone is called 'vit-tinny'. Did you mean 'vit-tiny'\?"):
         model_table({**TINY, "backbone": "vit-tinny"})
     with pytest.raises(ValueError, match="pyramid of vit-b16 is 'steep', and must be one of"):
         checked_backbone({"name": "vit-b16", "pyramid": "steep"})

@@ -8,7 +8,6 @@ go first. One that is being read is read to its end all the same, since only its
 from __future__ import annotations
 
 import os
-import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +15,11 @@ from pathlib import Path
 from eyas.data.cache import locked
 from eyas.data.remote.address import Room, held, root_of
 from eyas.data.sizes import readable
-from eyas.files import replacing
+from eyas.files import replacing, sweep
 from eyas.log import LOGGER
 
 _CHECK = 4  # bytes of the checksum
 _FILLED_TO = 0.9  # of the limit, after files were removed: so that the next one need not look again
-_ABANDONED = 3600  # seconds after which nobody writes a temporary file any more
 
 
 class Kept:
@@ -140,16 +138,13 @@ class Kept:
         """(time of last use in ns, bytes, path) of all files."""
         found = []
         for folder in self.folder.iterdir() if self.folder.is_dir() else ():
+            sweep(folder)
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    try:
-                        info = entry.stat()
-                    except FileNotFoundError:
+                    if entry.name.endswith((".tmp", ".lock")):
                         continue
-                    if entry.name.endswith(".tmp"):
-                        if info.st_mtime < time.time() - _ABANDONED:  # whoever wrote it was killed
-                            Path(entry.path).unlink(missing_ok=True)
-                    elif not entry.name.endswith(".lock"):
+                    with suppress(FileNotFoundError):
+                        info = entry.stat()
                         found.append((info.st_mtime_ns, info.st_size, entry.path))
         return found
 

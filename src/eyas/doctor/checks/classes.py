@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from eyas.doctor.case import Case
-from eyas.doctor.finding import Finding, finding, listed
+from eyas.doctor.finding import Finding, finding
+from eyas.names import a_few
 
 NAME = "classes"
+NAMED = 5  # classes in a sentence
 FEW = 10  # boxes in train
 UNEVEN, VERY_UNEVEN = 10, 100  # boxes of the most frequent class / of the rarest
 
@@ -43,7 +45,7 @@ def _never(case: Case, everywhere: np.ndarray) -> Iterator[Finding]:
             NAME,
             "class never labelled",
             "warning",
-            f"{len(names)} of {len(case.names)} classes have no box in any split: {listed(names)}",
+            f"{len(names)} of {len(case.names)} classes have no box in any split: {a_few(names, NAMED)}",
             "Take them out of names, or label them; ids of the others then change.",
         )
 
@@ -56,7 +58,8 @@ def _missing(case: Case, train: np.ndarray, others: dict[str, np.ndarray]) -> It
                 NAME,
                 "class not in train",
                 "error",
-                f"{name} has boxes of {listed(unlearnt)}, and train has none: they are not learnt, and count as missed",
+                f"{name} has boxes of {a_few(unlearnt, NAMED)}, and train has none: they are not learnt, and count as "
+                "missed",
                 "Split the data anew, so that every class is in train.",
             )
         unmeasured = _named(case, (train > 0) & (found == 0))
@@ -65,7 +68,8 @@ def _missing(case: Case, train: np.ndarray, others: dict[str, np.ndarray]) -> It
                 NAME,
                 f"class not in {name}",
                 "warning",
-                f"train has boxes of {listed(unmeasured)}, and {name} has none: nothing is measured of them there",
+                f"train has boxes of {a_few(unmeasured, NAMED)}, and {name} has none: nothing is measured of them "
+                "there",
                 f"Move some images with them to {name}.",
             )
 
@@ -74,7 +78,7 @@ def _few(case: Case, train: np.ndarray) -> Iterator[Finding]:
     few = (train > 0) & (train < FEW)
     if few.any():
         names = [f"{case.names[i]} {train[i]}" for i in np.flatnonzero(few).tolist()]
-        text = f"train has less than {FEW} boxes of these classes: {listed(names)}"
+        text = f"train has less than {FEW} boxes of these classes: {a_few(names, NAMED)}"
         action = "Label more of them; class_weights, or images named twice in a list, help a little."
         yield finding(NAME, "few examples", "warning", text, action)
 

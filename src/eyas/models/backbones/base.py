@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from eyas.models.lineage import Ancestor
 from eyas.types import FeatureSpec
 
 
@@ -60,6 +61,20 @@ class Backbone(nn.Module):
                 f"gradient_checkpointing=True: {self.name or type(self).__name__} keeps what its layers need for their "
                 "gradient; only transformers can do without. Leave it out."
             )
+
+    def offered(self, weights: str) -> tuple[Ancestor, Callable[[], dict[str, Tensor]]] | None:
+        """Return what is known of weights that this kind of network brings itself, and what fetches their tensors.
+
+        None for a text that means no such weights.
+        """
+        return None
+
+    def renamed(
+        self, state: Mapping[str, Tensor], of_detector: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return the tensors of a file under the names of this network; ``of_detector`` gives those of the detector."""
+        named = of_detector(state).items()
+        return {key.removeprefix("backbone."): value for key, value in named if key.startswith("backbone.")}
 
     def sections(self, prefix: str = "backbone.") -> dict[str, tuple[str, ...]]:
         """Return ``backbone`` and, inside it, ``backbone.<part>``: prefixes of names that begin with ``prefix``."""

@@ -30,12 +30,14 @@ class HGNetV2Spec:
         stages: (inner channels, output channels, blocks) of each stage.
         layers: layers in a block.
         lab: whether a learnable scale and shift of two scalars follow every ReLU (small members).
+        kernel: side of the depth-wise convolutions in light layers.
     """
 
     stem: tuple[int, int]
     stages: tuple[tuple[int, int, int], ...]
     layers: int
     lab: bool
+    kernel: int = 5
 
 
 HGNETV2: Mapping[str, HGNetV2Spec] = MappingProxyType(
@@ -51,7 +53,16 @@ HGNETV2: Mapping[str, HGNetV2Spec] = MappingProxyType(
     }
 )
 """Name -> sizes. B4, B5 and B6 are called L, X and H by RT-DETR; T is ours, for tests and small data."""
-LIGHT_FROM = 2  # stages from this index on have light layers with 5x5 kernels, those before plain 3x3 ones
+LIGHT_FROM = 2  # stages from this index on have light layers, those before plain 3x3 ones
+_B0 = ((16, 64, 1), (32, 256, 1))  # its first two stages
+CUT: Mapping[str, HGNetV2Spec] = MappingProxyType(
+    {
+        "atto": HGNetV2Spec((16, 16), (*_B0, (64, 256, 1)), 3, True, kernel=3),
+        "femto": HGNetV2Spec((16, 16), (*_B0, (64, 512, 1)), 3, True),
+        "pico": HGNetV2Spec((16, 16), (*_B0, (64, 512, 2)), 3, True),
+    }
+)
+"""B0 without its last stage, in three sizes, for the smallest members of DEIMv2 (spec detr 4.1): p4 is the last."""
 
 
 class LearnableAffine(nn.Module):
@@ -130,13 +141,16 @@ class Stem(nn.Module):
 
 
 class HGBlock(nn.Module):
-    """A chain of layers whose outputs are all joined and projected: (B, c1, H, W) -> (B, c2, H, W)."""
+    """A chain of layers whose outputs are all joined and projected: (B, c1, H, W) -> (B, c2, H, W).
 
-    def __init__(self, c1: int, mid: int, c2: int, layers: int, *, light: bool, residual: bool, lab: bool) -> None:
+    ``light`` is the kernel of light layers, 0 for plain ones.
+    """
+
+    def __init__(self, c1: int, mid: int, c2: int, layers: int, *, light: int, residual: bool, lab: bool) -> None:
         super().__init__()
         inputs = (c1, *(mid,) * (layers - 1))
         self.layers = nn.ModuleList(
-            LightConvBN(c, mid, 5, lab) if light else ConvBN(c, mid, 3, lab=lab) for c in inputs
+            LightConvBN(c, mid, light, lab) if light else ConvBN(c, mid, 3, lab=lab) for c in inputs
         )
         self.aggregation_squeeze_conv = ConvBN(c1 + layers * mid, c2 // 2, lab=lab)
         self.aggregation_excitation_conv = ConvBN(c2 // 2, c2, lab=lab)
@@ -155,7 +169,7 @@ class HGStage(nn.Module):
     """Blocks of one resolution, after a depth-wise convolution that halves the size in all stages but the first."""
 
     def __init__(
-        self, c1: int, mid: int, c2: int, blocks: int, layers: int, *, down: bool, light: bool, lab: bool
+        self, c1: int, mid: int, c2: int, blocks: int, layers: int, *, down: bool, light: int, lab: bool
     ) -> None:
         super().__init__()
         self.downsample = ConvBN(c1, c1, 3, 2, g=c1, act=False) if down else nn.Identity()
@@ -172,17 +186,19 @@ class HGStage(nn.Module):
 
 
 class HGNetV2(Backbone):
-    """HGNetv2 of a name in `HGNETV2`: images (B, ch, H, W) to ``p2`` ... ``p5``."""
+    """HGNetv2 of a name in `HGNETV2`: images (B, ch, H, W) to ``p2`` ... ``p5``; of one in `CUT` to ``p4``."""
 
     stem_prefix = "stem."
 
     def __init__(self, name: str, ch: int = 3) -> None:
         super().__init__()
-        spec = HGNETV2[name]
+        spec = HGNETV2[name] if name in HGNETV2 else CUT[name]
         self.stem = Stem(ch, *spec.stem, spec.lab)
         widths = (spec.stem[1], *(c2 for _, c2, _ in spec.stages))
         self.stages = nn.ModuleList(
-            HGStage(widths[i], *stage, spec.layers, down=i > 0, light=i >= LIGHT_FROM, lab=spec.lab)
+            HGStage(
+                widths[i], *stage, spec.layers, down=i > 0, light=spec.kernel if i >= LIGHT_FROM else 0, lab=spec.lab
+            )
             for i, stage in enumerate(spec.stages)
         )
         names = [f"p{i + 2}" for i in range(len(spec.stages))]

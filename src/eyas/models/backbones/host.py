@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,23 @@ import torch
 from torch import Tensor
 
 from eyas.checkpoint import CheckpointError, read_tensors
-from eyas.checkpoint.safetensors import SUFFIX, read_safetensors
 from eyas.models.backbones.base import Backbone
 from eyas.models.backbones.stock import checked_backbone
 from eyas.models.backbones.vit import ViTBackbone
-from eyas.models.backbones.vit_keys import fitted, read_vit, shown
+from eyas.models.backbones.vit_keys import fitted, read_vit
 from eyas.models.detector import Detector
 from eyas.models.licences import consent
 from eyas.models.lineage import Ancestor, joined
-from eyas.models.published import fetch, find_published, is_name
+from eyas.models.published import located
 from eyas.models.table import Table, called
 from eyas.models.weights import check_numbers, copy_state, plain_state
+from eyas.names import a_few
 from eyas.nn.vit import resized_positions
 
 LOGGER = logging.getLogger("eyas")
 OWN = {"frozen_norms": False, "freeze_stem": False, "lr_ratio": None}  # settings that belong to the backbone of before
 # What weights may lack or hold beyond a network: counters, constants, and a normalisation that it may go without.
 OPTIONAL = ("num_batches_tracked", "periods", "vit.mean", "vit.std", "vit.norm.weight", "vit.norm.bias")
-BLOCK = 2**20  # bytes read at a time
 
 
 class BackboneHost(Detector):
@@ -53,32 +52,27 @@ class BackboneHost(Detector):
 
     def load_backbone(self, weights: str | Path | Mapping[str, Any], accepted: Collection[str] = ()) -> None:
         """Fill the backbone alone; see `Detector.load_backbone`."""
+        offer = self.backbone.offered(weights) if isinstance(weights, str) else None
+        known, tensors = self._given(weights) if offer is None else offer
+        source = "the given tensors" if isinstance(weights, Mapping) else str(weights)
+        said = consent(known.licence, source if offer is None else known.name, accepted)
+        self._copy(tensors(), source)
+        LOGGER.info("They are %s", known)
+        self.ancestors = joined(self.ancestors, (replace(known, consent=said),))
+
+    def _given(self, weights: str | Path | Mapping[str, Any]) -> tuple[Ancestor, Callable[[], Mapping[str, Tensor]]]:
+        """Return what is known of weights, and what gives them under the names of the backbone."""
         content, known = weights, Ancestor("weights given by hand")
         if isinstance(weights, str | Path):
-            content, known = self._read(weights)
-        if isinstance(self.backbone, ViTBackbone):
-            found = read_vit(content)
-            state = {f"vit.{k}": v for k, v in fitted(found, self.backbone.name, self.backbone.vit.spec).items()}
-            origin = found.origin
-            trained_on = origin.trained_on or known.trained_on
-            known = Ancestor(f"backbone: {found}", origin.licence, origin.source, trained_on, known.sha256)
-        else:
-            tensors = dict(self.adapt(only_tensors(content)))
-            state = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
-        said = consent(known.licence, f"{weights if isinstance(weights, str | Path) else known.name}", accepted)
-        self._copy(state, str(weights) if isinstance(weights, str | Path) else "the given tensors")
-        self.ancestors = joined(self.ancestors, (Ancestor(**known.to_dict() | ({"consent": said} if said else {})),))
-
-    def _read(self, weights: str | Path) -> tuple[Mapping[str, Any], Ancestor]:
-        """Return what a file holds, and what is known of it; of published weights by name, what was published."""
-        if is_name(weights):
-            entry = find_published(str(weights), self.published)
-            path = fetch(entry)
-            known = Ancestor(entry.name, entry.licence, entry.source, entry.trained_on)
-        else:
-            path, known = Path(weights), Ancestor(Path(weights).name)
-        content = read_safetensors(path)[0] if path.suffix == SUFFIX and path.is_file() else read_tensors(path)
-        return content, Ancestor(**known.to_dict() | {"sha256": sha256_of(path)})
+            path, known = located(weights, self.published)
+            content = read_tensors(path)
+        if not isinstance(self.backbone, ViTBackbone):
+            return known, lambda: self.backbone.renamed(only_tensors(content), self.adapt)
+        found = read_vit(content)
+        state = {f"vit.{k}": v for k, v in fitted(found, self.backbone.name, self.backbone.vit.spec).items()}
+        origin = found.origin
+        trained_on = origin.trained_on or known.trained_on
+        return Ancestor(f"backbone: {found}", origin.licence, origin.source, trained_on, known.sha256), lambda: state
 
     @torch.no_grad()
     def _copy(self, state: Mapping[str, Tensor], source: str) -> None:
@@ -94,16 +88,16 @@ class BackboneHost(Detector):
         missing = [k for k in wanted if k not in state or (k != kernel and state[k].shape != own[k].shape)]
         if missing:
             raise ValueError(
-                f"{source} does not fit the backbone {self.backbone.name or called(self.yaml)}: {shown(missing)} "
+                f"{source} does not fit the backbone {self.backbone.name or called(self.yaml)}: {a_few(missing)} "
                 f"{'is' if len(missing) == 1 else 'are'} not in it, or of another size."
             )
         check_numbers(state, own)
         copied = copy_state(own, state, first_conv=kernel)
         self.loaded_backbone = source
         self.classes_kept = self.classes_kept or 0.0
-        LOGGER.info("Loaded %d tensors into the backbone", len(copied))
+        LOGGER.info("Loaded %d tensors into the backbone from %s", len(copied), source)
         if left := [k for k in state if k not in copied and not k.endswith(OPTIONAL)]:
-            LOGGER.warning("Warning: %d tensors of %s are not used: %s", len(left), source, shown(left))
+            LOGGER.warning("Warning: %d tensors of %s are not used: %s", len(left), source, a_few(left))
 
     def save_memory(self) -> None:
         """Let the backbone compute its insides again for their gradient; see `Detector.save_memory`."""
@@ -139,12 +133,3 @@ def only_tensors(content: object) -> dict[str, Tensor]:
     if state is None:
         raise CheckpointError("there are no tensors by name in these weights")
     return state
-
-
-def sha256_of(path: Path) -> str:
-    """Return the checksum of a file."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            total.update(block)
-    return total.hexdigest()

@@ -18,12 +18,11 @@ from torch.nn.functional import interpolate
 from torch.utils.checkpoint import checkpoint
 
 from eyas.models.backbones.base import Backbone
-from eyas.models.backbones.pyramid import PYRAMIDS
+from eyas.models.backbones.pyramid import PYRAMIDS, Pyramid
+from eyas.models.pixels import CLIP, IMAGENET, PixelNorm, per_channel
 from eyas.nn.vit import HEAD, Block, Mlp, PatchEmbed, QuickGELU, Rotary, SwiGLU, resized_positions
 
 SPREAD = 0.02  # of random tokens, position codes and matrices, as in the papers
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Style:
     """
 
     images: float = 1.28
-    pixels: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    pixels: PixelNorm = IMAGENET
     eps: float = 1e-6
     registers: int = 0
     rotary: bool = False
@@ -74,6 +73,7 @@ class ViTSpec:
         style: of its pre-training.
         swiglu: whether the feed-forward parts are gated.
         heads: of the attention; 0 takes ``width / 64``.
+        ratio: inner width of the feed-forward parts as a multiple of D.
     """
 
     width: int
@@ -83,6 +83,7 @@ class ViTSpec:
     style: Style = PLAIN
     swiglu: bool = False
     heads: int = 0
+    ratio: int = 4
 
     @property
     def head_count(self) -> int:
@@ -94,7 +95,7 @@ class ViTSpec:
         """Inner width of the feed-forward parts; of gated ones, what the published networks have."""
         if self.swiglu and not self.style.rotary:
             return math.ceil(4 * self.width * 2 / 3 / 8) * 8  # DINOv2 g/14: 4096
-        return 4 * self.width
+        return self.ratio * self.width
 
     @property
     def stride(self) -> int:
@@ -158,8 +159,7 @@ class VisionTransformer(nn.Module):
         norm = partial(nn.LayerNorm, width, style.eps)
         self.spec, self.recompute = spec, False
         for name, values in zip(("mean", "std"), style.pixels, strict=True):
-            shown = torch.tensor(values if ch == len(values) else [sum(values) / len(values)] * ch)
-            self.register_buffer(name, shown.view(ch, 1, 1))
+            self.register_buffer(name, torch.tensor(per_channel(values, ch)).view(ch, 1, 1))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.reg_token = nn.Parameter(torch.zeros(1, style.registers, width)) if style.registers else None
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + spec.grid**2, width)) if spec.grid else None
@@ -184,8 +184,8 @@ class VisionTransformer(nn.Module):
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
 
-    def forward(self, x: Tensor, taps: int = 1) -> Features:
-        """Map images (B, ch, H, W) in [0, 1] to what the last ``taps`` blocks make of their patches.
+    def forward(self, x: Tensor, taps: int | tuple[int, ...] = 1) -> Features:
+        """Map images (B, ch, H, W) in [0, 1] to what the last ``taps`` blocks, or those of an index, make of patches.
 
         What a side has beyond whole patches is not seen.
         """
@@ -193,10 +193,11 @@ class VisionTransformer(nn.Module):
         h, w = patches.shape[-2:]
         tokens = self.with_positions(patches.flatten(2).transpose(1, 2), h, w)
         turn = None if self.rope_embed is None else self.rope_embed(h, w)
-        maps, first = [], tokens.shape[1] - h * w
+        maps, first, count = [], tokens.shape[1] - h * w, len(self.blocks)
+        wanted = range(count - taps, count) if isinstance(taps, int) else taps
         for i, block in enumerate(self.blocks):
             tokens = self.through(block, tokens, turn)
-            if i >= len(self.blocks) - taps:
+            if i in wanted:
                 out = self.norm(tokens)
                 maps.append(out[:, first:].transpose(1, 2).unflatten(2, (h, w)))
         return Features(maps, out[:, :first])
@@ -246,10 +247,15 @@ class ViTBackbone(Backbone):
     def __init__(self, name: str, ch: int = 3, pyramid: str = "vitdet", final_norm: bool | None = None) -> None:
         super().__init__()
         spec = VITS[name]
+        vit = VisionTransformer(spec, ch, spec.style.norm_maps if final_norm is None else final_norm)
+        self.assemble(name, vit, PYRAMIDS[pyramid](spec.width, spec.stride))
+
+    def assemble(self, name: str, vit: VisionTransformer, pyramid: Pyramid) -> None:
+        """Be made of a transformer and a pyramid."""
+        spec = vit.spec
         self.name, self.patch, self.stride = name, spec.patch, spec.stride
         self.images = spec.style.images
-        self.vit = VisionTransformer(spec, ch, spec.style.norm_maps if final_norm is None else final_norm)
-        self.pyramid = PYRAMIDS[pyramid](spec.width, spec.stride)
+        self.vit, self.pyramid = vit, pyramid
         self.levels = self.pyramid.levels
         self.parts = {"vit": ("vit.",)}
         stem = ("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm_pre.")

@@ -17,7 +17,6 @@ from torch import Tensor
 from eyas.models.backbones.vit import VITS, ViTSpec
 
 Renames = tuple[tuple[re.Pattern[str], str], ...]
-SHOWN = 3  # names in a message
 
 
 class UnknownViTError(ValueError):
@@ -328,8 +327,3 @@ def fitted(found: ReadViT, name: str, spec: ViTSpec) -> dict[str, Tensor]:
         if bool(state.pop(key).any()):
             raise UnknownViTError(f"{key} is not 0, and {name} has no such bias")
     return state
-
-
-def shown(keys: list[str]) -> str:
-    """Return a few of some names."""
-    return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")

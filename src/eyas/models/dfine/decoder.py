@@ -23,12 +23,15 @@ FARTHEST = 10.0  # that a position code gets from 0
 
 
 class Gateway(nn.Module):
-    """Weigh what queries were against what they have seen, by both: (B, Q, width) twice -> (B, Q, width)."""
+    """Weigh what queries were against what they have seen, by both: (B, Q, width) twice -> (B, Q, width).
 
-    def __init__(self, width: int) -> None:
+    ``norm`` is put on the sum; None for layer normalisation.
+    """
+
+    def __init__(self, width: int, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.gate = nn.Linear(2 * width, 2 * width)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if norm is None else norm
         nn.init.zeros_(self.gate.weight)  # half of each at first
         nn.init.zeros_(self.gate.bias)
 
@@ -47,19 +50,9 @@ class GatedLayer(DecoderLayer):
         self.gateway = Gateway(width)
         del self.norm2
 
-    def forward(
-        self,
-        x: Tensor,
-        position: Tensor,
-        boxes: Tensor,
-        memory: Tensor,
-        shapes: Sequence[tuple[int, int]],
-        blocked: Tensor | None,
-    ) -> Tensor:
-        """Map queries (B, Q, width) to (B, Q, width), see `DecoderLayer`."""
-        where = x + position
-        x = self.norm1(x + self.self_attn(where, where, x, attn_mask=blocked, need_weights=False)[0])
-        return self.think(self.gateway(x, self.cross_attn(x + position, boxes, memory, shapes)))
+    def take(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Return queries (B, Q, width) with what they have seen (B, Q, width)."""
+        return self.gateway(x, seen)
 
 
 class EdgeConfidence(nn.Module):
@@ -82,9 +75,11 @@ class DFineDecoder(RTDETRDecoder):
     Args:
         scale: reach of a correction: an edge's bins lie in sides of the box divided by this; 8 is for finer steps.
 
-    The others are those of `RTDETRDecoder`.
+    The others are those of `RTDETRDecoder`. ``coded_once`` says whether queries keep the code of the place where they
+    start; else each layer codes where they are by then.
     """
 
+    coded_once: ClassVar[bool] = False
     SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "box": ("enc_bbox_head", "dec_bbox_head", "pre_bbox_head", "decoder.lqe_layers"),
         "cls": ("enc_score_head", "dec_score_head", "denoising_class_embed"),
@@ -115,11 +110,14 @@ class DFineDecoder(RTDETRDecoder):
     ) -> tuple[list[Tensor], list[Tensor], FineBoxes | None]:
         """Return boxes and class logits, see `RTDETRDecoder.decode`, and where their edges may lie."""
         where, before = boxes, torch.zeros_like(x)
+        position = self.position(boxes.to(x.dtype))
         all_boxes, all_scores, all_edges = [], [], []
         confidence: Any = self.decoder.lqe_layers
+        heads = len(self.dec_bbox_head)  # 1 where all layers share it
         edges, distances = None, bin_distances(self.scale, device=boxes.device, dtype=boxes.dtype)
         for i, layer in enumerate(self.decoder.layers):
-            position = self.query_pos_head(where.to(x.dtype)).clamp(-FARTHEST, FARTHEST)
+            if i and not self.coded_once:
+                position = self.position(where.to(x.dtype))
             x = layer(x, position, where, memory, shapes, blocked)
             if edges is None:
                 first_boxes = (at_least_float32(self.pre_bbox_head(x)) + inverse_sigmoid(where)).sigmoid()
@@ -127,7 +125,7 @@ class DFineDecoder(RTDETRDecoder):
                 reference = first_boxes.detach()
                 edges = at_least_float32(self.dec_bbox_head[0](x))
             else:
-                edges = edges + at_least_float32(self.dec_bbox_head[i](x + before))
+                edges = edges + at_least_float32(self.dec_bbox_head[i % heads](x + before))
             refined = move_edges(reference, expected_distances(edges, distances), self.scale)
             where, before = refined.detach(), x.detach()
             if self.training or i == self.eval_layer:
@@ -137,6 +135,10 @@ class DFineDecoder(RTDETRDecoder):
             if not self.training and i == self.eval_layer:
                 break
         return all_boxes, all_scores, FineBoxes(torch.stack(all_edges), reference, first_boxes, first_scores)
+
+    def position(self, boxes: Tensor) -> Tensor:
+        """Return the code (B, Q, width) of places (B, Q, 4)."""
+        return self.query_pos_head(boxes).clamp(-FARTHEST, FARTHEST)
 
     def detections(self, boxes: Tensor, logits: Tensor) -> Tensor:
         """Return the best detections (B, k, 6), see `RTDETRDecoder`; edges that passed each other leave no side."""

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from eyas.losses import SetCriterion
 from eyas.losses.fine import FineCriterion
+from eyas.models.backbones import Backbone
 from eyas.models.dfine.decoder import DFineDecoder
 from eyas.models.dfine.published import PUBLISHED
-from eyas.models.dfine.variants import ARCH, TABLES, VARIANTS, checked_table
-from eyas.models.encoders import ELANEncoder
+from eyas.models.dfine.variants import ARCH, TABLES, VARIANTS, Variant, checked_table
+from eyas.models.encoders import ELANEncoder, HybridEncoder, LiteEncoder
 from eyas.models.published import Published
 from eyas.models.rtdetr.base import STRIDE
 from eyas.models.rtdetr.decoder import OFFICIAL
@@ -40,24 +41,18 @@ class DFineNet(RTDETRNet):
     weighted_loss: ClassVar[str] = "super().init_criterion() or FineCriterion(..., class_weights=self.class_weights)"
     opened_by: ClassVar[str] = "YOLO"
     check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_table)
+    sizes: Variant
 
     def build(self, table: Mapping[str, Any]) -> None:
         """Make backbone, encoder and decoder."""
-        sizes = VARIANTS[table["variant"]]
-        self.backbone = build_backbone(table["backbone"] or sizes.backbone, table["channels"])
-        self.levels = tuple(self.backbone.levels)[-len(sizes.points) :]
+        self.sizes = sizes = self.sizes_of(table["variant"])
+        self.backbone = self.make_backbone(table)
         if table["frozen_norms"]:
             freeze_norms(self.backbone)
         if table["freeze_stem"]:
             self.backbone.freeze_stem()
-        self.encoder = ELANEncoder(
-            [self.backbone.levels[level].channels for level in self.levels],
-            hidden=sizes.hidden,
-            ffn=sizes.ffn,
-            expansion=sizes.expansion,
-            depth_mult=sizes.depth_mult,
-        )
-        self.decoder = DFineDecoder(
+        self.encoder = self.make_encoder()  # type: ignore[assignment]
+        self.decoder = self.decoder_class()(
             self.encoder.channels,
             scale=sizes.scale,
             nc=self.nc,
@@ -68,10 +63,42 @@ class DFineNet(RTDETRNet):
             ffn=sizes.decoder_ffn,
             num_denoising=table["num_denoising"],
             act=table["act"],
+            position_layers=sizes.position_layers,
             names=OFFICIAL,
         )
         init_feed_forward(self.decoder)
         self.stride = torch.tensor([STRIDE], device="cpu")
+
+    @staticmethod
+    def sizes_of(variant: str) -> Variant:
+        """Return the sizes of a member."""
+        return VARIANTS[variant]
+
+    def make_backbone(self, table: Mapping[str, Any]) -> Backbone:
+        """Return the backbone, and say which of its levels the encoder takes."""
+        backbone = build_backbone(table["backbone"] or self.sizes.backbone, table["channels"])
+        self.levels = tuple(backbone.levels)[-len(self.sizes.points) :]
+        return backbone
+
+    def make_encoder(self) -> HybridEncoder | LiteEncoder:
+        """Return the encoder of the backbone's levels."""
+        return ELANEncoder(self.channels(), **self.inner_sizes(), ffn=self.sizes.ffn)
+
+    def channels(self) -> list[int]:
+        """Return the channels of the maps that the encoder takes, largest map first."""
+        return [self.backbone.levels[level].channels for level in self.levels]
+
+    def inner_sizes(self) -> dict[str, Any]:
+        """Return what encoders are made of, whatever they are."""
+        return {
+            "hidden": self.sizes.hidden,
+            "expansion": self.sizes.expansion,
+            "depth_mult": self.sizes.depth_mult,
+        }
+
+    def decoder_class(self) -> type[DFineDecoder]:
+        """Return what the decoder is."""
+        return DFineDecoder
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -94,5 +121,4 @@ class DFineNet(RTDETRNet):
 
     def init_criterion(self) -> SetCriterion:
         """Return the loss of this model; override to change it. Of its gains ``box`` is GIoU's, ``dfl`` that of L1."""
-        scale = VARIANTS[self.yaml["variant"]].scale
-        return FineCriterion(scale=scale, **self.criterion_settings())
+        return FineCriterion(scale=self.sizes.scale, **self.criterion_settings())

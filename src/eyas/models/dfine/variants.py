@@ -24,6 +24,7 @@ class Variant:
         depth_mult: factor of the units in each fusion block, 3 at 1.
         layers: of the decoder.
         width: of the decoder, with ``decoder_ffn`` inside its layers.
+        position_layers: of the network that codes where a box is.
         points: that a head samples on each level; as many levels, the smallest maps of the backbone.
         scale: reach of the box head, see `eyas.models.dfine.decoder.DFineDecoder`.
         frozen: whether its published training keeps the stem and every normalisation of the backbone as they were.
@@ -40,6 +41,7 @@ class Variant:
     layers: int = 6
     width: int = 256
     decoder_ffn: int = 1024
+    position_layers: int = 2
     points: tuple[int, ...] = (3, 6, 3)
     scale: float = 4.0
     frozen: bool = False
@@ -65,20 +67,24 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 
 
 def dfine_table(variant: str) -> dict[str, Any]:
-    """Return a fresh table: plain values, enough to rebuild the model.
+    """Return a fresh table of a member, see `table_of`."""
+    return table_of(VARIANTS[variant], variant, f"dfine-{variant}")
+
+
+def table_of(sizes: Variant, variant: str, name: str) -> dict[str, Any]:
+    """Return a fresh table of these sizes: plain values, enough to rebuild the model.
 
     Keys: ``arch``, ``variant``, ``nc``, ``channels``, ``yaml_file``; ``act``, the activation of the decoder; ``loss``
     of the classes, "varifocal" or "matchability"; ``lr_ratio``, the backbone's rate as a share of the others';
     ``frozen_norms`` and ``freeze_stem``, right only for a model that starts from trained weights; ``queries`` and
     ``num_denoising`` of the decoder; ``backbone``, another one than the variant's own, None for that.
     """
-    sizes = VARIANTS[variant]
     return {
         "arch": ARCH,
         "variant": variant,
         "nc": 80,
         "channels": 3,
-        "yaml_file": f"dfine-{variant}.yaml",
+        "yaml_file": f"{name}.yaml",
         "act": "relu",
         "loss": "varifocal",
         "lr_ratio": sizes.ratio,

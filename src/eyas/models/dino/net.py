@@ -19,6 +19,7 @@ from eyas.models.dino.published import PUBLISHED
 from eyas.models.dino.variants import ARCH, TABLES, VARIANTS, checked_table
 from eyas.models.encoders import DeformableEncoder
 from eyas.models.encoders.padding import frame_of, lines_of_image
+from eyas.models.pixels import IMAGENET, per_channel
 from eyas.models.published import Published
 from eyas.models.rtdetr.base import GAINS, STRIDE
 from eyas.models.rtdetr.official import LEVELS, RTDETRNet
@@ -27,7 +28,6 @@ from eyas.models.table import Table, Tables
 from eyas.nn.constants import constants
 from eyas.nn.frozen_norm import freeze_norms
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, red, green and blue
 LAYOUTS = {ORIGINAL: "dino-r50-original", DETREX: "dino-r50"}  # and the model that its files fit
 
 
@@ -147,7 +147,5 @@ class DINONet(RTDETRNet):
 
 def normalised(images: Tensor) -> Tensor:
     """Return images (B, ch, H, W) with values in [0, 1] as ImageNet's networks take them."""
-    mean, std = constants(MEAN, images), constants(STD, images)
-    if images.shape[1] != len(MEAN):  # grey, or more than colour: the mean colour's
-        mean, std = mean.mean().expand(images.shape[1]), std.mean().expand(images.shape[1])
-    return (images - mean[:, None, None]) / std[:, None, None]
+    mean, std = (constants(per_channel(values, images.shape[1]), images)[:, None, None] for values in IMAGENET)
+    return (images - mean) / std

@@ -13,17 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from eyas.models.encoders.padding import Cells, Lines, cells_of, lines_of_map
+from eyas.nn.half import added
 from eyas.nn.masked_deformable import MaskedDeformAttn
 from eyas.nn.waves import map_code
 
 GROUPS = 32  # of the normalisation of a projected map
-HALF_MAX = 65504.0  # largest number of float16
-
-
-def added(x: Tensor, change: Tensor) -> Tensor:
-    """Return the sum, kept in the range of half precision: beyond it, long trainings ended in NaN."""
-    total = x + change
-    return total.clamp(-HALF_MAX, HALF_MAX) if change.dtype is torch.float16 else total
 
 
 class DeformableLayer(nn.Module):

@@ -29,18 +29,20 @@ class ELAN4(nn.Module):
     """Two halves of a map, and what two steps make of the second one, joined: (B, c1, H, W) -> (B, c2, H, W).
 
     Args:
-        c1: channels in; the halves together have as many.
+        c1: channels in.
         c2: channels out.
         inner: channels of each of the two steps.
         units: RepVGG units in a step.
+        wide: channels of the halves together; 0 for as many as come in.
     """
 
-    def __init__(self, c1: int, c2: int, inner: int, units: int) -> None:
+    def __init__(self, c1: int, c2: int, inner: int, units: int, wide: int = 0) -> None:
         super().__init__()
-        self.cv1 = ConvNorm(c1, c1, act=nn.SiLU())
-        self.cv2 = self.step(c1 // 2, inner, units)
+        wide = wide or c1
+        self.cv1 = ConvNorm(c1, wide, act=nn.SiLU())
+        self.cv2 = self.step(wide // 2, inner, units)
         self.cv3 = self.step(inner, inner, units)
-        self.cv4 = ConvNorm(c1 + 2 * inner, c2, act=nn.SiLU())
+        self.cv4 = ConvNorm(wide + 2 * inner, c2, act=nn.SiLU())
 
     @staticmethod
     def step(c1: int, c2: int, units: int) -> nn.Sequential:
@@ -62,7 +64,7 @@ class ELANEncoder(HybridEncoder):
         return ConvNorm(hidden, hidden)
 
     def fusion(self, hidden: int, expansion: float, units: int) -> nn.Module:
-        """Return a block that mixes two joined maps: (B, 2 D, H, W) -> (B, D, H, W)."""
+        """Return a block that mixes two maps, joined by `join`: (B, 2 D, H, W) -> (B, D, H, W)."""
         return ELAN4(2 * hidden, hidden, int(expansion * hidden / 2), units)
 
     def down(self, hidden: int) -> nn.Module:

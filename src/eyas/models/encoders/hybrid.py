@@ -104,24 +104,32 @@ class HybridEncoder(nn.Module):
         self.channels = (hidden,) * len(channels)
         steps = range(len(channels) - 1)
         units = round(REPEATS * depth_mult)
-        self.input_proj = nn.ModuleList(ConvNorm(c, hidden) for c in channels)
+        self.input_proj = nn.ModuleList(self.projection(c, hidden) for c in channels)
         self.encoder = nn.ModuleList([EncoderStack(layers, hidden, heads, ffn)])
         self.lateral_convs = nn.ModuleList(self.lateral(hidden) for _ in steps)
         self.fpn_blocks = nn.ModuleList(self.fusion(hidden, expansion, units) for _ in steps)
         self.downsample_convs = nn.ModuleList(self.down(hidden) for _ in steps)
         self.pan_blocks = nn.ModuleList(self.fusion(hidden, expansion, units) for _ in steps)
 
+    def projection(self, c: int, hidden: int) -> nn.Module:
+        """Return what brings a map of ``c`` channels to the common width."""
+        return ConvNorm(c, hidden)
+
     def lateral(self, hidden: int) -> nn.Module:
         """Return what a small map passes before it is enlarged: (B, D, H, W) -> (B, D, H, W)."""
         return ConvNorm(hidden, hidden, act=nn.SiLU())
 
     def fusion(self, hidden: int, expansion: float, units: int) -> nn.Module:
-        """Return a block that mixes two joined maps: (B, 2 D, H, W) -> (B, D, H, W)."""
+        """Return a block that mixes two maps, joined by `join`: (B, 2 D, H, W) -> (B, D, H, W)."""
         return CSPRep(2 * hidden, hidden, round(expansion * hidden), units)
 
     def down(self, hidden: int) -> nn.Module:
         """Return what halves a map: (B, D, H, W) -> (B, D, ceil(H/2), ceil(W/2))."""
         return ConvNorm(hidden, hidden, 3, 2, nn.SiLU())
+
+    def join(self, one: Tensor, other: Tensor) -> Tensor:
+        """Return two maps (B, D, H, W) as one for `fusion`."""
+        return torch.cat((one, other), 1)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Map [(B, Ci, Hi, Wi), ...], largest first, to [(B, D, Hi, Wi), ...]."""
@@ -136,12 +144,12 @@ class HybridEncoder(nn.Module):
             out[-1] = lateral(out[-1])
             # To the size of the lower map, which is twice as large or, when that is odd, one less.
             up = interpolate(out[-1], size=lower.shape[-2:], mode="nearest")
-            out.append(block(torch.cat((up, lower), 1)))
+            out.append(block(self.join(up, lower)))
         return out[::-1]
 
     def _bottom_up(self, maps: list[Tensor]) -> list[Tensor]:
         """Bring what large maps know to smaller ones."""
         out = [maps[0]]
         for upper, down, block in zip(maps[1:], self.downsample_convs, self.pan_blocks, strict=True):
-            out.append(block(torch.cat((down(out[-1]), upper), 1)))
+            out.append(block(self.join(down(out[-1]), upper)))
         return out

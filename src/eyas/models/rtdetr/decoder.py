@@ -27,10 +27,10 @@ from eyas.models.table import shown
 from eyas.nn import Fusable, MSDeformAttn
 from eyas.nn.conv_norm import fold_norm, is_norm
 from eyas.nn.deformable import at_least_float32
+from eyas.nn.half import added
 from eyas.types import FineBoxes, SetPrediction
 
 PRIOR = 0.01  # score of a fresh class output: nearly all queries are background
-HALF_MAX = 65504.0  # largest number of float16
 LEAST = {"queries": 1, "num_denoising": 0}  # smallest useful numbers of a table
 POSITION_LAYERS = (2, 3)
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({"relu": relu, "silu": silu})
@@ -106,7 +106,12 @@ class DeltaBox(nn.ModuleList):
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at each other, at the image, and think: each step is added and normalised (post-norm)."""
+    """Queries look at each other, at the image, and think: each step is added and normalised (post-norm).
+
+    A layer of another kind overrides `take` and `change`, and names in ``thinking`` the linear layers of the latter.
+    """
+
+    thinking: ClassVar[tuple[str, ...]] = ("linear1", "linear2")
 
     def __init__(
         self, width: int, heads: int, levels: int, points: int | Sequence[int], ffn: int, act: str = "relu"
@@ -137,16 +142,19 @@ class DecoderLayer(nn.Module):
         """
         where = x + position
         x = self.norm1(x + self.self_attn(where, where, x, attn_mask=blocked, need_weights=False)[0])
-        x = self.norm2(x + self.cross_attn(x + position, boxes, memory, shapes))
-        return self.think(x)
+        return self.think(self.take(x, self.cross_attn(x + position, boxes, memory, shapes)))
+
+    def take(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Return queries (B, Q, width) with what they have seen (B, Q, width)."""
+        return self.norm2(x + seen)
+
+    def change(self, x: Tensor) -> Tensor:
+        """Return what queries (B, Q, width) make of themselves, to be added."""
+        return self.linear2(self.act(self.linear1(x)))
 
     def think(self, x: Tensor) -> Tensor:
         """Map queries (B, Q, width) to (B, Q, width), each by itself."""
-        change = self.linear2(self.act(self.linear1(x)))
-        total = x + change
-        if change.dtype is torch.float16:  # seen upstream: sums beyond its range after long training, then NaN
-            total = total.clamp(-HALF_MAX, HALF_MAX)
-        return self.norm3(total)
+        return self.norm3(added(x, self.change(x)))
 
 
 class DecoderStack(nn.Module):
@@ -178,7 +186,8 @@ class RTDETRDecoder(Fusable):
             large.
         names: what the parameters are called.
 
-    A decoder of another kind overrides what its parts are made of: `projection`, `layer`, `box_head`, `decode`.
+    A decoder of another kind overrides what its parts are made of: `projection`, `output`, `layer`, `box_head`,
+    `decode`.
 
     Attributes:
         max_det: most detections of an image.
@@ -239,7 +248,7 @@ class RTDETRDecoder(Fusable):
         self.denoising_class_embed = nn.Embedding(rows, hidden, padding_idx=nc if names.padding_row else None)
         inner = (2 * hidden,) if position_layers == 2 else (hidden,) * (position_layers - 1)
         self.query_pos_head = MLP(4, *inner, hidden, act=act)
-        self.enc_output = _named(names.encoder_output, nn.Linear(hidden, hidden), nn.LayerNorm(hidden))
+        self.enc_output = self.output(hidden)
         self.enc_score_head = nn.Linear(hidden, nc)
         self.enc_bbox_head = MLP(hidden, hidden, hidden, 4, act=act)
         self.dec_score_head = nn.ModuleList(nn.Linear(hidden, nc) for _ in range(layers))
@@ -249,6 +258,10 @@ class RTDETRDecoder(Fusable):
     def projection(self, c: int, hidden: int) -> nn.Module:
         """Return what brings a map of ``c`` channels to the decoder's width."""
         return _named(self.names.projection, nn.Conv2d(c, hidden, 1, bias=False), nn.BatchNorm2d(hidden))
+
+    def output(self, hidden: int) -> nn.Module:
+        """Return what cells pass before queries are chosen among them: (B, N, hidden) -> (B, N, hidden)."""
+        return _named(self.names.encoder_output, nn.Linear(hidden, hidden), nn.LayerNorm(hidden))
 
     def layer(self, hidden: int, heads: int, points: int | Sequence[int], ffn: int) -> DecoderLayer:
         """Return one layer."""
@@ -262,9 +275,10 @@ class RTDETRDecoder(Fusable):
         """Start with boxes that stay where they are, and with scores that say background."""
         for mlp in (self.enc_bbox_head, *self.dec_bbox_head):
             mlp.start_at_zero()
-        projections = [m for m in self.input_proj.modules() if isinstance(m, nn.Conv2d)]
-        for layer in (self.enc_output[0], *self.query_pos_head.layers, *projections):
-            nn.init.xavier_uniform_(layer.weight)
+        for part in (self.enc_output, self.query_pos_head, self.input_proj):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    nn.init.xavier_uniform_(layer.weight)
         self.init_biases()
 
     def init_biases(self, imgsz: int = 640) -> None:

@@ -22,7 +22,7 @@ RENAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^(backbone\.stages\.\d+\.blocks\.\d+)\.aggregation\.1\.", r"\1.aggregation_excitation_conv."),
     )
 )
-IGNORED = ("anchors", "valid_mask", "num_points_scale", "num_batches_tracked", "up", "reg_scale")
+IGNORED = ("anchors", "valid_mask", "num_points_scale", "num_batches_tracked", "up", "reg_scale", "mean", "std")
 """Last parts of names that a file may hold or lack: they are constants, or counters that nothing reads."""
 
 PARTS = ("backbone.", "encoder.", "decoder.")

@@ -6,7 +6,8 @@ Legend: ``B`` images, ``C`` classes, ``k`` detections.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from eyas.models.backbones.host import BackboneHost
 from eyas.models.encoders import HybridEncoder
 from eyas.models.licences import consent
 from eyas.models.lineage import Ancestor, described
-from eyas.models.published import Published, fetch, find_published, is_name, model_of
+from eyas.models.published import Published, located, model_of
 from eyas.models.rtdetr.base import STRIDE, SetDetector
 from eyas.models.rtdetr.decoder import OFFICIAL, RTDETRDecoder
 from eyas.models.rtdetr.keys import rename, without_ignored
@@ -25,11 +26,11 @@ from eyas.models.rtdetr.published import PUBLISHED, read_published
 from eyas.models.rtdetr.variants import ARCH, VARIANTS, Variant, build_backbone, checked_table
 from eyas.models.table import ModelTableError, Table
 from eyas.models.weights import as_source, class_rows, plain_state
+from eyas.names import a_few
 from eyas.nn.frozen_norm import freeze_norms
 
 LOGGER = logging.getLogger("eyas")
 LEVELS = ("p3", "p4", "p5")  # of the backbone, that the encoder takes
-SHOWN = 3  # names in a message
 
 
 class RTDETRNet(BackboneHost, SetDetector):
@@ -160,30 +161,65 @@ class RTDETRNet(BackboneHost, SetDetector):
     def model_for(cls, weights: str | Path) -> str:
         """Return the name of the model that weights fit: known by theirs, or by the tensors in their file."""
         known = model_of(weights, cls.published)
-        if known or not Path(weights).is_file():
-            return known or cls.usual
-        return cls.recognised(read_published(weights)) or cls.usual
+        return known or (cls.model_of_file(weights) if Path(weights).is_file() else "") or cls.usual
+
+    @classmethod
+    def model_of_file(cls, path: str | Path) -> str:
+        """Return the name of the model whose weights a file of others holds, by its tensors; "" for none of ours.
+
+        Raises:
+            CheckpointError: it is no file of tensors, damaged, or holds none.
+        """
+        return cls.recognised(read_published(path))
 
     @classmethod
     def recognised(cls, state: Mapping[str, Tensor]) -> str:
-        """Return the name of the model whose tensors, but for those of classes, these are; "" if there is none."""
-        given = {key: state[key].shape for key in without_ignored(state)}
-        for variant in VARIANTS:
+        """Return the name of the model whose tensors, but for those of classes, these are; "" if there is none.
+
+        Of several models with the same network, it is the first.
+        """
+        names: dict[str, str] = {}
+        for name, table in cls.tables.items():
+            if cls.builds(table()):
+                names.setdefault(table()["variant"], name)
+        for name in names.values():
             with torch.device("meta"):
-                model = cls(f"rtdetr-{variant}", verbose=False)
-            own, class_keys = model.state_dict(), model.class_keys()
-            shapes = {key: own[key].shape for key in without_ignored(own)}
-            # Larger ones have all names of smaller ones, and more.
-            if given.keys() == shapes.keys() and all(given[k] == shapes[k] for k in given if k not in class_keys):
-                return f"rtdetr-{variant}"
+                model = cls(name, verbose=False)
+            if model.is_filled_by(state):
+                return name
         return ""
+
+    def is_filled_by(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether these are all tensors of this model, and no others, but for the sizes of those of classes."""
+        try:
+            state = self.adapt(state)
+        except ValueError:  # they say themselves that they are of another
+            return False
+        own, class_keys = self.state_dict(), self.class_keys()
+        given = {key: state[key].shape for key in without_ignored(state)}
+        shapes = {key: own[key].shape for key in without_ignored(own)}
+        # Larger ones have all names of smaller ones, and more.
+        return given.keys() == shapes.keys() and all(given[k] == shapes[k] for k in given if k not in class_keys)
+
+    @classmethod
+    def agreed(cls, known: Ancestor, table: Table, accepted: Collection[str] = ()) -> Ancestor:
+        """Return what is known of weights for the model of a table, with who has agreed to their licence.
+
+        Raises:
+            LicenceError: nobody has agreed to a licence that asks for it.
+        """
+        return replace(known, consent=consent(known.licence, known.name, accepted))
 
     def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the state of a file of RT-DETR v1 or v2, or of a backbone alone, under this model's names."""
         return rename(state)
 
     def load(
-        self, weights: nn.Module | Mapping[str, Any] | str | Path, verbose: bool = True, remap: bool = True
+        self,
+        weights: nn.Module | Mapping[str, Any] | str | Path,
+        verbose: bool = True,
+        remap: bool = True,
+        accepted: Collection[str] = (),
     ) -> int:
         """Copy what fits; return how many tensors were copied. What does not fit is named in a warning.
 
@@ -192,14 +228,16 @@ class RTDETRNet(BackboneHost, SetDetector):
                 the name of published weights, which are fetched (`eyas.models.rtdetr.published`).
             verbose: log how much was copied.
             remap: let rows of class outputs follow the class names when both sides have real ones.
+            accepted: names of licences that are agreed to.
 
         Raises:
             ValueError: there are no weights in it, or none that fit this model; nothing is changed then.
+            LicenceError: their licence asks for a consent that nobody has given.
         """
         found: Any = _unwrapped(weights)
         if isinstance(weights, str | Path):
-            found = {"model": read_published(weights_file(weights, self.published))}
-            found |= described((origin_of(weights, self.published),))
+            path, known = located(weights, self.published)
+            found = {"model": read_published(path)} | described((self.agreed(known, self.yaml, accepted),))
         source = as_source(found)
         by_name = remap and class_rows(source.names, self.names) is not None
         self._tell_what_does_not_fit(self.adapt(source.state), classes_follow_names=by_name)
@@ -217,16 +255,16 @@ class RTDETRNet(BackboneHost, SetDetector):
         if not fit:
             raise ValueError(
                 f"these are no weights of {self.yaml['variant']}: none of their {len(given)} tensors fits "
-                f"({_shown(given)})."
+                f"({a_few(given)})."
             )
         left = [key for key in given if key not in fit]
         if not classes_follow_names and any(key in class_keys for key in left):
             LOGGER.info("Class outputs start afresh: the weights have another number of classes than %d", self.nc)
         if left := [key for key in left if key not in class_keys]:
-            LOGGER.warning("Warning: %d tensors of the weights do not fit: %s", len(left), _shown(left))
+            LOGGER.warning("Warning: %d tensors of the weights do not fit: %s", len(left), a_few(left))
         parts = {key.split(".", 1)[0] for key in fit}
         if missing := [k for k in without_ignored(own) if k not in state and k.split(".", 1)[0] in parts]:
-            LOGGER.warning("Warning: %d tensors are not in the weights: %s", len(missing), _shown(missing))
+            LOGGER.warning("Warning: %d tensors are not in the weights: %s", len(missing), a_few(missing))
 
 
 @torch.no_grad()
@@ -234,7 +272,7 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
     """Start the networks of the decoder layers from Xavier's values, as v2 does; layers stay copies of the first."""
     layers: list[Any] = list(decoder.decoder.layers)
     for layer in layers:
-        for name in ("linear1", "linear2"):
+        for name in layer.thinking:
             linear = layer.get_submodule(name)
             if layer is layers[0]:
                 nn.init.xavier_uniform_(linear.weight)
@@ -242,31 +280,8 @@ def init_feed_forward(decoder: RTDETRDecoder) -> None:
                 linear.weight.copy_(layers[0].get_submodule(name).weight)
 
 
-def weights_file(weights: str | Path, published: Mapping[str, Published]) -> Path:
-    """Return the path of a file, or that of published weights of this name, fetched if they are not in the cache."""
-    return fetch(find_published(str(weights), published)) if is_name(weights) else Path(weights)
-
-
-def origin_of(weights: str | Path, published: Mapping[str, Published]) -> Ancestor:
-    """Return what is known of published weights, by name or from a file.
-
-    Raises:
-        LicenceError: their licence asks for a consent that nobody has given.
-    """
-    if not is_name(weights):
-        return Ancestor(Path(weights).name)
-    entry = find_published(str(weights), published)
-    said = consent(entry.licence, entry.name)
-    return Ancestor(entry.name, entry.licence, entry.source, entry.trained_on, entry.sha256 or "", said)
-
-
 def _unwrapped(weights: Any) -> Any:
     """Return a checkpoint of the authors, {"ema": {"module": state}}, in the shape that ours have."""
     if isinstance(weights, Mapping) and isinstance(weights.get("ema"), Mapping) and "module" in weights["ema"]:
         return {"model": plain_state(weights), "names": weights.get("names")}
     return weights
-
-
-def _shown(keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return ", ".join(keys[:SHOWN]) + more

@@ -12,7 +12,7 @@ from eyas.models.backbones.host import OWN
 from eyas.models.backbones.stock import checked_backbone, named_backbone
 from eyas.models.rtdetr.decoder import ACTIVATIONS, check_counts
 from eyas.models.table import shown
-from eyas.names import nearest
+from eyas.names import did_you_mean
 
 ARCH = "rtdetr"  # value of a table's "arch" that means the official layout
 
@@ -114,11 +114,13 @@ def checked_table(
     """
     variant = str(table.get("variant"))
     if variant not in variants:
-        raise ValueError(f"variant is {shown(variant)}{_near(variant, variants)}; there are {', '.join(variants)}.")
+        hint = did_you_mean(variant, variants, cutoff=0.5)
+        raise ValueError(f"variant is {shown(variant)}.{hint} There are {', '.join(variants)}.")
     defaults = fresh(variant)
     for key in table:
         if key not in defaults:
-            raise ValueError(f"{shown(key)} means nothing in the table of {variant}{_near(key, defaults)}.")
+            hint = did_you_mean(key, defaults, cutoff=0.5)
+            raise ValueError(f"{shown(key)} means nothing in the table of {variant}.{hint}")
     check_counts(table)
     filled = defaults | dict(table)
     if table.get("backbone") is not None:
@@ -127,11 +129,6 @@ def checked_table(
         if key in filled and filled[key] not in known:
             raise ValueError(f"{key} is {shown(filled[key])}, and must be {' or '.join(map(repr, known))}.")
     return filled
-
-
-def _near(word: object, known: Iterable[str]) -> str:
-    near = nearest(word, known, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def build_backbone(what: str | Mapping[str, Any], ch: int = 3) -> Backbone:

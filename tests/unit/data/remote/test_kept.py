@@ -70,7 +70,7 @@ def test_damaged_files_are_not_used(harm: str, kept: Kept) -> None:
 
 def test_what_was_left_by_killed_processes_goes(kept: Kept) -> None:
     kept.put("k0", data_of(0))
-    old, new = kept.file("k0").with_name(".a.tmp"), kept.file("k0").with_name(".b.tmp")
+    old, new = (kept.file("k0").with_name(f".{name}.01234567.tmp") for name in "ab")
     for file in (old, new):
         file.write_bytes(b"x" * 5000)
     os.utime(old, (1, 1))
