@@ -9,7 +9,7 @@ import os
 import pickle
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,17 +53,14 @@ def as_user(number: int, act: Callable[[], object]) -> object:
 
 
 @pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder like /tmp, which all may write, and nobody may delete from what is another's."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == 0 and folder.is_relative_to(tmp_path.parents[1]):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    place = tmp_path / "tmp"
-    place.mkdir()
-    place.chmod(0o1777)
-    monkeypatch.setattr("eyas.launch.handover.gettempdir", lambda: str(place))
-    monkeypatch.setattr(host_memory, "_folder", lambda: place)
-    return place
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder like /tmp, which all may write, and nobody may delete from what is another's; pytest's own is closed."""
+    with TemporaryDirectory(prefix="shared-", dir="/tmp") as name:
+        place = Path(name)
+        place.chmod(0o1777)
+        monkeypatch.setattr("eyas.launch.handover.gettempdir", lambda: name)
+        monkeypatch.setattr(host_memory, "_folder", lambda: place)
+        yield place
 
 
 def test_folders_that_another_has_planted_are_left_alone_and_never_waited_for(shared: Path) -> None:
@@ -79,7 +76,7 @@ def test_folders_that_another_has_planted_are_left_alone_and_never_waited_for(sh
         (shared / "eyas-link").symlink_to(precious)
         os.mkfifo(shared / "eyas-no-folder")
 
-    as_user(NOBODY, plant)
+    assert as_user(NOBODY, plant) is None
     (shared / "eyas-dead").mkdir()
     (shared / "eyas-dead" / handover.LOCK).touch()
     signal.alarm(PATIENCE)
@@ -117,10 +114,10 @@ def test_memory_that_another_has_planted_is_refused_or_left(shared: Path) -> Non
     def as_somebody(name: str) -> Path:
         return shared / (prefix + host_memory._path(name).name.rpartition("-")[2])
 
-    as_user(NOBODY, plant)
+    assert as_user(NOBODY, plant) is None
     assert as_user(SOMEBODY, host_memory.remove_abandoned) is None
     refused = as_user(SOMEBODY, lambda: host_memory.HostMemory("a run", 100, rank=0, processes=1))
     assert isinstance(refused, OSError)
-    as_user(SOMEBODY, (shared / f"{prefix}mine").touch)
+    assert as_user(SOMEBODY, (shared / f"{prefix}mine").touch) is None
     assert as_user(SOMEBODY, host_memory.remove_abandoned) is None
     assert not (shared / f"{prefix}mine").exists() and (shared / f"{prefix}old").exists()

@@ -42,7 +42,9 @@ def find_name(name: str, tables: Tables, kind: str = "model") -> str:
         return f"{stem}n"
     near = nearest(stem, tables, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UnknownModelError(f"no {kind} is called {name!r}: {hint}known models are {', '.join(tables)}, or a YAML file")
+    raise UnknownModelError(
+        f"no {kind} is called {shown(name)}: {hint}known models are {', '.join(tables)}, or a YAML file"
+    )
 
 
 def read_table(cfg: str | Path | Mapping[str, Any], tables: Tables, kind: str = "model") -> tuple[Table, str]:
