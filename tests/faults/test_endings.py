@@ -126,6 +126,17 @@ def test_words_of_libraries_are_told_in_our_own() -> None:
     assert ending.cause_of(own) is own
 
 
+def test_the_end_of_a_worker_that_torch_tells_while_it_is_looked_for_is_told_in_our_own_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(loader: object, seconds: float) -> dict[int, int]:
+        raise RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")  # as its handler of SIGCHLD
+
+    monkeypatch.setattr(ending, "fallen_workers", interrupted)
+    told = ending.cause_of(ConnectionResetError(104, "Connection reset by peer"), object())
+    assert isinstance(told, LoaderGoneError) and "process 123" in str(told)
+
+
 def test_a_pace_that_was_measured_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(watch.time, "monotonic", lambda: now)

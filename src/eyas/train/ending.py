@@ -36,9 +36,11 @@ def cause_of(error: BaseException, *loaders: object) -> BaseException:
         loaders: those that it read from.
     """
     if isinstance(error, OSError | EOFError | RuntimeError):  # what torch, or a broken connection to a worker, raises
-        for loader in loaders:
-            for number, code in fallen_workers(loader, GRACE).items():
+        try:
+            for number, code in (fallen for loader in loaders for fallen in fallen_workers(loader, GRACE).items()):
                 return loader_gone(str(number), ended_how(code))
+        except RuntimeError as said:  # torch answers the end of a worker wherever this process is, as in waiting for it
+            error = said
     found = GONE.search(str(error)) if isinstance(error, RuntimeError) else None
     if found is not None:
         how = "was killed by SIGKILL" if found[2] == "Killed" else f"was ended by {found[2]}" if found[2] else "ended"
