@@ -28,6 +28,7 @@ from eyas.files import write_atomic
 from eyas.launch.interrupt import Interrupted, InterruptFlag, Stalled, catch_interrupts
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.losses.items import named_losses
+from eyas.nn.layout import place_model
 from eyas.nn.norms import GrowingStatistics, StatisticsBeside, hold_norms
 from eyas.nn.unwrap import unwrap_model
 from eyas.optim import (
@@ -390,7 +391,7 @@ class BaseTrainer:
         source = self.model_source()
         self.data = self.find_data()
         self.setup_model(source.table, source.weights)
-        self.model = setup.place_model(self.model, self.device, self.args.channels_last)
+        self.model = place_model(self.model, self.device, self.args.channels_last)
         self.set_model_attributes()
         self.model = parallel.portable_norms(self.model, self.device)
         self.setup_loaders()
