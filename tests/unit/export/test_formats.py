@@ -57,7 +57,7 @@ def check(yolo: YOLO, opened: YOLO, *, pixels: float = 2e-3) -> None:
 
 
 # -- each runtime ------------------------------------------------------------------------------------------------------
-def test_onnx(yolo: YOLO, data: str, translated: None, tmp_path: Path) -> None:
+def test_onnx(yolo: YOLO, data: str, translated: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx = pytest.importorskip("onnx")
     path = yolo.export("onnx", imgsz=SIZE, data=data)
     opened = YOLO(path)
@@ -82,6 +82,8 @@ def test_onnx(yolo: YOLO, data: str, translated: None, tmp_path: Path) -> None:
     for forbidden in (lambda: opened.train(data=data), opened.export, opened.info, lambda: opened.load("x.pt")):
         with pytest.raises(ValueError, match="is an exported file: it can be measured .val. and used .predict."):
             forbidden()
+    assert main(["train", f"model={path}", f"data={data}"]) == 1
+    assert "is an exported file" in capsys.readouterr().err
 
 
 def test_onnx_in_half_precision(yolo: YOLO, translated: None, data: str) -> None:
