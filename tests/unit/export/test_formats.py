@@ -163,10 +163,11 @@ def test_onnx_of_a_set_detector(rtdetr: YOLO) -> None:
     assert any(node.op_type == "GridSample" for node in onnx.load(path).graph.node)
 
 
-def test_onnx_of_boxes_with_distributions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["dfine-tiny", "deimv2-tiny"])
+def test_onnx_of_boxes_with_distributions(model: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     table = tmp_path / "fine.yaml"
-    table.write_text(yaml.safe_dump(model_table("dfine-tiny") | {"nc": len(NAMES), "queries": 30}))
+    table.write_text(yaml.safe_dump(model_table(model) | {"nc": len(NAMES), "queries": 30}))
     torch.manual_seed(0)
     fine = shaken(YOLO(table), tmp_path)
     opened = YOLO(fine.export("onnx", imgsz=SIZE, verify=False))
