@@ -31,7 +31,7 @@ from eyas.evaluate.predictor import Predictor, Step
 from eyas.evaluate.results import Results
 from eyas.evaluate.tracking import Follower, make_tracker
 from eyas.evaluate.validator import DetectionValidator, LoneValidator
-from eyas.export import Exported, ExportTarget, export, find_target, open_exported
+from eyas.export import Exported, ExportTarget, export, find_target, open_exported, target_of
 from eyas.export.verify import IMAGES as VERIFIED_IMAGES
 from eyas.export.verify import Check, Listener, verify_on_noise
 from eyas.export.verify import verify as verify_on_images
@@ -56,6 +56,10 @@ REMEMBERED = ("imgsz", "single_cls")
 REMEMBERED_DATA = ("data", "ids_start", "val_fraction", "ignore")
 PREDICT_CONF, TRACK_CONF = 0.25, 0.1  # lowest scores, where none is given
 DRAWN = ("line_width", "show_labels", "show_conf")  # what says how pictures are drawn
+_ONLY_ANSWERS = (
+    "{} is an exported file: it can be measured (val) and used (predict). For all else open the checkpoint that it was "
+    "made from."
+)
 WHERE = ("project", "name", "save_dir", "exist_ok")  # what says where a run's files lie
 
 
@@ -143,10 +147,7 @@ class YOLO:
             ValueError: this is an exported file, which holds none.
         """
         if self.exported is not None:
-            raise ValueError(
-                f"{self.name} is an exported file: it can be measured (val) and used (predict). For all else open the "
-                "checkpoint that it was made from."
-            )
+            raise ValueError(_ONLY_ANSWERS.format(self.name))
         return self._network if self.live is None else averaged(self.live)
 
     @model.setter
@@ -669,6 +670,8 @@ def run_train(asked: TrainOptions) -> TrainResult:
 def trainer_from(asked: TrainOptions, callbacks: Sequence[Callback] = ()) -> BaseTrainer:
     """Return the trainer of the family whose model is named, or resumed."""
     setup_logging(asked.verbose)
+    if not goes_on(asked) and target_of(str(asked.model)) is not None:
+        raise ValueError(_ONLY_ANSWERS.format(asked.model))
     source = resumed_source(asked) if goes_on(asked) else model_source(asked, None)
     trainer = family_of(model_table(source.table)).trainer
     return trainer.from_source(source, overrides=asked, _callbacks=list(callbacks) or None)

@@ -9,7 +9,8 @@ import torch
 
 from eyas.callbacks import Callback
 from eyas.families import family_of
-from eyas.models import DetectionModel, model_table
+from eyas.models import DetectionModel, build_detector, model_table
+from eyas.models.catalog import MODELS
 from eyas.train import DetectionTrainer, precision
 from eyas.train.compiling import floats
 
@@ -74,6 +75,12 @@ class Coarse(DetectionModel):
         return tuple(part * (2 if rounded else 1) for part in floats(super().predict_batch(batch)))
 
 
+@pytest.mark.parametrize("name", [*sorted(model for model in MODELS if model.endswith("-tiny")), "yolo26n"])
+def test_auto_takes_bf16_with_a_model_of_every_family(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
+    assert precision.refusal(build_detector(name, nc=3, verbose=False).train(), 64) == ""
+
+
 def test_auto_refuses_what_predicts_something_else_and_leaves_the_network_as_it_was(
     tiny_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,4 +91,4 @@ def test_auto_refuses_what_predicts_something_else_and_leaves_the_network_as_it_
         assert precision.choose(network, 64) is expected
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
         assert all(parameter.grad is None for parameter in network.parameters())
-    assert "differ by 1" in precision.refusal(Coarse(str(tiny_model), nc=3, verbose=False).train(), 64)
+    assert "differs by 1" in precision.refusal(Coarse(str(tiny_model), nc=3, verbose=False).train(), 64)

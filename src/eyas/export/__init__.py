@@ -8,7 +8,7 @@ YOLO("best.onnx").val()                   # what was written is measured and use
 """
 
 from eyas.export.base import BoxModel, Card, Exported, ExportError, ExportTarget
-from eyas.export.registry import STOCK, find_target, known_targets, open_exported, settings_of
+from eyas.export.registry import STOCK, find_target, known_targets, open_exported, settings_of, target_of
 from eyas.export.verify import export
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "known_targets",
     "open_exported",
     "settings_of",
+    "target_of",
 ]

@@ -57,7 +57,7 @@ def check(yolo: YOLO, opened: YOLO, *, pixels: float = 2e-3) -> None:
 
 
 # -- each runtime ------------------------------------------------------------------------------------------------------
-def test_onnx(yolo: YOLO, data: str, translated: None, tmp_path: Path) -> None:
+def test_onnx(yolo: YOLO, data: str, translated: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx = pytest.importorskip("onnx")
     path = yolo.export("onnx", imgsz=SIZE, data=data)
     opened = YOLO(path)
@@ -82,6 +82,8 @@ def test_onnx(yolo: YOLO, data: str, translated: None, tmp_path: Path) -> None:
     for forbidden in (lambda: opened.train(data=data), opened.export, opened.info, lambda: opened.load("x.pt")):
         with pytest.raises(ValueError, match="is an exported file: it can be measured .val. and used .predict."):
             forbidden()
+    assert main(["train", f"model={path}", f"data={data}"]) == 1
+    assert "is an exported file" in capsys.readouterr().err
 
 
 def test_onnx_in_half_precision(yolo: YOLO, translated: None, data: str) -> None:
@@ -161,10 +163,11 @@ def test_onnx_of_a_set_detector(rtdetr: YOLO) -> None:
     assert any(node.op_type == "GridSample" for node in onnx.load(path).graph.node)
 
 
-def test_onnx_of_boxes_with_distributions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["dfine-tiny", "deimv2-tiny"])
+def test_onnx_of_boxes_with_distributions(model: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     table = tmp_path / "fine.yaml"
-    table.write_text(yaml.safe_dump(model_table("dfine-tiny") | {"nc": len(NAMES), "queries": 30}))
+    table.write_text(yaml.safe_dump(model_table(model) | {"nc": len(NAMES), "queries": 30}))
     torch.manual_seed(0)
     fine = shaken(YOLO(table), tmp_path)
     opened = YOLO(fine.export("onnx", imgsz=SIZE, verify=False))

@@ -123,7 +123,7 @@ def test_a_backbone_is_that_of_everybody() -> None:
 
 def test_a_folded_backbone_gives_the_same() -> None:
     torch.manual_seed(0)
-    for name in ("resnet10-8", "resnet18"):
+    for name in ("resnet10-16", "resnet18"):
         net = ResNet(name).eval()
         for m in net.modules():
             if isinstance(m, nn.BatchNorm2d):
@@ -425,7 +425,7 @@ def test_a_file_of_detrex_fits_and_that_of_the_authors_is_told_apart(
 
 def test_the_weights_of_a_backbone_fill_it(caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
-    net, model = ResNet("resnet10-8"), small("tiny")
+    net, model = ResNet("resnet10-16"), small("tiny")
     state = net.state_dict()
     assert model.load(state) == len(state)
     assert all(torch.equal(value, state[key]) for key, value in model.backbone.state_dict().items())

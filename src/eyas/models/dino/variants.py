@@ -51,7 +51,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "r50-original": Variant(
             temperature=20.0, offset=0.0, box_noise=0.4, shared_heads=True, spare_labels=1, freeze_p2=True
         ),
-        "tiny": Variant("resnet10-8", 64, 128, 4, 100, encoder_layers=2, decoder_layers=3, frozen=False),
+        "tiny": Variant("resnet10-16", 64, 128, 4, 100, encoder_layers=2, decoder_layers=3, frozen=False),
     }
 )
 
