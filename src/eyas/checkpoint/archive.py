@@ -37,12 +37,13 @@ MISLEADING: Final = f"its directory contradicts the file; {AGAIN}"
 
 
 class Member(NamedTuple):
-    """Where a member lies: its header, its name, and the bytes that it has."""
+    """Where a member lies: its header, its name, and the bytes that it takes; compressed ones cannot be read."""
 
     header: int
     name: bytes
     size: int
     crc: int
+    compressed: bool = False
 
 
 class Archive:
@@ -50,20 +51,32 @@ class Archive:
 
     Args:
         path: the file.
+        programs: whether it may be a TorchScript program, too: its numbers are described as those of others are, and
+            its code, which is compressed, is never looked at.
 
     Attributes:
         size: bytes of the file.
+        is_program: whether it is one.
 
     Raises:
         CheckpointError: it is none that ``torch.save`` wrote; says what it is instead, or what is wrong with it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, programs: bool = False) -> None:
         self.path = path
         self.file = opened(path)
         try:
             self.size = self.file.seek(0, 2)
             self.members = read_directory(self.file, self.size)
+            self.is_program = any(name == "constants.pkl" or name.startswith("code/") for name in self.members)
+            if self.is_program and not programs:
+                raise CheckpointError(
+                    "it is a TorchScript program, not weights; use the .pt file that it was made from"
+                )
+            if any(member.compressed for member in self.members.values()) and not self.is_program:
+                raise CheckpointError(
+                    "its members are compressed, which torch.save never does: pack it out and in again"
+                )
             if self.read("byteorder", b"little") != b"little":
                 raise CheckpointError("its numbers are stored big-endian; save it again on a usual machine")
         except BaseException:
@@ -97,6 +110,8 @@ class Archive:
         member = self.members.get(name)
         if member is None:
             raise CheckpointError(f"its member {name} is missing; {AGAIN}")
+        if member.compressed:
+            raise CheckpointError(f"its member {name} is compressed, which torch never does to numbers")
         self.file.seek(member.header)
         start = self.file.read(HEADER.size)
         signature, *_, name_size, extra_size = HEADER.unpack(start)
@@ -185,12 +200,10 @@ def lines(directory: bytes) -> Iterator[Member]:
             break
         if flags & 1:
             raise CheckpointError("it is encrypted, which torch.save never does")
-        if method:
-            raise CheckpointError("its members are compressed, which torch.save never does: pack it out and in again")
         size, packed, header = wide_numbers(directory[extra : extra + extras], size, packed, header)
-        if packed != size:
+        if packed != size and not method:
             raise CheckpointError(f"the size of a member contradicts itself; {AGAIN}")
-        yield Member(header, directory[name:extra], size, crc)
+        yield Member(header, directory[name:extra], packed, crc, compressed=method != 0)
     if at != len(directory):
         raise CheckpointError(MISLEADING)
 
@@ -228,8 +241,6 @@ def in_one_folder(members: list[Member]) -> dict[str, Member]:
         CheckpointError: they are not in one, one is there twice, or these are no members of a file of weights.
     """
     names = [member.name.decode("utf-8", "replace") for member in members]
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise CheckpointError("it is a TorchScript program, not weights; use the .pt file that it was made from")
     folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
     if not folders:
         raise CheckpointError("it is a zip archive, but not one of torch.save")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from eyas.checkpoint.archive import Archive
 from eyas.checkpoint.errors import SaveError, refusals_of
@@ -81,7 +83,7 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
     """Read the tensors of a file of weights, whoever wrote it, in the dictionaries that they are in; all else is left
-    out. It is one of ``torch.save``, or of safetensors if it is called so.
+    out. It is one of ``torch.save``, or of safetensors if it is called so, or a TorchScript program, as OpenAI's CLIP.
 
     Raises:
         FileNotFoundError: no such file.
@@ -90,9 +92,19 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     path = existing(path)
     if path.suffix == SUFFIX:
         return dict(read_safetensors(path)[0])
-    with refusals_of(path), Archive(path) as archive:
+    with refusals_of(path), Archive(path, programs=True) as archive:
         content = read_pickle(archive.description())
-        return read_plain(only_tensors(content), Tensors(archive))
+        tensors = read_plain(only_tensors(content), Tensors(archive))
+        return dict(joined_names(tensors)) if archive.is_program else tensors
+
+
+def joined_names(tensors: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield tensors in nested dictionaries with the keys that lead to them, joined by points, as a state dict has."""
+    for key, value in tensors.items():
+        if isinstance(value, Tensor):
+            yield lead + key, value
+        else:
+            yield from joined_names(value, f"{lead}{key}.")
 
 
 def existing(path: str | Path) -> Path:

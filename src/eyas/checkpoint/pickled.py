@@ -166,7 +166,9 @@ IDLE: Final[frozenset[str]] = frozenset(
         "torch._tensor._rebuild_from_type_v2",
     }
 )
-IDLE_PACKAGES: Final[tuple[str, ...]] = ("torch.nn.modules.", "torch._utils._rebuild_", "ultralytics.", "__main__.")
+IDLE_PACKAGES: Final[tuple[str, ...]] = (
+    *("torch.nn.modules.", "torch._utils._rebuild_", "torch.jit._pickle.", "ultralytics.", "__main__."),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -56,10 +56,15 @@ def plain_values(content: Any) -> Any:
 
 
 def only_tensors(content: Any) -> dict[str, Any]:
-    """Return the dictionaries by texts in what a pickle describes, and the tensors in these; all else is left out."""
+    """Return the dictionaries by texts in what a pickle describes, and the tensors in these; all else is left out.
+
+    A module of a TorchScript program is such a dictionary, of its parameters and the modules in it.
+    """
     seen = set[int]()
 
     def pick(value: Any, depth: int) -> dict[str, Any]:
+        if type(value) is Stub and value.cls.module.startswith("__torch__"):
+            value = value.attributes
         if not isinstance(value, dict) or depth > DEPTH or id(value) in seen:
             return {}
         seen.add(id(value))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eyas.callbacks.rates import parameter_rates
+from eyas.checkpoint import CheckpointError, load_checkpoint, read_tensors
 from eyas.data.cache import cache_root
 from eyas.files import sha256_of
 from eyas.models.backbones import vit_keys
@@ -168,6 +169,35 @@ def test_clip(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     state = small("vit-b16-clip", monkeypatch)
     whole = as_published(state, layout) | {"text_model.x": torch.ones(1), "visual.proj": torch.ones(2, 2)}
     check(whole, state, "CLIP", "vit-b16-clip")
+
+
+class Program(nn.Module):
+    """Tensors by nested names, in something that can be recorded."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        for key, value in state.items():
+            *path, name = key.split(".")
+            module: nn.Module = self
+            for step in path:
+                if step not in dict(module.named_children()):
+                    module.add_module(step, nn.Module())
+                module = module.get_submodule(step)
+            module.register_parameter(name, nn.Parameter(value.half()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + sum(p.sum() for p in self.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_clip_as_openai_publishes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A TorchScript program in half precision: its tensors are read, and its code is not."""
+    state = small("vit-b16-clip", monkeypatch)
+    whole = as_published(state, "openai") | {"text_projection": torch.ones(2, 2)}
+    torch.jit.trace(Program(whole), torch.ones(1, dtype=torch.float16)).save(str(tmp_path / "ViT-B-16.pt"))
+    check(read_tensors(tmp_path / "ViT-B-16.pt"), {k: v.half() for k, v in state.items()}, "CLIP", "vit-b16-clip")
+    with pytest.raises(CheckpointError, match="it is a TorchScript program"):
+        load_checkpoint(tmp_path / "ViT-B-16.pt")
 
 
 def test_another_network_is_refused_by_the_right_name() -> None:
