@@ -40,6 +40,7 @@ from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
 from eyas.models import Detector, detector_class, load_weights, model_table, network_from
 from eyas.models.table import ModelTableError
+from eyas.nn.layout import place_model
 from eyas.report.overview import print_overview
 from eyas.run.overrides import overrides
 from eyas.run.plan import Plan
@@ -295,6 +296,8 @@ class YOLO:
     def measure(self, options: TrainOptions, kind: type[DetectionValidator]) -> DetMetrics:
         """Measure the model with a validator of one kind."""
         network, device = self.network(), self.device_for(options)
+        if isinstance(network, Detector):
+            place_model(network, device)  # as in training
         data = assemble.described_data(options, (options.split,))
         if self.running is not None and self.live is None:
             refuse_unbuilt(network.nc, 1 if options.single_cls else len(data["names"]))

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from eyas.nn.layout import place_model
 from eyas.nn.unwrap import unwrap_model
 
 STAGES = ("preprocess", "inference", "loss", "postprocess")
@@ -69,7 +68,7 @@ def placed(network: nn.Module | Network, device: torch.device | None) -> torch.d
     """
     if isinstance(network, nn.Module):
         device = device or home(network)
-        place_model(network, device)
+        network.to(device)
         return device
     if device is not None and device.type != network.device.type:
         raise ValueError(f"this {type(network).__name__} was made for {network.device} and does not run on {device}")
