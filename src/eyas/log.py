@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -48,6 +49,11 @@ def setup_logging(verbose: bool = True, rank: int = 0) -> None:
 def warn(message: str) -> None:
     """Log a warning a person should act on."""
     LOGGER.warning("Warning: %s", message)
+
+
+def command(*words: str) -> str:
+    """Return what to type for a command of Eyas, so that a shell reads paths with spaces as they are."""
+    return shlex.join(("eyas", *words))
 
 
 def line_width(out: Console) -> int | None:

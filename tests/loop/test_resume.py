@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,11 @@ def test_other_settings_resume_bit_identically(options: Any, changes: dict[str, 
 def test_ctrl_c_inside_an_epoch_saves_and_resumes_bit_identically(
     options: Any, straight: dict[str, Any], step: int
 ) -> None:
-    trainer = DetectionTrainer(overrides=options(**DETAILS, name="cut"), _callbacks=[InterruptAt(2, step)])
-    with pytest.raises(Interrupted, match=rf"epoch 3 after {step + 1} of 4 batches.*eyas train resume="):
+    trainer = DetectionTrainer(overrides=options(**DETAILS, name="cut off"), _callbacks=[InterruptAt(2, step)])
+    with pytest.raises(Interrupted, match=rf"epoch 3 after {step + 1} of 4 batches.*with: (eyas train .*)") as stopped:
         trainer.train()
+    typed = shlex.split(str(stopped.value).partition("with: ")[2])
+    assert typed == ["eyas", "train", f"resume={trainer.last}"]
     result = DetectionTrainer(overrides={"resume": str(trainer.last)}).train()
     assert_same_run(straight, load_checkpoint(result.last))
 

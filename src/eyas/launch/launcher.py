@@ -32,6 +32,7 @@ from eyas.files import Identity, identity, write_atomic
 from eyas.launch import handover
 from eyas.launch.handover import Failure
 from eyas.launch.interrupt import ONE_REQUEST, Interrupted, Stalled
+from eyas.log import command
 from eyas.signals import PATIENT, STOPPING, URGENT, WHERE, silent, unclaimed
 
 if TYPE_CHECKING:
@@ -354,7 +355,8 @@ def died(folder: Path, failures: Mapping[int, ProcessFailure], processes: int, a
 def raise_interrupted(folder: Path, name: str, last: Path, before: Identity | None) -> None:
     """Raise that the run was stopped, and how to go on; a ``last.pt`` that was there ``before`` is another run's."""
     is_saved = identity(last) not in (None, before)
-    hint = f"Continue from what it saved last with: eyas train resume={last}" if is_saved else "Nothing is saved."
+    again = command("train", f"resume={last}")
+    hint = f"Continue from what it saved last with: {again}" if is_saved else "Nothing is saved."
     raise saved_interrupt(folder) or Interrupted(f"stopped by {name}. {hint}") from None
 
 

@@ -19,7 +19,7 @@ from eyas import dist
 from eyas.data.dataset import TrainDataset
 from eyas.data.loader import EpochLoader
 from eyas.device import random_state_kept, seed_step
-from eyas.log import warn
+from eyas.log import command, warn
 from eyas.nn.unwrap import unwrap_model
 from eyas.run.tracking import TrainingDiverged
 from eyas.train import state
@@ -169,7 +169,7 @@ def record(trainer: Watched, step: Step) -> str:
     except (OSError, ValueError) as error:
         warn(f"{folder} could not be written ({error}).")
         return told
-    return f"{told}; `eyas replay {folder}` takes it again"
+    return f"{told}; `{command('replay', str(folder))}` takes it again"
 
 
 def look_again(trainer: Watched, step: Step, batch: Mapping[str, Any]) -> Origin | None:

@@ -26,7 +26,7 @@ from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
 from eyas.files import write_atomic
 from eyas.launch.interrupt import Interrupted, InterruptFlag, Stalled, catch_interrupts
-from eyas.log import LOGGER, setup_logging, warn
+from eyas.log import LOGGER, command, setup_logging, warn
 from eyas.losses.items import named_losses
 from eyas.nn.layout import place_model
 from eyas.nn.norms import GrowingStatistics, StatisticsBeside, hold_norms
@@ -336,7 +336,7 @@ class BaseTrainer:
 
     def end(self) -> None:
         """Evaluate the best weights, and say that the run is over."""
-        self.interrupted.at_once = f"stopped after the last epoch. Complete it with: eyas train resume={self.last}"
+        self.interrupted.at_once = f"stopped after the last epoch. Complete it with: {self.resume_command()}"
         self.final_eval()
         self.run_callbacks("on_train_end")
         effects.record(self)
@@ -882,13 +882,17 @@ class BaseTrainer:
             self.autosave.settle()
             self.write(self.checkpoint(finished_epoch=False), self.last)
         lost = f"of which nothing is saved, for {', '.join(broken)} became nan or infinite; {self.kept()}"
-        then = f" Continue with: eyas train resume={self.last}" if self.saved else ""
+        then = f" Continue with: {self.resume_command()}" if self.saved else ""
         said = dist.agree(  # the others wait here until the file is written
             f"stopped in epoch {self.epoch + 1} after {self.step + 1} of {len(self.train_loader)} batches, "
             f"{lost if broken else 'all saved'}.{then}"
         )
         dist.barrier()
         raise Interrupted(said)
+
+    def resume_command(self) -> str:
+        """Return what to type to go on with this run."""
+        return command("train", f"resume={self.last}")
 
     def kept(self) -> str:
         """Say what ``last.pt`` holds of this run; only the main process knows."""

@@ -14,7 +14,7 @@ import yaml
 from eyas.callbacks.criterion import Criterion
 from eyas.config import TrainOptions
 from eyas.files import write_atomic
-from eyas.log import LOGGER, print_table, warn
+from eyas.log import LOGGER, command, print_table, warn
 from eyas.plot.search import save_search_picture
 from eyas.tune.space import Space, trial_options
 
@@ -119,7 +119,8 @@ def write_report(asked: Question, rows: Sequence[Row]) -> Row | None:
     if LOGGER.isEnabledFor(20):
         header = ["trial", "state", asked.metric, "epochs", "seed", *asked.space]
         print_table("", header, [cells(row, asked.space) for row in ranked[:SHOWN]], least=("seed", "epochs"))
-    LOGGER.info("best: trial %d; train it longer with `eyas train cfg=%s`", best.number, asked.folder / "best.yaml")
+    again = command("train", f"cfg={asked.folder / 'best.yaml'}")
+    LOGGER.info("best: trial %d; train it longer with `%s`", best.number, again)
     return best
 
 

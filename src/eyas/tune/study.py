@@ -207,9 +207,10 @@ def take_up(record: StudyFile, search: Search) -> None:
         for part in ("options", "space"):
             names = sorted({*before[part], *now[part]})
             differing += [name for name in names if before[part].get(name) != now[part].get(name)]
+        others = " and another ".join(dict.fromkeys(differing))
         raise ValueError(
-            f"{search.file} holds another study: {', '.join(dict.fromkeys(differing))} differ, and its trials do not "
-            "compare with new ones. Give study= another file, or the options with which it began."
+            f"{search.file} holds another study, with another {others}: its trials do not compare with new "
+            "ones. Give study= another file, or the options with which it began."
         )
 
 

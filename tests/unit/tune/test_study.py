@@ -184,9 +184,9 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 def test_a_file_holds_one_study(tmp_path: Path) -> None:
     run_search(asked(tmp_path, trials=1), train)
     other = parse_space(SPACE | {"mixup": [0.0, 0.1]})
-    with pytest.raises(ValueError, match=r"another study: metric, mode, mixup differ"):
+    with pytest.raises(ValueError, match=r"another study, with another metric and another mode and another mixup: "):
         run_search(asked(tmp_path, space=other, metric="val/box_loss"), train)
-    with pytest.raises(ValueError, match="another study: imgsz differ"):
+    with pytest.raises(ValueError, match="another study, with another imgsz: its trials"):
         run_search(
             asked(
                 tmp_path,
