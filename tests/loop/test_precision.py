@@ -67,6 +67,20 @@ def test_auto_takes_bf16_where_the_processor_has_it_and_keeps_it_where_another_h
         assert again.amp_dtype is torch.bfloat16 and again.amp
 
 
+class AsksEarly(DetectionTrainer):
+    """Looks at the precision where the batch is chosen: what measures memory does, and a user's hook may."""
+
+    def auto_batch(self) -> int:
+        self.seen = self.amp, self.amp_dtype
+        return super().auto_batch()
+
+
+def test_the_precision_is_known_before_the_batch_is_chosen(options: Any, tiny_model: Any) -> None:
+    trainer = AsksEarly(overrides=options(model=str(tiny_model), batch=None, amp="bf16"))
+    with trainer.prepared():
+        assert trainer.seen == (True, torch.bfloat16)
+
+
 class Coarse(DetectionModel):
     """Computes something else in bfloat16."""
 

@@ -388,6 +388,7 @@ class BaseTrainer:
     def setup(self) -> None:
         """Build everything, in the order that is the contract."""
         torch.manual_seed(self.args.seed)
+        self.set_precision(amp_dtype(self.args.amp, self.device))
         source = self.model_source()
         self.data = self.find_data()
         self.setup_model(source.table, source.weights)
@@ -415,14 +416,17 @@ class BaseTrainer:
         self.write_description()
 
     def choose_precision(self) -> None:
-        """Choose the type for autocast; a run keeps it, also where it goes on with another processor."""
-        self.amp_dtype = amp_dtype(self.args.amp, self.device)
-        if self.args.amp == "auto" and self.device.type == "cpu":
-            if self.resume_from is None:
-                self.amp_dtype = precision.choose(unwrap_model(self.model), self.every_side()[-1])
-            else:
-                self.amp_dtype = next(d for d, name in PRECISIONS.items() if name == self.resume_from["state"]["amp"])
-        self.amp = self.amp_dtype is not None
+        """Under ``amp=auto``, choose the type for autocast on a CPU; a run keeps it, also on another processor."""
+        if self.args.amp != "auto" or self.device.type != "cpu":
+            return
+        if self.resume_from is None:
+            self.set_precision(precision.choose(unwrap_model(self.model), self.every_side()[-1]))
+        else:
+            self.set_precision(next(d for d, name in PRECISIONS.items() if name == self.resume_from["state"]["amp"]))
+
+    def set_precision(self, dtype: torch.dtype | None) -> None:
+        """Set the type for autocast, None for float32."""
+        self.amp_dtype, self.amp = dtype, dtype is not None
 
     def take_place(self) -> None:
         """Take this process's place among all: its device, the group of processes, the folder they share."""
