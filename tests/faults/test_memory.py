@@ -24,7 +24,8 @@ from eyas.models import build_detector
 from eyas.nn.unwrap import unwrap_model
 from eyas.run.plan import Plan
 from eyas.train import DetectionTrainer
-from eyas.train.batch_size import fits, fullest, largest, worst_batch
+from eyas.train.batch_size import fits, fullest, largest
+from eyas.train.compiling import made_up
 from eyas.train.memory import OutOfMemory, is_out_of_memory, pass_in_parts, shares_of
 from eyas.train.parts import in_parts
 from eyas.types import SetPrediction
@@ -277,12 +278,12 @@ def test_a_try_leaves_nothing_behind(given: dict[str, Any]) -> None:
         network: Any = unwrap_model(trainer.model)
         before = {name: value.clone() for name, value in network.state_dict().items()}
         criterion, drawn = network.criterion, torch.get_rng_state()
-        batch = worst_batch(trainer, 3, 7)
+        batch = made_up(network, 3, 32, 7)
         assert batch["img"].shape == (3, 3, 32, 32) and batch["max_objects"] == 3 and len(batch["cls"]) == 7
         drawn = torch.get_rng_state()
-        assert fits(trainer, batch)
+        assert fits(trainer, 3, 7)
         hook = network.model[0].register_forward_pre_hook(lambda *given: torch.empty(2**50))
-        assert not fits(trainer, batch)
+        assert not fits(trainer, 3, 7)
         hook.remove()
         assert network.criterion is criterion and all(p.grad is None for p in network.parameters())
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

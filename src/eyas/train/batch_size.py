@@ -16,6 +16,7 @@ from eyas.log import LOGGER
 from eyas.nn.unwrap import unwrap_model
 from eyas.recipes import Recipe
 from eyas.run.protocol import Run
+from eyas.train.compiling import made_up, undone
 from eyas.train.memory import OutOfMemory, is_out_of_memory, release
 from eyas.train.plan import images_per_step
 from eyas.types import Batch
@@ -55,7 +56,7 @@ def largest_batch(trainer: Sized) -> int:
     dataset = trainer.build_dataset(trainer.data["train"], "train", trainer.batch_size)
     most = min(trainer.args.nbs or trainer.recipe.nbs, len(dataset))
     objects = fullest(dataset, each=MOSAIC if "mosaic" in trainer.closing_augmentation() else 1)
-    found = largest(lambda images: fits(trainer, worst_batch(trainer, images, objects(images))), most)
+    found = largest(lambda images: fits(trainer, images, objects(images)), most)
     LOGGER.info("batch=auto: %d images of %d px fit %s", found, max(trainer.every_side()), trainer.device)
     return found
 
@@ -91,26 +92,15 @@ def fullest(dataset: Any, each: int) -> Callable[[int], int]:
     return lambda images: int(counts[: images * each].sum())
 
 
-def worst_batch(trainer: Sized, images: int, objects: int) -> Batch:
-    """Return a batch of so many images of the largest side, with so many objects, spread over them."""
-    side, device = max(trainer.every_side()), trainer.device
-    boxes = torch.rand(objects, 4, device=device) * 0.25 + torch.tensor([0.375, 0.375, 0.1, 0.1], device=device)
-    return {
-        "img": torch.rand(images, 3, side, side, device=device),
-        "cls": torch.randint(trainer.data["nc"], (objects, 1), device=device).float(),
-        "bboxes": boxes,
-        "batch_idx": torch.arange(objects, device=device).float() % images,
-        "max_objects": -(-objects // images),
-    }
-
-
-def fits(trainer: Sized, batch: Batch) -> bool:
-    """Whether a pass over a batch fits the memory with all else that a run holds; it leaves the network as it was."""
+def fits(trainer: Sized, images: int, objects: int) -> bool:
+    """Whether a pass over images of the largest side, with so many objects, fits the memory with all else that a run
+    holds; it leaves the network as it was.
+    """
     network: Any = unwrap_model(trainer.model)
     room = room_on(trainer.device, network)
     try:
         with random_state_kept(trainer.device), untouched(network):
-            attempt(trainer, network, batch)
+            attempt(trainer, network, made_up(network, images, max(trainer.every_side()), objects))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -133,18 +123,14 @@ def attempt(trainer: Sized, network: Any, batch: Batch) -> None:
 
 @contextmanager
 def untouched(network: Any) -> Iterator[None]:
-    """Inside the block a network may be passed; its gradients, statistics and criterion are as before afterwards."""
+    """Inside the block a network may be passed; all of it is as before afterwards, its criterion too."""
     criterion, was_training = network.criterion, network.training
-    buffers = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
     try:
-        yield
+        with undone(network):
+            yield
     finally:
         network.criterion = criterion
-        network.zero_grad(set_to_none=True)
         network.train(was_training)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
 
 
 def room_on(device: torch.device, network: nn.Module) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from eyas import dist
 from eyas.log import LOGGER, warn
 from eyas.models import Detector
+from eyas.types import Batch
 
 # Largest difference of predictions, relative to their norm, between compiled and written code: in bfloat16 another
 # order of summation differs by about 0.01, code that means something else by about 1.
@@ -125,7 +126,7 @@ def trial(network: nn.Module, images: int, side: int, autocast: AbstractContextM
 def tried(network: Detector, images: int, side: int) -> list[Tensor]:
     """Return what a network predicts of made-up images, with gradients taken; of itself nothing changes."""
     with undone(network):
-        predictions = floats(network.predict_batch(made_up(network, images, side)))
+        predictions = floats(network.predict_batch(made_up(network, images, side, 2 * images)))
         torch.stack([part.float().square().mean() for part in predictions]).sum().backward()
     return predictions
 
@@ -147,17 +148,17 @@ def undone(network: nn.Module) -> Iterator[None]:
         network.zero_grad()
 
 
-def made_up(network: Detector, images: int, side: int) -> Mapping[str, Tensor | int]:
-    """Return a batch of noise with two objects in every image, in the memory layout of the weights."""
+def made_up(network: Detector, images: int, side: int, objects: int) -> Batch:
+    """Return a batch of noise with so many objects, spread over its images, in the memory layout of the weights."""
     filters = next(parameter for parameter in network.parameters() if parameter.ndim == 4)
     last = filters.is_contiguous(memory_format=torch.channels_last) and not filters.is_contiguous()
     noise = torch.rand(images, network.yaml["channels"], side, side, device=filters.device)
     return {
         "img": noise.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format),
-        "cls": torch.zeros(2 * images, 1, device=filters.device),
-        "bboxes": torch.full((2 * images, 4), 0.5, device=filters.device),
-        "batch_idx": torch.arange(images, device=filters.device).repeat(2).float(),
-        "max_objects": 2,
+        "cls": torch.zeros(objects, 1, device=filters.device),
+        "bboxes": torch.full((objects, 4), 0.5, device=filters.device),
+        "batch_idx": torch.arange(objects, device=filters.device).float() % images,
+        "max_objects": -(-objects // images),
     }
 
 
