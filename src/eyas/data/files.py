@@ -32,6 +32,7 @@ UNLISTED_SUFFIXES = frozenset((
 ))  # fmt: skip
 # First bytes of images: one that was given another suffix is told apart from files that are none.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+_LARGEST_TEXT = 2**26  # bytes of a label file: a million rows
 _READ = 8192  # bytes; room for more takes longer to get than a label file takes to read
 _PIECE = 4096  # bytes of a sample's pieces: with twice as much, a sample and its digest take 60 us instead of 35
 _SAMPLED = 5 * _PIECE  # bytes up to which a file is looked at whole
@@ -78,9 +79,6 @@ def names_of(found: Mapping[str, Some]) -> dict[str, list[str]]:
     return {why: list(some.first) for why, some in found.items()}
 
 
-_LARGEST_TEXT = 2**26  # bytes of a label file: a million rows
-
-
 class Listing(NamedTuple):
     """Images, and what else lies among them.
 
@@ -105,24 +103,6 @@ def stat_of(entry: os.DirEntry[str] | str) -> FileStat:
     except OSError:
         return NO_FILE if os.path.lexists(entry) else ABSENT
     return FileStat(info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else NO_FILE
-
-
-def read_ends(path: str, first: int, last: int) -> tuple[bytes, bytes]:
-    """The first and the last bytes of a file; both are all of it, where there are no more.
-
-    Raises:
-        OSError: it cannot be read, or is no file.
-    """
-    file = open_regular(path)  # a third of the time that a file object takes, of which a scan would make millions
-    try:
-        start = os.read(file, first)
-        size = os.lseek(file, 0, os.SEEK_END)
-        if size <= len(start):
-            return start, start[-last:]
-        os.lseek(file, max(size - last, 0), os.SEEK_SET)
-        return start, os.read(file, last)
-    finally:
-        os.close(file)
 
 
 def sample_of(path: str) -> bytes:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from eyas.data.depth import BYTE, REAL, WHOLE, WIDE
-from eyas.data.files import FileStat, read_ends, read_start_and_sample
+from eyas.data.files import FileStat, read_start_and_sample
 from eyas.data.image_file import open_image_file, sample_image_file
 from eyas.data.remote.address import is_remote
 from eyas.data.remote.service import RemoteError
@@ -65,12 +64,8 @@ def read_header(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
     Raises:
         RemoteError: the file lies elsewhere, and does not come.
     """
-    if not is_remote(path):
-        with suppress(OSError):  # which Pillow's way tells in words
-            plain = _plain_jpeg(*read_ends(path, _START, _END))
-            if plain is not None:
-                return plain, None
-    return _read_by_pillow(path)
+    plain, _ = _look_once(path)
+    return (plain, None) if plain is not None else _read_by_pillow(path)
 
 
 def look_at(path: str, stat: FileStat) -> tuple[ImageHeader | None, ImageProblem | None, bytes]:
@@ -84,17 +79,24 @@ def look_at(path: str, stat: FileStat) -> tuple[ImageHeader | None, ImageProblem
         OSError: the file went just now.
         RemoteError: as `read_header`.
     """
-    sample = None
-    if not is_remote(path):
-        with suppress(OSError):
-            start, sample = read_start_and_sample(path, _START)
-            plain = _plain_jpeg(start, sample[-_END:])
-            if plain is not None:
-                return plain, None, sample
+    plain, sample = _look_once(path)
+    if plain is not None:
+        return plain, None, sample
     header, trouble = _read_by_pillow(path)
     if header is None:
         return None, trouble, b""
     return header, trouble, sample or sample_image_file(path, stat)
+
+
+def _look_once(path: str) -> tuple[ImageHeader | None, bytes]:
+    """Header of a plain JPEG, or None, and the sample of a file, by opening it once; none of both where that fails."""
+    if is_remote(path):
+        return None, b""
+    try:
+        start, sample = read_start_and_sample(path, _START)
+    except OSError:  # Pillow's way tells it in words
+        return None, b""
+    return _plain_jpeg(start, sample[-_END:]), sample
 
 
 def _read_by_pillow(path: str) -> tuple[ImageHeader | None, ImageProblem | None]:
