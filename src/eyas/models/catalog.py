@@ -21,6 +21,7 @@ from eyas.models.dino.net import DINONet
 from eyas.models.published import Published, model_of
 from eyas.models.rtdetr.model import RTDETRDetectionModel
 from eyas.models.rtdetr.official import RTDETRNet
+from eyas.models.rtdetr.published import read_published
 from eyas.models.table import ModelTableError, Table, Tables, UnknownModelError, find_name, read_table, shown
 from eyas.names import nearest
 
@@ -114,11 +115,16 @@ def published_weights() -> dict[str, Published]:
 
 
 def reader_of(weights: str | Path) -> type[Detector]:
-    """Return the class that reads published weights of this name or file, or one by its tensors; else the usual one."""
+    """Return the class that reads published weights of this name or file, or one by its tensors; else the usual one.
+
+    Raises:
+        CheckpointError: it is a file, and none of tensors.
+    """
     readers = [cls for cls in _detectors() if cls.published]
     known = next((cls for cls in readers if model_of(weights, cls.published)), None)
     if known is None and Path(weights).is_file():
-        known = next((cls for cls in readers if cls.model_of_file(weights)), None)
+        state = read_published(weights)
+        known = next((cls for cls in readers if cls.recognised(state)), None)
     return known or readers[0]
 
 

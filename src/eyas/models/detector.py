@@ -268,8 +268,8 @@ class Detector(nn.Module):
         return model_of(weights, cls.published) or cls.usual
 
     @classmethod
-    def model_of_file(cls, path: str | Path) -> str:
-        """Return the name of the model whose weights a file of others holds, by its tensors; "" for none of ours."""
+    def recognised(cls, state: Mapping[str, Tensor]) -> str:
+        """Return the name of the model of this class whose tensors these of a file of others are; "" if none is."""
         return ""
 
     @classmethod

@@ -161,16 +161,7 @@ class RTDETRNet(BackboneHost, SetDetector):
     def model_for(cls, weights: str | Path) -> str:
         """Return the name of the model that weights fit: known by theirs, or by the tensors in their file."""
         known = model_of(weights, cls.published)
-        return known or (cls.model_of_file(weights) if Path(weights).is_file() else "") or cls.usual
-
-    @classmethod
-    def model_of_file(cls, path: str | Path) -> str:
-        """Return the name of the model whose weights a file of others holds, by its tensors; "" for none of ours.
-
-        Raises:
-            CheckpointError: it is no file of tensors, damaged, or holds none.
-        """
-        return cls.recognised(read_published(path))
+        return known or (cls.recognised(read_published(weights)) if Path(weights).is_file() else "") or cls.usual
 
     @classmethod
     def recognised(cls, state: Mapping[str, Tensor]) -> str:
