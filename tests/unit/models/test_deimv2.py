@@ -25,6 +25,7 @@ from eyas.models.rtdetr.keys import is_ignored
 from eyas.nn.root_norm import RMSNorm
 from eyas.optim.select import depths, select
 from eyas.types import SetPrediction
+from small_sets import objects, stir
 
 # Of the training form with 80 classes (spec detr 4.1, detr-more 8): in all, or in all, backbone, encoder and decoder.
 COUNTS = {
@@ -74,27 +75,12 @@ def small(name: str, seed: int = 0, **changes: Any) -> Any:
     """A small model whose statistics and outputs matter."""
     torch.manual_seed(seed)
     model = build_detector(model_table(name) | changes, nc=3, verbose=False)
-    with torch.no_grad():
-        for m in model.modules():
-            if isinstance(m, nn.BatchNorm2d):
-                m.running_mean.uniform_(-0.2, 0.2)
-                m.running_var.uniform_(0.5, 1.5)
-        for p in model.parameters():
-            p += 0.02 * torch.randn_like(p)
+    stir(model, model)
     return model
 
 
 def image(height: int = 64, width: int = 96) -> Tensor:
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1))
-
-
-def objects() -> dict[str, Any]:
-    return {
-        "batch_idx": torch.tensor([0.0, 0.0, 1.0]),
-        "cls": torch.tensor([[0.0], [2.0], [1.0]]),
-        "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.6], [0.2, 0.3, 0.2, 0.2], [0.7, 0.6, 0.5, 0.7]]),
-        "max_objects": 2,
-    }
 
 
 # -- sizes ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import ast
 import logging
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,6 +21,7 @@ from eyas.models.rtdetr.keys import is_ignored, rename
 from eyas.models.rtdetr.official import RTDETRNet
 from eyas.models.table import ModelTableError, UnknownModelError
 from eyas.optim.select import depths, select
+from small_sets import objects, stir
 
 # Total, and in backbone, encoder and decoder, of the training form with 80 classes (spec detr 2.1). The authors keep
 # the constants `up` and `reg_scale` of the decoder among the parameters; here they are none.
@@ -57,27 +57,12 @@ def tiny() -> DFineNet:
     """A small model with statistics that matter; tests must not change it."""
     torch.manual_seed(0)
     model = DFineNet("dfine-tiny", nc=3, verbose=False)
-    with torch.no_grad():
-        for m in model.modules():
-            if isinstance(m, nn.BatchNorm2d):
-                m.running_mean.uniform_(-0.2, 0.2)
-                m.running_var.uniform_(0.5, 1.5)
-        for p in model.decoder.parameters():  # fresh heads move no box; these do
-            p += 0.02 * torch.randn_like(p)
+    stir(model, model.decoder)
     return model.eval()
 
 
 def image(size: int = 64, images: int = 2) -> Tensor:
     return torch.rand(images, 3, size, size, generator=torch.Generator().manual_seed(1))
-
-
-def objects() -> dict[str, Any]:
-    return {
-        "batch_idx": torch.tensor([0.0, 0.0, 1.0]),
-        "cls": torch.tensor([[0.0], [2.0], [1.0]]),
-        "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.6], [0.2, 0.3, 0.2, 0.2], [0.7, 0.6, 0.5, 0.7]]),
-        "max_objects": 2,
-    }
 
 
 # -- sizes ------------------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def read_vit(content: object) -> ReadViT:
     path, state, layout, prefix = given
     bare = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     pretraining = any(key.startswith(("decoder_", "decoder.")) for key in state)
-    renamed = {our_name(key, layout): value for key, value in bare.items()}
+    renamed = {our_name(key, layout.renames): value for key, value in bare.items()}
     ours = fused({key: value for key, value in renamed.items() if not LEFT.search(key)})
     width, _, patch, _ = ours["patch_embed.proj.weight"].shape
     blocks = [int(key.split(".")[1]) for key in ours if key.startswith("blocks.")]
@@ -253,9 +253,9 @@ def states(content: object, path: tuple[str, ...]) -> Iterator[Found]:
         yield from states(content.get(name), (*path, name))
 
 
-def our_name(key: str, layout: Layout) -> str:
-    """Return what we call a tensor of a layout."""
-    for pattern, ours in layout.renames:
+def our_name(key: str, renames: Renames) -> str:
+    """Return what we call a tensor, after all renames that meet its name."""
+    for pattern, ours in renames:
         key = pattern.sub(ours, key)
     return key
 

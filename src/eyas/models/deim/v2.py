@@ -14,7 +14,7 @@ from eyas.models.backbones import Backbone, HGNetV2
 from eyas.models.backbones.hgnetv2 import CUT
 from eyas.models.backbones.tuned import TUNED, tuned_backbone
 from eyas.models.backbones.vit_keys import DINOV3_LICENCE
-from eyas.models.deim.model import backbones
+from eyas.models.deim.model import DEIMFineNet
 from eyas.models.deim.v2_decoder import DirectDecoder, LiteDecoder, RootDecoder
 from eyas.models.deim.v2_keys import LAST_NORM, REPEATED, v2_names
 from eyas.models.deim.v2_published import DEIMV2_SOURCE, DINOV3_SIZES, ECDET
@@ -29,8 +29,6 @@ from eyas.models.deim.v2_variants import (
     checked_ec,
     checked_v2,
 )
-from eyas.models.dfine.model import DFineNet
-from eyas.models.dfine.published import PUBLISHED as DFINE
 from eyas.models.encoders import HybridEncoder, LiteEncoder, SmallSumEncoder, SumEncoder
 from eyas.models.lineage import Ancestor
 from eyas.models.published import Published
@@ -39,19 +37,16 @@ from eyas.models.rtdetr.variants import build_backbone
 from eyas.models.table import Table, Tables
 
 
-class DEIMv2Net(DFineNet):
+class DEIMv2Net(DEIMFineNet):
     """Backbone, encoder that adds maps, and a decoder of few parameters: images in, a set of boxes out.
 
     Tensors of the authors' files are renamed where convolution and normalisation are one module here. Arguments are
     those of `DFineNet`; names are "deimv2-atto" to "deimv2-x".
     """
 
-    family: ClassVar[str] = "deim"
     spoken: ClassVar[str] = "DEIMv2"
-    trained_by: ClassVar[str] = "DEIMTrainer"
     arch: ClassVar[str] = V2_ARCH
     tables: ClassVar[Tables] = V2_TABLES
-    published: ClassVar[Mapping[str, Published]] = backbones(DFINE)
     usual: ClassVar[str] = "deimv2-s"
     check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_v2)
     from_dinov3: ClassVar[tuple[str, ...]] = DINOV3_SIZES

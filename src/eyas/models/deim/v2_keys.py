@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from eyas.models.backbones.vit_keys import fused
+from eyas.models.backbones.vit_keys import fused, our_name
 
 VIT = "backbone.vit."
 RENAMES = tuple(
@@ -41,12 +41,6 @@ LAST_NORM = re.compile(r"^(decoder\.decoder\.layers\.\d+)\.norm2\.")  # ECDet co
 
 def v2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state of a file of either, renamed for backbone and encoder; one of ours stays as it is."""
-    named = {_ours(key): value for key, value in state.items() if not LEFT.search(key)}
+    named = {our_name(key, RENAMES): value for key, value in state.items() if not LEFT.search(key)}
     vit = fused({key.removeprefix(VIT): value for key, value in named.items() if key.startswith(VIT)})
     return {k: v for k, v in named.items() if not k.startswith(VIT)} | {f"{VIT}{k}": v for k, v in vit.items()}
-
-
-def _ours(key: str) -> str:
-    for pattern, ours in RENAMES:
-        key = pattern.sub(ours, key)
-    return key
