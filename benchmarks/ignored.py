@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> None:
     missing = [form for form in FORMS if form not in {row["form"] for row in rows}]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         sets = {form: prepare(form, digits, root, share) for form in missing}
-        for row in pool.map(train, missing, [str(sets[form]) for form in missing], [root] * len(missing), [typed] * 3):
+        for row in pool.map(partial(train, root=root, typed=typed), missing, [str(sets[form]) for form in missing]):
             rows.append(row)
             with out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

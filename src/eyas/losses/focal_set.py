@@ -15,11 +15,12 @@ class FocalSetCriterion(SetCriterion):
 
     Args:
         alpha: weight of wanted classes, 1 - alpha of unwanted ones.
-        settings: the others of `SetCriterion`; ``gamma`` says how much less an easy term counts here.
+        settings: the others of `SetCriterion`, but for ``matchability``, which is another loss of classes; ``gamma``
+            says how much less an easy term counts here.
     """
 
     def __init__(self, *, alpha: float = 0.25, **settings: Any) -> None:
-        super().__init__(alpha=alpha, **settings)
+        super().__init__(alpha=alpha, matchability=None, **settings)  # one that is given too is a TypeError
 
     def class_loss(self, logits: Tensor, targets: Tensor, positive: Tensor | None = None) -> Tensor:
         """Return the unreduced class loss (N, B, Q, C): how well a box fits makes no difference to a wanted class."""

@@ -57,3 +57,8 @@ def test_weights_of_classes_multiply_their_columns() -> None:
         for w in (1.0, 3.0)
     )
     assert float(three - one) == pytest.approx(2 * 5 * 0.0250983, rel=1e-4)
+
+
+def test_another_loss_of_classes_is_refused() -> None:
+    with pytest.raises(TypeError, match="matchability"):
+        FocalSetCriterion(nc=2, matchability=1.5)

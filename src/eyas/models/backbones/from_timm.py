@@ -39,6 +39,15 @@ def load_timm(name: str) -> ModuleType:
     return timm
 
 
+def published_as(name: str) -> Any:
+    """Return what timm says of the weights that it publishes for a network; None where it has none.
+
+    Raises:
+        RuntimeError: by timm, if there are none of the name's tag.
+    """
+    return load_timm(name).get_pretrained_cfg(name.removeprefix(PREFIX))
+
+
 def check_name(name: str) -> None:
     """Refuse a name that timm does not have.
 
@@ -51,17 +60,16 @@ def check_name(name: str) -> None:
         near = did_you_mean(theirs.split(".")[0], timm.list_models())
         raise ValueError(f"timm has no network {theirs!r}.{near} `timm.list_models()` lists them.")
     try:
-        timm.get_pretrained_cfg(theirs)
+        published_as(name)
     except RuntimeError as error:
         raise ValueError(f"{name}: {error} `timm.list_pretrained()` lists what was trained on what.") from None
 
 
 def network(name: str, ch: int, pretrained: bool = False) -> Any:
     """Return timm's network that gives the maps of its stages, at any size of image."""
-    timm, theirs = load_timm(name), name.removeprefix(PREFIX)
-    about = timm.get_pretrained_cfg(theirs)
+    about, theirs = published_as(name), name.removeprefix(PREFIX)
     any_size = {"strict_img_size": False} if about is not None and about.fixed_input_size else {}
-    return timm.create_model(theirs, features_only=True, pretrained=pretrained, in_chans=ch, **any_size)
+    return load_timm(name).create_model(theirs, features_only=True, pretrained=pretrained, in_chans=ch, **any_size)
 
 
 def random_network(name: str, ch: int) -> Any:
@@ -115,7 +123,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         self.name, self.ch = name, ch
         self.net = random_network(name, ch)
-        about = load_timm(name).get_pretrained_cfg(name.removeprefix(PREFIX))
+        about = published_as(name)
         pixels = IMAGENET if about is None else (about.mean, about.std)
         for kind, values in zip(("mean", "std"), pixels, strict=True):
             self.register_buffer(kind, torch.tensor(per_channel(values, ch)).view(ch, 1, 1))
@@ -151,7 +159,7 @@ class TimmBackbone(Backbone):
     def offered(self, weights: str) -> tuple[Ancestor, Callable[[], dict[str, Tensor]]] | None:
         if weights != PUBLISHED:
             return None
-        about = load_timm(self.name).get_pretrained_cfg(self.name.removeprefix(PREFIX))
+        about = published_as(self.name)
         full = f"{about.architecture}.{about.tag}" if about.tag else about.architecture
         source = about.origin_url or (f"huggingface.co/{about.hf_hub_id}" if about.hf_hub_id else "timm")
         known = Ancestor(f"backbone: timm/{full}", about.license or "", source, about.tag or "")
