@@ -34,14 +34,14 @@ class Crash(Exception):
 
 
 class CrashAt(Callback):
-    """Ends the run as a kill would, once what was being written is written."""
+    """Ends the run as a kill would. Steps wait for what is being written: while it is, no other copy is taken."""
 
     def __init__(self, event: str, epoch: int = 0, step: int | None = None) -> None:
         self.event, self.epoch, self.step = event, epoch, step
 
     def crash(self, trainer: Any, event: str) -> None:
+        trainer.autosave.settle()
         if event == self.event and trainer.epoch == self.epoch and self.step in (None, trainer.step):
-            trainer.autosave.settle()
             raise Crash
 
     def on_train_batch_start(self, trainer: Any) -> None:
