@@ -90,6 +90,18 @@ def what_is_there(path: str | os.PathLike[str]) -> str:
     return _SPECIAL.get(stat.S_IFMT(mode), "a file that cannot be read")
 
 
+def refuse_special(path: Path) -> None:
+    """Refuse to put a file where something stands that is none: root would replace `/dev/null` for everybody.
+
+    Raises:
+        OSError: a FIFO, a socket or a device stands there, or the path leads to one; `strerror` says.
+    """
+    with suppress(FileNotFoundError):
+        kind = stat.S_IFMT(path.stat().st_mode)
+        if kind in _SPECIAL and kind != stat.S_IFDIR:
+            raise OSError(errno.EINVAL, _SPECIAL[kind], os.fspath(path))
+
+
 Identity = tuple[int, int, int]
 """What tells a file from the one that took its place, whatever clocks say: its number, size, and time in ns."""
 
@@ -112,8 +124,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         NoRoomError: the disk is full, or a quota; ``path`` is untouched.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or as `refuse_special`.
     """
+    refuse_special(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -55,6 +55,21 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="FIFOs and devices of POSIX")
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path) -> None:
+    """Root would replace /dev/null for everybody; a pipe stands for a device, which only root can make."""
+    pipe, link, dangling = (tmp_path / name for name in ("pipe", "link", "dangling"))
+    os.mkfifo(pipe)
+    link.symlink_to(os.devnull)
+    dangling.symlink_to(tmp_path / "not-there")
+    for path, kind in ((pipe, "a FIFO, not a file"), (link, "a device, not a file")):
+        with pytest.raises(OSError, match=kind):
+            write_atomic(path, b"data")
+    assert pipe.is_fifo() and link.is_symlink() and len(list(tmp_path.iterdir())) == 3
+    write_atomic(dangling, b"data")
+    assert dangling.read_bytes() == b"data"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
 def test_written_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
