@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from eyas import dist
+from eyas.augment.letterbox import padded
 from eyas.callbacks import Callback, CallbackList
 from eyas.callbacks.base import EVENTS, check_event
 from eyas.checkpoint import load_checkpoint, refusals_of
 from eyas.config import TrainOptions, resolve, with_defaults
+from eyas.config.errors import OptionValueError
 from eyas.config.values import to_plain
 from eyas.data.dataset import Transform
 from eyas.data.depth import White
@@ -502,28 +504,36 @@ class YOLO:
             ExportError: the target cannot write the model, mAP50-95 of the file is off by more than 0.002 (``int8``:
                 0.01), or a box by more than a pixel.
             ImportError: a library that the target needs is not installed.
-            ValueError: no such target or setting, or a file that would replace the checkpoint.
+            OptionValueError: no such target or setting, or two that contradict each other.
+            ValueError: the file would replace the checkpoint.
         """
         given = {name: value for name, value in settings.items() if value is not None}
-        chosen = find_target(format, given)
+        try:
+            chosen = find_target(format, given)
+        except ValueError as error:
+            raise OptionValueError(str(error)) from error
         fits = bool(given.get("int8"))
         if fraction is not None and not fits:
-            raise ValueError("fraction says how many images int8 is fitted to: give int8=True too, or leave it out.")
+            raise OptionValueError(
+                "fraction is how many images int8 is fitted to: give int8=True too, or leave it out."
+            )
         if data is not None and not verify and not fits:
-            raise ValueError("data is there to verify on, and verify is False: leave one of them out.")
+            raise OptionValueError("data is there to verify on, and verify is False: leave one of them out.")
         typed = {"model": self.name, "imgsz": imgsz, "data": data, "device": "cpu", "workers": 0}
         call = {name: value for name, value in typed.items() if value is not None}
         options = venue().val_options(self.val_options(resolve(call=call, command="val")))
         path = beside(Path(self.ckpt_path or Path(self.name).name), chosen.suffix)
         if self.ckpt_path and path == Path(self.ckpt_path):
             raise ValueError(f"a file of suffix {chosen.suffix!r} would take the place of {path}; choose another.")
+        if (side := padded(options.imgsz)) != options.imgsz:
+            warn(f"imgsz={options.imgsz} is rounded up to {side}, which the strides of the network divide")
         network, white = self.copied_model(), self.white
         with ExitStack() as stack:
             return export(
                 network,
                 chosen,
                 path,
-                imgsz=options.imgsz,
+                imgsz=side,
                 check=stack.enter_context(self.check_of(options)) if verify else None,
                 samples=partial(self.training_images, options, VERIFIED_IMAGES if fraction is None else fraction),
                 remembered=to_plain({name: value for name, value in self.remembered("val").items() if name != "batch"}),

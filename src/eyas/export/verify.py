@@ -18,6 +18,7 @@ from eyas.boxes import cxcywh_to_xyxy
 from eyas.evaluate.inference import Network, inference_state
 from eyas.evaluate.validator import DetectionValidator
 from eyas.export.base import MAX_DET, BoxModel, Card, Exported, ExportError, ExportTarget, Samples, no_samples
+from eyas.files import refuse_special
 from eyas.log import print_table, warn
 from eyas.models import Detector
 
@@ -28,7 +29,9 @@ LARGEST_MOVE_INT8 = 0.01
 LARGEST_SHIFT = 1.0  # pixels of the input that a side of a box may be elsewhere
 LARGEST_SCORE = 0.05  # that a score may be away on images without labels, where no mAP tells
 SEEN = 0.25  # score of the boxes that are compared
-NOISE_IMAGES, NOISE_BEST = 8, 10  # images without labels, and how many of the best boxes of each are compared
+BEST = 10  # boxes of an image that are compared where no score says which count
+TIE = 1e-3  # of a score: of those so close to the lowest that were returned, rounding decides which were
+NOISE_IMAGES = 8  # images without labels
 
 Check = Callable[[Detector, Exported, str], None]
 """Compares a model with what was made of it, under that name. Raises ExportError: they differ."""
@@ -94,7 +97,9 @@ def export(
 
     Raises:
         ExportError: the target cannot write the model, or the file answers otherwise.
+        OSError: what stands at ``path`` is no file or folder.
     """
+    refuse_special(path)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         card = Card.of(model, padded(imgsz), remembered=remembered, white=white)
@@ -122,6 +127,8 @@ def verify(model: Detector, written: Exported, what: str, *, validator: Listener
     """
     before = validator(model=model)[MAP]
     seen = [rows[rows[:, 4] > SEEN] for rows in validator.answers]
+    if not any(map(len, seen)):  # a model that learned little is sure of nothing, but its file has to answer as it does
+        seen = [best_of(rows) for rows in validator.answers]
     after = validator(model=written)[MAP]
     found = agreement(seen, validator.answers)
     images, allowed = len(validator.metrics.image_files), allowed_move(written.card)
@@ -143,7 +150,7 @@ def verify_on_noise(model: Detector, written: Exported, what: str) -> None:
         ExportError: a box or a score is elsewhere.
     """
     images = noise(model.yaml["channels"], written.card.imgsz)
-    best = [rows[rows[:, 4].topk(min(NOISE_BEST, len(rows))).indices] for rows in answers(model, images)]
+    best = [best_of(rows) for rows in answers(model, images)]
     found = agreement(best, answers(written, images))
     tell(f"Compared on {len(images)} images of noise, for want of data: {what} beside the model", found, None)
     check_boxes(found, written.card, what, len(images))
@@ -152,6 +159,19 @@ def verify_on_noise(model: Detector, written: Exported, what: str) -> None:
             f"{what} does not answer as the model does, and was removed: on {len(images)} images of noise a score is "
             f"{found.score:.3f} away"
         )
+    if not found.boxes:
+        warn("the model scores all places alike, as an untrained one does: no box could be compared")
+
+
+def best_of(rows: Tensor) -> Tensor:
+    """Return those of an image's ``rows`` (n, 6) with the best scores, as far as any file has to return the same.
+
+    A network that was never trained scores all places alike: which of them are returned is a matter of rounding.
+    """
+    if not len(rows):
+        return rows
+    clear = rows[rows[:, 4] > rows[:, 4].min() * (1 + TIE)]
+    return clear[clear[:, 4].topk(min(BEST, len(clear))).indices]
 
 
 def answers(network: Detector | Network, images: Tensor) -> list[Tensor]:
@@ -180,11 +200,13 @@ def rows_of(found: Tensor, *, end2end: bool) -> list[Tensor]:
 def agreement(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Agreement:
     """Look for every expected box among those that were found in its image, by class and place.
 
-    ``expected`` and ``found`` have one (n, 6) for each image: x1 y1 x2 y2, score, class.
+    ``expected`` and ``found`` have one (n, 6) for each image: x1 y1 x2 y2, score, class. Where none is expected, it
+    only counts that what was found are numbers.
     """
     pairs = [nearest_box(rows, others) for rows, others in zip(expected, found, strict=True) if len(rows)]
     if not pairs:
-        return Agreement(0, 0.0, 0.0, 0.0)
+        apart = 0.0 if all(bool(rows.isfinite().all()) for rows in found) else math.inf
+        return Agreement(0, apart, apart, apart)
     shift, score = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return Agreement(len(shift), shift.max().item(), shift.median().item(), score.max().item())
 

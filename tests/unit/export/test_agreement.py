@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from torch import Tensor
 from eyas import YOLO
 from eyas.boxes import xyxy_to_cxcywh
 from eyas.export import Card, Exported, ExportError
-from eyas.export.verify import Agreement, agreement, allowed_move, check_boxes, rows_of, verify_on_noise
-from small_export import DETECT, SIZE, StateDict, untrained
+from eyas.export.verify import SEEN, Agreement, agreement, allowed_move, best_of, check_boxes, rows_of, verify_on_noise
+from small_export import DETECT, NAMES, SIZE, StateDict, answer, untrained
 
 CARD = Card(names=("a", "b"), stride=(8.0,), imgsz=SIZE, stretch=False, end2end=True)
 
@@ -79,6 +80,57 @@ def test_without_data_boxes_and_scores_are_compared_on_noise(
         verify_on_noise(yolo.model, moved(path, torch.tensor([2.0, 0, 0, 0, 0, 0])), "the file")
     with pytest.raises(ExportError, match=r"on 8 images of noise a score is 0\.2\d* away"):
         verify_on_noise(yolo.model, moved(path, torch.tensor([0.0, 0, 0, 0, 0.2, 0])), "the file")
+
+
+def test_a_network_that_scores_all_places_alike_has_no_box_to_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As those are that were never trained: which of the equal scores are the best is a matter of rounding."""
+    monkeypatch.chdir(tmp_path)
+    fresh = YOLO("yolo26n")
+    path = fresh.export(format=Shuffled(), imgsz=SIZE)
+    assert "the model scores all places alike, as an untrained one does: no box could be compared" in caplog.text
+    with pytest.raises(ExportError, match="on 8 images a box is missing"):
+        verify_on_noise(fresh.model, moved(path, torch.full((6,), math.nan)), "the file")
+
+
+class Shuffled(StateDict):
+    """Of equal scores, its files return others than the model does."""
+
+    def open(self, path: Path) -> Exported:
+        right = super().open(path)
+        return Exported(right.card, lambda images: right.answer(images.flip(-1))[:, ::2])
+
+
+def test_only_boxes_clearly_above_the_lowest_are_looked_for() -> None:
+    rows = torch.tensor([box(0, 0.5, 0), box(1, 0.3001, 0), box(2, 0.3, 1), box(3, 0.31, 0)])
+    assert best_of(rows)[:, 0].tolist() == [0, 3]
+    many = torch.tensor([box(i, 0.1 + i / 100, 0) for i in range(20)])
+    assert best_of(many)[:, 0].tolist() == list(range(19, 9, -1))
+    assert not len(best_of(many[:0])) and not len(best_of(many[:1]))
+
+
+def test_a_model_that_is_sure_of_nothing_is_held_to_its_best_boxes(data: str, tmp_path: Path) -> None:
+    timid = untrained(DETECT, tmp_path)
+    with torch.no_grad():
+        for key, value in timid.model.head.named_parameters():
+            value.sub_(6.0 if key.startswith("one2one_cv3") and key.endswith("2.bias") else 0.0)
+    assert 0 < answer(timid.model, torch.rand(1, 3, SIZE, SIZE))[..., 4].max() < SEEN
+    other = tmp_path / "other"
+    shutil.copytree(Path(data).parent, other)
+    for label in (other / "labels").iterdir():
+        label.write_text("0 0.02 0.02 0.01 0.01")  # where nothing is found, so that no mAP tells
+    described = {"path": str(other), "train": "images", "val": "images", "names": NAMES}
+    timid.export(format=StateDict(), imgsz=SIZE, data=described)
+    with pytest.raises(ExportError, match=r"a box is 2\.\d+ px away"):
+        timid.export(format=Aside(), imgsz=SIZE, data=described)
+
+
+class Aside(StateDict):
+    """Its files see every box two pixels to the right."""
+
+    def open(self, path: Path) -> Exported:
+        return moved(path, torch.tensor([2.0, 0, 2.0, 0, 0, 0]))
 
 
 def test_data_of_the_training_that_is_gone_is_told_and_data_that_was_given_must_be_there(

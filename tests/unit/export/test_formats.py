@@ -366,7 +366,7 @@ def test_the_command(yolo: YOLO, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "Compared on 8 images of noise" in capsys.readouterr().out
     assert main(["export", f"model={path}", "fromat=onnx"]) == 2
     assert "export knows no 'fromat'" in (said := capsys.readouterr().err) and "Did you mean 'format'?" in said
-    assert main(["export", f"model={path}", "format=pt2", "half=true"]) == 1
+    assert main(["export", f"model={path}", "format=pt2", "half=true"]) == 2
     assert "format=pt2 has no half=True" in capsys.readouterr().err
     assert main(["export"]) == 2
     assert main(["export", "--help"]) == 0
