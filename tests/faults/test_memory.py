@@ -225,6 +225,69 @@ def test_a_dense_loss_of_parts_alike_adds_up_to_that_of_the_batch() -> None:
     torch.testing.assert_close(network(batch)[0], 2 * network(part)[0])
 
 
+CRAMPED = """
+import json, sys
+from dataclasses import replace
+import torch
+from eyas import dist
+from eyas.callbacks import Callback
+from eyas.nn.unwrap import unwrap_model
+from eyas.train import DetectionTrainer
+
+class Cramped(Callback):  # the second of two processes has room for two images, from some epoch on
+    on = "all"
+
+    def on_train_start(self, trainer):
+        def look(module, given):
+            if dist.rank() == 1 and module.training and trainer.epoch >= EPOCH and len(given[0]) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        unwrap_model(trainer.model).model[0].register_forward_pre_hook(look)
+
+class InTwoParts(Callback):
+    on = "all"
+
+    def on_train_epoch_start(self, trainer):
+        if trainer.epoch == EPOCH:
+            trainer.plan = replace(trainer.plan, passes=2)
+
+options, EPOCH, kind = json.loads(sys.argv[1])
+trainer = DetectionTrainer(overrides=options, _callbacks=[globals()[kind]()])
+trainer.train()
+"""
+
+
+def run_cramped(given: dict[str, Any], folder: Path, epoch: int, kind: str = "Cramped", **more: Any) -> str:
+    """Train in two processes, and return what is said."""
+    options = given | {"processes": 2, "fraction": 1.0, "save_dir": str(folder), **more}
+    script = [sys.executable, "-c", CRAMPED, json.dumps([options, epoch, kind])]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_processes_start_again_with_their_batches_in_parts(
+    given: dict[str, Any], tmp_path: Path, restarts: int
+) -> None:
+    found, planned = tmp_path / "found", tmp_path / "planned"
+    said = run_cramped(given, found, 1, restarts=restarts)
+    again = "last.pt, which holds epoch 1, and pass batches in 2 parts"
+    assert (again in said) is (restarts == 0), "where the launcher may start them again it does"
+    plan = json.loads((found / "plan.json").read_text())
+    assert plan["passes"] == 2 and any(choice["name"] == "passes" for choice in plan["decisions"])
+    if restarts:
+        return
+    run_cramped(given, planned, 1, kind="InTwoParts")
+    one, other = (load_checkpoint(folder / "weights" / "last.pt")["state"]["model"] for folder in (found, planned))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_whose_first_step_does_not_fit_begins_again(given: dict[str, Any], tmp_path: Path) -> None:
+    said = run_cramped(given, tmp_path / "run", 0, epochs=1)
+    assert "does not fit the memory of cpu (CUDA out of memory): all processes start again from the beginning" in said
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["passes"] == 2
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path

@@ -57,7 +57,7 @@ class Trainer:
         self.count = counter(3)
         self.callback = lambda trainer: (SEEN["in"], trainer.count(), trainer.loss(2.0))
 
-    def resume_here(self):
+    def resume_here(self, causes=()):
         self.resumed = self.last.exists()
 
     def run_here(self):

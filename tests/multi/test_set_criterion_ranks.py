@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eyas import dist
 from eyas.losses import SetCriterion
+from eyas.train.memory import pass_in_parts
 from eyas.types import DenoisingMeta, SetPrediction
 
 NC, LAYERS, QUERIES, DN = 3, 2, 6, 8
@@ -98,6 +100,40 @@ def test_shares_add_up(in_ranks: Any, objects: tuple[int, ...], dn: bool) -> Non
         assert_equal(parts[0]["terms"][name] + parts[1]["terms"][name], value)
     for i, gradient in enumerate(expected["gradients"]):
         assert_equal(torch.cat([part["gradients"][i] for part in parts], -3), gradient)
+
+
+class InParts:
+    """Passes a process's batch image by image, as where memory is short."""
+
+    def __init__(self, preds: SetPrediction, batch: dict[str, Tensor], images: int) -> None:
+        self.plan, self.device, self.model = SimpleNamespace(passes=images), torch.device("cpu"), nn.Module()
+        self.model.criterion = SetCriterion(nc=NC)
+        self.preds, self.batch = preds, batch | {"img": torch.zeros(images, 3, 8, 8)}
+        self.loss, self.loss_items = torch.zeros(()), dict[str, Tensor]()
+        self.weighed, self.image = 0.0, 0
+
+    def forward_backward(self, weight: float, last: bool) -> None:
+        image, pred = slice(self.image, self.image + 1), self.preds
+        boxes, scores = pred.dec_bboxes[:, image], pred.dec_scores[:, image]
+        own = SetPrediction(boxes, scores, pred.enc_bboxes[image], pred.enc_scores[image], None)
+        loss, self.loss_items = self.model.criterion(own, self.batch)
+        self.loss, self.image = loss.sum(), self.image + 1
+        self.weighed += self.loss.item() * weight
+
+
+@pytest.mark.parametrize("objects", [(4, 0, 1, 2), (1, 3, 2, 0), (0, 0, 0, 0)])
+def test_parts_of_the_batches_of_several_processes_add_up(in_ranks: Any, objects: tuple[int, ...]) -> None:
+    """The divisor of each part are its objects in both processes, which differ from part to part."""
+    preds, batch = whole(objects, dn=False)
+
+    def work() -> float:
+        images = slice(2 * dist.rank(), 2 * dist.rank() + 2)
+        part = InParts(*share(preds, batch, images), images=2)
+        pass_in_parts(part, part.batch)  # type: ignore[arg-type]  # it needs no more of a run
+        return part.weighed
+
+    expected, _ = SetCriterion(nc=NC)(preds, batch)
+    assert sum(in_ranks(work)) == pytest.approx(expected.sum().item(), rel=1e-5)
 
 
 def sum_of(parts: list[dict[str, Any]], key: str) -> Tensor:

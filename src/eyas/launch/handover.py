@@ -409,3 +409,9 @@ def read_failures(folder: Path) -> dict[int, list[Failure]]:
     for path in folder.glob("failure-*.pkl"):
         found.setdefault(int(path.stem.split("-")[1]), []).append(pickle.loads(path.read_bytes()))
     return {attempt: sorted(failures, key=lambda f: f.time) for attempt, failures in sorted(found.items())}
+
+
+def causes(folder: Path) -> list[BaseException]:
+    """Return the exceptions that have ended processes so far, as far as they could be handed over."""
+    reported = (failure.exception() for failures in read_failures(folder).values() for failure in failures)
+    return [error for error in reported if error is not None]

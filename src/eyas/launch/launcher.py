@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -60,8 +60,8 @@ class Launchable(Protocol[Result]):
     def run_here(self) -> Result:
         """Be one of the processes."""
 
-    def resume_here(self) -> None:
-        """Go on from ``last``, after a crash."""
+    def resume_here(self, causes: Iterable[BaseException] = ()) -> None:
+        """Go on from ``last``, after a crash; ``causes``: what has ended processes of the run so far."""
 
 
 class WorkerError(RuntimeError):

@@ -34,7 +34,7 @@ def main(folder: Path, parent: int) -> int:
     try:
         trainer, arrived = handover.unpack(handover.payload_file(folder).read_bytes())
         if dist.restarts():
-            trainer.resume_here()
+            trainer.resume_here(handover.causes(folder))
         trainer.leave = partial(leave, folder)
         result = trainer.run_here()
         if dist.is_main():

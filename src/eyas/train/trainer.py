@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -157,6 +158,7 @@ class BaseTrainer:
         self.best_fitness: float | None = None
         self.best_files: dict[str, int] = {"best": 0}
         self.written: set[str] = set()
+        self.passes = 1  # parts that batches are passed in at least, by what has happened to processes before
         self.saved = ""  # how far the run had come that last.pt holds; empty before there is one
         self.unbounded: set[str] = set()  # buffers that hold infinity by design
         self.fitness: float | None = None
@@ -200,7 +202,7 @@ class BaseTrainer:
 
             self.take_folder()
             try:
-                return launch(self, processes=len(self.devices))
+                return memory.launched(self, partial(launch, self, processes=len(self.devices)))
             finally:
                 folder.give_up(self.save_dir)  # as far as its main process has not
         return self.run_here()
@@ -399,7 +401,7 @@ class BaseTrainer:
         self.compare_data()
         self.model = self.adjust("adjust_model", self.model)
         self.choose_precision()
-        self.plan = self.make_plan()
+        self.plan = memory.passed_in(self.make_plan(), self.passes, "a step of this run did not fit the memory")
         checks.refuse_single_values(self.model, self.smallest_side(), loading.smallest_batch(self.train_loader))
         self.epochs, self.accumulate = self.plan.epochs, self.plan.accumulate
         self.setup_criterion()
@@ -1136,8 +1138,12 @@ class BaseTrainer:
         """Return the part of a checkpoint that inference needs."""
         return state.describe_model(self)
 
-    def resume_here(self) -> None:
-        """Go on from this run's ``last.pt`` after a crash; from where it was to start if there is none yet."""
+    def resume_here(self, causes: Iterable[BaseException] = ()) -> None:
+        """Go on from this run's ``last.pt`` after a crash; from where it was to start if there is none yet.
+
+        ``causes``: what has ended its processes before.
+        """
+        self.passes = max(self.passes, memory.parts_after(causes))
         written = files.identity(self.last)
         if written is not None and (self.resume_from is not None or written != self.found):
             self.resume_from = load_checkpoint(self.last)
