@@ -47,7 +47,7 @@ def test_the_events_of_both_parts_are_in_one_file(folder: Path) -> None:
     assert [e["event"] for e in events[-2:]] == ["best_model", "ended"]
     assert events[0]["plan"] == json.loads((folder / "plan.json").read_text()) | {"epochs": 2}
     seen = json.loads((folder / "effects.json").read_text())["settings"]["loggers"]["seen"]
-    assert seen == {"jsonl": "1 epochs sent"}  # of the process that wrote it last
+    assert seen == {"jsonl": "1 epoch sent"}  # of the process that wrote it last
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")

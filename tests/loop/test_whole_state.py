@@ -30,7 +30,7 @@ MAY_DIFFER = {  # pattern of a whole path -> why a resumed run may hold somethin
     r"resume_from(\..*)?": "what it was resumed from",
     r"saved": "words for people: how far last.pt holds the run, which one that was stopped wrote more often",
     r"started|elapsed_before|validation_seconds|history\.rows\[\d+\]\.time": "clocks",
-    r"from_scratch": "asked once, when the weights are made; the plan keeps the answer",
+    r"from_scratch|backbone_alone": "asked once, when the weights are made; the plan keeps the answer",
     r"callbacks\.(callbacks|_keys)(\..*|\[.*)?": "components are walked one by one, below their own names",
     r"callbacks\.(calls|fired|late|functions)(\..*|\[.*)?": "hooks of this process, for its own proof of effect",
     r"effects(\..*)?": "the proof of this process",

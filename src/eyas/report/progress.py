@@ -68,7 +68,8 @@ class ConsoleReport(Callback):
     def ending(self, trainer: Run) -> list[str]:
         """Lines that say what was reached and where it lies."""
         minutes = trainer.elapsed() / 60
-        lines = [f"{trainer.epoch + 1} epochs in {minutes:.1f} minutes."]
+        epochs = trainer.epoch + 1
+        lines = [f"{epochs} epoch{'s' * (epochs != 1)} in {minutes:.1f} minutes."]
         if trainer.best_fitness is not None:
             numbers = ", ".join(
                 f"{k.removeprefix('metrics/').removesuffix('(B)')} {v:.4f}" for k, v in best_metrics(trainer).items()

@@ -122,7 +122,8 @@ class Trackers(StockCallback):
         return {"loggers": ", ".join(tracker.name for tracker in self.trackers)}
 
     def witness(self, trainer: Run) -> dict[str, object]:
-        state = {name: attempt.failure or f"{self.epochs} epochs sent" for name, attempt in self.attempts.items()}
+        sent = f"{self.epochs} epoch{'s' * (self.epochs != 1)} sent" if self.epochs else "knows that the run has begun"
+        state = {name: attempt.failure or sent for name, attempt in self.attempts.items()}
         return {"loggers": state} if self.open or self.epochs else {}
 
 

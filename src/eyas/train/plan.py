@@ -103,6 +103,7 @@ def make_plan(
     device: str = "cpu",
     sides: int = 1,
     from_scratch: bool = True,
+    backbone_alone: bool = False,
     processes: int = 1,
     parameters: float = 1.0,
     classes_kept: float = 1.0,
@@ -120,6 +121,8 @@ def make_plan(
         device: kind of device: cpu, cuda or mps.
         sides: how many sizes images have.
         from_scratch: whether the weights are random; given weights are changed more gently.
+        backbone_alone: whether only a backbone was given: neck and head have all to learn, and the backbone has a rate
+            of its own.
         processes: how many share each batch.
         parameters: of the network, in millions.
         classes_kept: share of the classes that the given weights know.
@@ -144,7 +147,12 @@ def make_plan(
         updates=updates,
         optimizer=choice.name,
         lr0=choose_rate(
-            choices, recipe, choice, batch * accumulate, None if from_scratch else classes_kept, parameters
+            choices,
+            recipe,
+            choice,
+            batch * accumulate,
+            None if from_scratch or backbone_alone else classes_kept,
+            parameters,
         ),
         lrf=choices.take_number("lrf", options.lrf, options.source("lrf")),
         momentum=choices.take_number("momentum", choice.momentum, f"for {choice.name}"),
@@ -200,7 +208,7 @@ def choose_rate(
 ) -> float:
     """Return the base rate for steps over so many images; given weights change more gently, the more they know.
 
-    ``kept`` is the share of the classes that given weights know, None for random weights.
+    ``kept`` is the share of the classes that a given detector knows, None where none was given.
     """
     rate, why = choice.rate(images, parameters if kept is None else None)
     if kept is not None:

@@ -511,7 +511,8 @@ class BaseTrainer:
 
     def setup_model(self, cfg: Any, weights: Any) -> None:
         """Turn ``self.model`` from a name, path or checkpoint into a module; a module stays what it is."""
-        self.from_scratch, self.holds_given = weights is None and self.args.backbone_weights is None, True
+        self.backbone_alone = weights is None and self.args.backbone_weights is not None
+        self.from_scratch, self.holds_given = weights is None and not self.backbone_alone, True
         if not isinstance(self.model, nn.Module):
             with setup.naming_the_file(self.args, weights):
                 self.model = self.get_model(cfg=cfg, weights=weights, verbose=self.args.verbose and dist.is_main())
@@ -611,6 +612,7 @@ class BaseTrainer:
             device=self.device.type,
             sides=len(self.every_side()),
             from_scratch=self.from_scratch,
+            backbone_alone=self.backbone_alone,
             processes=max(self.world_size, 1),
             parameters=sum(p.numel() for p in unwrap_model(self.model).parameters()) / 1e6,
             classes_kept=checks.classes_kept(unwrap_model(self.model)),

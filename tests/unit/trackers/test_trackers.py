@@ -263,6 +263,7 @@ def test_a_run_that_goes_on_keeps_its_name(folder: Path) -> None:
     run.save_dir, run.resume_from, run.start_epoch = folder, {"epoch": 1}, 2
     run.fire("on_train_start")
     assert again.events == [("started", 2, "told-7")]
+    assert run.callbacks.callbacks[0].witness(run) == {"loggers": {"told": "knows that the run has begun"}}
     (folder / stream.NAMES_FILE).write_text("[]")  # broken: it begins anew
     run.fire("on_train_start")
     assert again.events[-1] == ("started", 2, "")

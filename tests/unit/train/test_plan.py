@@ -66,6 +66,8 @@ def test_the_rate_of_a_random_rtdetr_falls_with_the_cube_root_of_its_size(parame
     for kept in (0.0, 1.0):
         known = make_plan(TrainOptions(), RTDETR, from_scratch=False, classes_kept=kept, **given)
         assert known.lr0 == pytest.approx(1e-4), "whatever the size"
+    alone = make_plan(TrainOptions(), RTDETR, from_scratch=False, backbone_alone=True, classes_kept=0.0, **given)
+    assert alone.lr0 == pytest.approx(rate), "neck and head are as new as in a random one"
 
 
 def test_given_weights_are_changed_more_gently() -> None:
