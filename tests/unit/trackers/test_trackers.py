@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
+import socket
+import subprocess
 import sys
+import time
 import types
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +121,43 @@ def test_wandb_without_a_network(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(folder.rglob("labels*.jpg")) != [folder / "labels.jpg"]  # a copy goes with the run
 
 
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """A real one, on a free port of this host; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
+    command = [sys.executable, "-m", "mlflow", "server", *stores, "--port", str(port), "--workers", "1"]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while True:
+            with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+                break
+            said = (folder / "server.log").read_text()
+            assert server.poll() is None and time.monotonic() < deadline, said
+            time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_in_a_file_of_this_machine(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", ["in a file", "by a server"])
+def test_mlflow_on_this_machine(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with mlflow_server(tmp_path) if kept == "by a server" else nullcontext(f"sqlite:///{tmp_path}/mlflow.db") as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        read_back_from_mlflow(mlflow, folder, monkeypatch)
+
+
+def read_back_from_mlflow(mlflow: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send a run, and a part of it again, and read it through MLflow's own client."""
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "hawks")
     called = send(TRACKERS["mlflow"](), folder)
     client = mlflow.MlflowClient()
