@@ -167,9 +167,7 @@ def test_a_request_to_stop_saves_and_leaves_nobody(tmp_path: Path, number: signa
     process = start(folder, "waits")
     wait_for(folder / "ready-0", folder / "ready-1")
     process.send_signal(number)
-    time.sleep(
-        0.02
-    )  # `timeout` tells the process and its group, long before all have ended
+    time.sleep(0.02)  # `timeout` tells the process and its group, long before all have ended
     process.send_signal(number)
     report, _ = finish(process, folder)
     assert report == {"kind": "Interrupted", "text": f"saved; continue with: eyas train resume={folder / 'last.pt'}"}
