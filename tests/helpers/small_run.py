@@ -98,6 +98,7 @@ class SmallRun:
         **options: Any,
     ) -> None:
         self.args = TrainOptions(**options)
+        self.began_in = str(Path.cwd())
         self.bad_images: dict[str, dict[str, str]] = {}
         self.notes: list[str] = []
         self.nan_answer = "stop"

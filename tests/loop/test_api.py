@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from eyas import YOLO
 from eyas.checkpoint import load_checkpoint
@@ -42,6 +44,33 @@ def test_val_remembers_data_size_and_batch_but_typed_values_win(trained: Path, t
     assert not {"data", "batch"} & yolo.remembered("predict").keys()
     metrics = yolo.val(imgsz=96, split="train", workers=0, plots=False, verbose=False, project=str(tmp_path))
     assert len(metrics.image_files) == 64
+
+
+def test_a_relative_path_to_the_data_is_meant_from_where_the_training_began(
+    digits_tiny: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Another data set of the same name lies where the model is used later."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for folder in (mine, other):
+        shutil.copytree(digits_tiny.parent, folder)
+        described = yaml.safe_load((folder / digits_tiny.name).read_text())
+        described["names"] = [f"{folder.name} {i}" for i in range(10)]
+        (folder / "data.yaml").write_text(yaml.safe_dump(described))
+    monkeypatch.chdir(mine)
+    quiet = {"workers": 0, "plots": False, "verbose": False, "device": "cpu"}
+    result = YOLO(tiny_model).train(data="data.yaml", imgsz=32, epochs=1, fraction=0.25, **quiet)
+    assert YOLO(result.best).remembered("val")["data"] == "data.yaml"
+    last, best = result.last.absolute(), YOLO(result.best.absolute())
+    monkeypatch.chdir(other)
+    metrics = best.val(**quiet)
+    assert metrics.names == best.names and Path(metrics.image_files[0]).is_relative_to(mine)
+    exported = YOLO(best.export("torchscript", verify=False))
+    assert exported.remembered("val")["data"] == str(mine / "data.yaml")
+    assert "is it the data that was meant" not in caplog.text
+    best.val(data="data.yaml", **quiet)
+    assert "class 0 is 'mine 0' to the model and 'other 0' in the data, and 9 more differ" in caplog.text
+    again = YOLO(last).train(resume=True, epochs=2)
+    assert len(again.history) == 2 and "moved" not in caplog.text
 
 
 def test_both_heads_are_measured(trained: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from eyas.evaluate.finder import Finder
 from eyas.evaluate.inference import Network, StageClock, bare, inference_state, placed
 from eyas.evaluate.shards import Shard, join_shards
 from eyas.evaluate.writers import write_label_files, write_predictions_json
-from eyas.log import LOGGER, console, print_table
+from eyas.log import LOGGER, console, print_table, warn
 from eyas.losses.items import named_losses
 from eyas.metrics.coco import COCO_KEYS
 from eyas.metrics.detection import DetMetrics
@@ -397,6 +397,16 @@ class DetectionValidator:
                 f"the model predicts {model.nc} classes and the data has {len(self.names)}: "
                 "validate on the data it was trained for, or train it on this data first"
             )
+        self._tell_other_names(getattr(model, "names", None))  # a user's network may have none
+
+    def _tell_other_names(self, known: object) -> None:
+        """Warn where the classes of the data are called otherwise than the model's: it may be other data."""
+        if self.single_cls or not isinstance(known, Mapping) or known == {i: str(i) for i in range(len(known))}:
+            return
+        other = [(i, known[i], name) for i, name in self.names.items() if known.get(i, name) != name]
+        for i, before, now in other[:1]:
+            more = f", and {len(other) - 1} more differ" if other[1:] else ""
+            warn(f"class {i} is {before!r} to the model and {now!r} in the data{more}: is it the data that was meant?")
 
     def _predicted(self, detections: Sequence[Tensor]) -> BoxList:
         """One transfer to the host for the whole batch: the only wait for the device that the metrics need."""

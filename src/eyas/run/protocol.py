@@ -95,6 +95,7 @@ class Run(Protocol):
 
     Attributes:
         args: the options; assigning an unknown name is an error.
+        began_in: the working folder, from which relative paths among them are meant.
         plan: what they mean for this run.
         data: description of the data: ``train``, ``val``, ``names``, ``nc`` and what else the user's file holds.
         save_dir, wdir, csv: run folder, folder of weights, ``results.csv``; last, best: latest and best weights.
@@ -127,6 +128,7 @@ class Run(Protocol):
     """
 
     args: TrainOptions
+    began_in: str
     plan: Plan
     data: dict[str, Any]
     save_dir: Path

@@ -11,6 +11,7 @@ from eyas.config import TrainOptions, resolve, with_defaults
 from eyas.config.folders import AUTO, project_folder, run_folder
 from eyas.config.options import facts
 from eyas.config.resolve import check_effective
+from eyas.data.place import from_here
 from eyas.recipes import Recipe
 from eyas.train.folder import is_finished
 from eyas.train.setup import Source
@@ -64,6 +65,8 @@ def resume_options(options: TrainOptions, source: Source | None = None) -> tuple
     if "state" not in checkpoint:
         raise CheckpointError(f"{path} holds weights only; resume from the last.pt of the run.")
     with refusals_of(path, ValueError):
+        known = checkpoint["train_args"]
+        known["data"] = from_here(known.get("data"), checkpoint.get("began_in"))
         stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
     changed = {name: value for name, value in options if options.is_typed(name) and value != stored.get(name)}
     by_path = isinstance(options.resume, str) and options.resume != AUTO

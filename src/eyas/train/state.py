@@ -74,6 +74,7 @@ def describe_model(trainer: Run) -> dict[str, Any]:
     return describe_network(averaged(trainer)) | {
         "train_args": trainer.args.to_dict(),
         "train_sources": trainer.args.sources(),
+        "began_in": trainer.began_in,
         "train_metrics": dict(trainer.metrics),
         "fitness": trainer.fitness,
         "epoch": trainer.epoch,

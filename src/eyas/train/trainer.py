@@ -119,6 +119,7 @@ class BaseTrainer:
         _callbacks: components.Given = None,
     ) -> None:
         self.args = venue().train_options(options.merge_options(cfg, overrides, self.recipe), type(self))
+        self.began_in = str(Path.cwd())
         self.resume_from: dict[str, Any] | None = None
         if options.goes_on(self.args):
             self.args, self.resume_from = options.resume_options(self.args, self._source)
