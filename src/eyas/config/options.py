@@ -985,7 +985,12 @@ class TrainOptions(BaseModel):
         False, "Suppress overlapping boxes whatever their class.", on=_ALL, needs="set_model_attributes"
     )
     save_json: bool = _validation(
-        False, "Write `predictions.json` in COCO form.", on=_EVAL, resumable=True, needs="evaluate_best"
+        False,
+        "Write `predictions.json` in COCO form: `image_id` is the file's name without suffix, a number where all are, "
+        "and `category_id` the class from 0; a COCO file of your own may number both otherwise.",
+        on=_EVAL,
+        resumable=True,
+        needs="evaluate_best",
     )
     save_txt: bool = _validation(
         False, "Write detections as label files.", on=_ALL, resumable=True, needs="evaluate_best"

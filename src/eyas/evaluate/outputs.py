@@ -13,15 +13,17 @@ import cv2
 from eyas.evaluate.results import Results
 from eyas.log import LOGGER
 
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+"""Suffixes of pictures in colour that every OpenCV writes; what was read from another format is written as .jpg."""
 CODECS = ((".mp4", "mp4v"), (".avi", "MJPG"))  # every OpenCV writes the second
 
 
 class Outputs:
     """Writes files for results as they pass.
 
-    In the folder: pictures under their own names (`street.jpg`), videos as one (`street.mp4`), pages of a file as
-    `scan_2.jpg`; `labels/street.txt`, of frames and pages `labels/street_7.txt`; `crops/<class>/street.jpg`; frames as
-    pictures `street_frames/7.jpg`. Files of equal names get a number in front.
+    In the folder: pictures under their own names (`street.jpg`, also of `street.heic`), videos as one (`street.mp4`),
+    pages of a file as `scan_2.jpg`; `labels/street.txt`, of frames and pages `labels/street_7.txt`;
+    `crops/<class>/street.jpg`; frames as pictures `street_frames/7.jpg`. Files of equal names get a number in front.
 
     Args:
         place: opens the folder.
@@ -88,7 +90,8 @@ class Names:
         if result.frame not in (None, 1) and self._last is not None and self._last[0] == result.path:
             return self._last[1]
         name = file_name(result.path) or f"image{self._count}"
-        name = name if Path(name).suffix else f"{name}.jpg"  # an array has no file's name
+        suffix = Path(name).suffix  # an array has no file's name
+        name = name if suffix.lower() in PICTURES or result.fps is not None else f"{name.removesuffix(suffix)}.jpg"
         name = name if Path(name).stem not in self._taken else f"{self._count}_{name}"
         self._taken.add(Path(name).stem)
         self._count += 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -22,16 +24,17 @@ def write_predictions_json(split: Split, path: Path) -> Path:
 def prediction_rows(split: Split) -> list[dict[str, Any]]:
     """Return a list of {image_id, file_name, category_id, bbox [left, top, width, height] in pixels, score}.
 
-    `image_id` is the file name without its suffix, as a number where all of the split's are numbers, as COCO's are.
-    `category_id` is the class id of the data set.
+    `image_id` is the file name without its suffix, as a number where all of the split's are numbers, as COCO's are;
+    where two images would have the same, it is `file_name`, with the folders in front that tell them apart.
+    `category_id` is the class id of the data set, from 0.
     """
-    files = [Path(file) for file in split.files]
-    numbered = all(file.stem.isdecimal() for file in files)
+    names = shortest_unique_names(split.files)
+    ids = image_ids([Path(file).stem for file in split.files], names)
     found = split.predicted
     return [
         {
-            "image_id": int(files[i].stem) if numbered else files[i].stem,
-            "file_name": files[i].name,
+            "image_id": ids[i],
+            "file_name": names[i],
             "category_id": cls,
             "bbox": [round(value, 3) for value in box],
             "score": round(score, 5),
@@ -42,10 +45,18 @@ def prediction_rows(split: Split) -> list[dict[str, Any]]:
     ]
 
 
+def image_ids(stems: Sequence[str], names: Sequence[str]) -> Sequence[int | str]:
+    """Return an id of its own for each image: its stem as a number, or its stem, or its unique name."""
+    if all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
+        return [int(stem) for stem in stems]
+    return stems if len(set(stems)) == len(stems) else names
+
+
 def write_label_files(split: Split, folder: Path, *, with_score: bool) -> None:
     """Write one text file per image, also for those without detections: class cx cy w h [score], normalised.
 
-    A file is named after its image; images of the same name are told apart by their parent folders.
+    A file is named after its image, `street.txt`; images of the same name are told apart by their parent folders, and
+    by their suffixes, `street.png.txt`.
     """
     found = split.predicted
     x1, y1, x2, y2 = (found.boxes / np.maximum(np.tile(split.size, 2), 1)[found.image]).T
@@ -53,7 +64,10 @@ def write_label_files(split: Split, folder: Path, *, with_score: bool) -> None:
     lines: list[list[str]] = [[] for _ in split.files]
     for i, cls, values in zip(found.image.tolist(), found.cls.tolist(), rows.tolist(), strict=True):
         lines[i].append(" ".join([str(cls), *(f"{value:.6g}" for value in values)]))
-    for name, text in zip(shortest_unique_names(split.files), lines, strict=True):
-        path = (folder / name.lstrip("/")).with_suffix(".txt")
+    names = [PurePath(name.lstrip("/")) for name in shortest_unique_names(split.files)]
+    twins = Counter(name.with_suffix("") for name in names)
+    for name, text in zip(names, lines, strict=True):
+        alone = twins[name.with_suffix("")] == 1
+        path = folder / (name.with_suffix(".txt") if alone else name.with_name(f"{name.name}.txt"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(line + "\n" for line in text), encoding="utf-8")

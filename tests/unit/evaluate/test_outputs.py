@@ -49,6 +49,13 @@ def test_pictures_videos_and_pages(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "one.png")), single[0].plot())
 
 
+def test_what_is_read_from_any_format_is_written_in_one_that_pictures_have(tmp_path: Path) -> None:
+    names = ("a.pgm", "b.heic", "c.tga", "d.MPO", "e.JPG", "f.webp", "frame.php", "g.b.avif")
+    files = written(tmp_path, [result(f"/in/{name}") for name in names])
+    assert files == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.JPG", "f.webp", "frame.jpg", "g.b.jpg"]
+    assert all(cv2.imread(str(tmp_path / file)) is not None for file in files)
+
+
 def test_a_frame_of_another_size_is_fitted(tmp_path: Path) -> None:
     written(tmp_path, [result("cam", 1, 5.0), result("cam", 2, 5.0, size=96)])
     capture = cv2.VideoCapture(str(tmp_path / "cam.mp4"))

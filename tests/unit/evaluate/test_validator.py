@@ -396,6 +396,25 @@ def test_names_of_numbers_and_words_share_a_file(tmp_path):
     assert {(row["image_id"], row["file_name"]) for row in rows} == {("7", "7.jpg"), ("cat", "cat.jpg")}
 
 
+@pytest.mark.parametrize(
+    ("files", "ids", "labels"),
+    [
+        (["/v/a/7.jpg", "/v/b/7.jpg"], ["a/7.jpg", "b/7.jpg"], ["a/7.txt", "b/7.txt"]),
+        (["/v/7.jpg", "/v/07.jpg"], ["7", "07"], ["7.txt", "07.txt"]),  # one number, two names
+        (["/v/cat.jpg", "/v/cat.png"], ["cat.jpg", "cat.png"], ["cat.jpg.txt", "cat.png.txt"]),
+    ],
+)
+def test_images_of_one_name_are_told_apart_in_files(tmp_path, files, ids, labels):
+    batches = [make_batch(images=2)]
+    batches[0]["im_file"] = files
+    where = {"save_dir": tmp_path, "save_json": True, "save_txt": True}
+    DetectionValidator(batches, names=NAMES, verbose=False, **where)(model=Oracle(batches))
+    rows = json.loads((tmp_path / "predictions.json").read_text())
+    assert [row["image_id"] for row in rows] == [i for i in ids for _ in range(3)]
+    folder = tmp_path / "labels"
+    assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*.txt")) == sorted(labels)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_boxes_go_back_to_the_original_one_by_one(data):
