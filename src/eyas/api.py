@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 import textwrap
@@ -120,7 +121,7 @@ class YOLO:
     ) -> None:
         if task not in (None, "detect"):
             raise ValueError(f"task={task!r} is not supported; Eyas detects objects (task='detect').")
-        self.name = str(model)
+        self.name = os.path.expanduser(model)
         self.trainer: BaseTrainer | None = None
         self.metrics: DetMetrics | None = None
         self.callbacks: dict[str, list[Callable[..., object]]] = {event: [] for event in EVENTS}

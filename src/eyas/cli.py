@@ -152,7 +152,7 @@ def parse_pairs(arguments: Sequence[str]) -> dict[str, str]:
             )
         if name in pairs:
             raise UsageError(f"{name} is given twice: {name}={_cut(pairs[name])} and {name}={_cut(value)}")
-        pairs[name] = value
+        pairs[name] = os.path.expanduser(value)  # not every shell does so behind a `=`
     return pairs
 
 

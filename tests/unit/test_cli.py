@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-from eyas import __version__, cli
+from eyas import YOLO, __version__, cli
+from eyas.cli import parse_pairs
+from eyas.config import resolve
+from eyas.evaluate.sources.opening import open_source
 
 
 def eyas(*arguments, cwd, **env):
@@ -140,6 +143,24 @@ def test_wrong_usage_is_one_line_and_exit_code_2(run, tmp_path, arguments, tells
     assert err.count("\n") == 1
     assert tells in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_folder_in_every_option(run, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    assert resolve(call={"project": "~/runs"}).project == str(home / "runs")
+    assert resolve(cli={"resume": "~/last.pt"}).resume == str(home / "last.pt")
+    assert parse_pairs(["html=~/d.html", "name=a~b"]) == {"html": str(home / "d.html"), "name": "a~b"}
+    assert parse_pairs(["project=~nobody-of-this-name/x"]) == {"project": "~nobody-of-this-name/x"}
+    for model, source in (("~/best.pt", "a.jpg"), ("yolo26n", "~/a.jpg")):
+        code, _, err = run("predict", f"model={model}", f"source={source}")
+        assert code == 1 and str(home) in err
+    with pytest.raises(FileNotFoundError, match=str(home)):
+        YOLO("~/best.pt")
+    with pytest.raises(FileNotFoundError, match=str(home)):
+        open_source(["~/a.jpg"])
 
 
 def test_debug_shows_the_traceback_as_well(run):

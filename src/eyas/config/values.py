@@ -267,7 +267,8 @@ def _to_data(value: object) -> object:
 Int = Annotated[int, BeforeValidator(_to_int)]
 Images = Annotated[int | Literal["auto"], BeforeValidator(_to_int), AfterValidator(_check_images)]
 Float = Annotated[float, BeforeValidator(_to_plain_scalar)]
-Text = Annotated[str, BeforeValidator(_to_plain_scalar)]
+Text = Annotated[str, BeforeValidator(_to_plain_scalar), AfterValidator(os.path.expanduser)]
+"""A `~` at the beginning is the home folder, as a shell has it; no name of ours begins with one."""
 OptionFile = Annotated[str, BeforeValidator(_to_plain_scalar), AfterValidator(_refuse_option_file)]
 Data = Annotated[str | dict[Any, Any], BeforeValidator(_to_data), AfterValidator(_check_data)]
 Classes = Annotated[list[int], BeforeValidator(_to_list)]

@@ -93,7 +93,7 @@ def _named(name: str | os.PathLike[str] | int, reading: Reading) -> list[Item]:
     """What a text, path or number names."""
     if isinstance(name, int):
         return [Stream(name, reading.vid_stride, buffer=reading.stream_buffer)]
-    path = os.fspath(name)
+    path = os.path.expanduser(name)
     if os.path.isdir(path):
         return _folder(path, reading)
     if os.path.isfile(path):
