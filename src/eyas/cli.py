@@ -9,6 +9,7 @@ interrupted by Ctrl-C.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -116,6 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("EYAS_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a name that cannot be printed ends no command
     try:
         return _dispatch(arguments)
     except UsageError as error:

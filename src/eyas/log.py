@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from eyas.notebook import in_notebook, show_once
 from eyas.tables import NARROWEST, format_table, html_table
@@ -18,13 +20,59 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("eyas")
 
 
+class Stdout:
+    """Whatever `sys.stdout` is at the time of writing, for what must not end because of its output.
+
+    Letters that its encoding lacks are written as escapes: names of classes and files have any, and a pipe of Windows,
+    or of a job, may have few. Where the reader of a pipe goes away, the rest goes nowhere, which stderr is told.
+    """
+
+    @property
+    def rich_proxied_file(self) -> Stdout:
+        """This: while a live line is shown, rich stands between all others and `sys.stdout`."""
+        return self
+
+    def write(self, text: str) -> int:
+        """Write a text; return how many characters that were."""
+        out = self._now()
+        with self._reader_may_be_gone(out):
+            try:
+                return out.write(text)
+            except UnicodeEncodeError as error:
+                return out.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        out = self._now()
+        with self._reader_may_be_gone(out):
+            out.flush()
+
+    def _now(self) -> TextIO:
+        return getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+
+    @contextmanager
+    def _reader_may_be_gone(self, out: TextIO) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, out.fileno())
+            os.close(nowhere)
+            print("eyas: nobody reads the output any more; what is running goes on without it.", file=sys.stderr)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._now(), name)
+
+
 @cache
 def console() -> Console:
     """The one rich console of the process. It writes to whatever `sys.stdout` is at the time of writing."""
     from rich.console import Console
 
+    out = cast(TextIO, Stdout())
     # In a notebook rich would make an output of each line, and take it for a terminal that moves its cursor.
-    return Console(highlight=False, force_jupyter=False, force_terminal=False if in_notebook() else None)
+    return Console(file=out, highlight=False, force_jupyter=False, force_terminal=False if in_notebook() else None)
 
 
 class ConsoleHandler(logging.Handler):

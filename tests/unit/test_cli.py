@@ -66,6 +66,11 @@ def test_checking_options_needs_no_torch(tmp_path, typed):
     assert done.stdout == "False\n"
 
 
+def test_a_name_that_cannot_be_printed_ends_no_command(tmp_path):
+    done = eyas("doctor", "猫.yaml", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False) and r"\u732b.yaml" in done.stderr
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     command = f'"{sys.executable}" -m eyas explain | head -n 1'
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
