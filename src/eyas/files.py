@@ -102,6 +102,26 @@ def refuse_special(path: Path) -> None:
             raise OSError(errno.EINVAL, _SPECIAL[kind], os.fspath(path))
 
 
+def make_folder(folder: Path, advice: str, *, exist_ok: bool = True) -> None:
+    """Make a folder, and those that it lies in.
+
+    Args:
+        folder: what to make.
+        advice: what to do where it may not be made, in a sentence.
+        exist_ok: whether it may be there.
+
+    Raises:
+        FileExistsError: it is there.
+        PermissionError: it may not be made there; the message names it whole, and holds the advice.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise PermissionError(f"cannot make the folder {folder.absolute()}: {error.strerror}. {advice}") from error
+
+
 Identity = tuple[int, int, int]
 """What tells a file from the one that took its place, whatever clocks say: its number, size, and time in ns."""
 

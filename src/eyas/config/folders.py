@@ -8,7 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from eyas.config.options import TrainOptions
+from eyas.files import make_folder
 
+ELSEWHERE = "Runs go elsewhere with project=FOLDER or save_dir=FOLDER."
 AUTO = "auto"  # of resume: go on with the run in the folder, or begin it there
 
 
@@ -47,7 +49,7 @@ def own_folder(options: TrainOptions, default_name: str) -> Iterator[Path]:
 def _made(folder: Path) -> bool:
     """Make a folder, and return whether it was not there: of many who try at the same time, one makes it."""
     try:
-        folder.mkdir(parents=True)
+        make_folder(folder, ELSEWHERE, exist_ok=False)
     except FileExistsError:
         return False
     return True

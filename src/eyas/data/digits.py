@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from eyas.data.cache import cache_root
+from eyas.files import make_folder
 
 VERSION = 1  # part of the folder's name; raise it when scenes change
 SEED = 20260
@@ -245,7 +246,7 @@ def _build(folder: Path, size: str) -> None:
 
     from eyas.log import LOGGER, console
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent, "EYAS_CACHE=FOLDER in the environment puts what is made from data elsewhere.")
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     LOGGER.info("Making the digits data set in %s", folder)
     try:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from eyas.files import sweep, write_atomic
+from eyas.config.folders import ELSEWHERE
+from eyas.files import make_folder, sweep, write_atomic
 from eyas.log import warn
 
 LOCK = "run.lock"  # there while a run is, and left over by one that was killed; the kernel's lock on it counts
@@ -44,7 +45,7 @@ def claim(folder: Path) -> bool:
 
     A folder that somebody made without a run in it may be taken.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, ELSEWHERE)
     try:
         (folder / LOCK).touch(exist_ok=False)
     except (FileExistsError, FileNotFoundError):  # in it is a run that begins, or one that just gave it up
@@ -92,7 +93,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 def lock(folder: Path) -> int:
     """Return the handle of a folder's lock file, locked until it is closed, with this process's name in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, ELSEWHERE)
     path = folder / LOCK
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 import eyas.data
 from eyas.data.cache import cache_root
-from eyas.files import replacing, write_atomic
+from eyas.files import make_folder, replacing, write_atomic
 
 
 def test_every_public_name_exists() -> None:
@@ -53,6 +54,24 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         fail()
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_that_may_not_be_made_is_named_whole_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path, **settings: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))  # which root is never told
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(PermissionError) as caught:
+            make_folder(Path("runs"), "Runs go elsewhere with project=FOLDER.")
+    where = f"cannot make the folder {tmp_path / 'runs'}: Permission denied. Runs go elsewhere with project=FOLDER."
+    assert str(caught.value) == where
+    make_folder(Path("runs/a"), "")
+    with pytest.raises(FileExistsError):
+        make_folder(Path("runs/a"), "", exist_ok=False)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="FIFOs and devices of POSIX")
