@@ -321,7 +321,7 @@ class YOLO:
                 kind=kind,
                 close_up=assemble.close_up(options, loader.dataset.index.white),
             )
-            validator = assemble.with_report(options, quiet)
+            validator = assemble.with_report(options, quiet, data[options.split])
             validator(model=network)
         self.metrics = validator.metrics
         return validator.metrics

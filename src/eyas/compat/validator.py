@@ -198,7 +198,7 @@ class DetectionValidator(validator.DetectionValidator):
     @Derived
     def jdict(self) -> list[dict[str, Any]]:
         """The rows of ``predictions.json``; empty without ``save_json``."""
-        return prediction_rows(self._split()) if self.save_json else []
+        return prediction_rows(self._split(), self.numbers) if self.save_json else []
 
     @Derived
     def loss(self) -> Losses:

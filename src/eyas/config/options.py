@@ -987,7 +987,7 @@ class TrainOptions(BaseModel):
     save_json: bool = _validation(
         False,
         "Write `predictions.json` in COCO form: `image_id` is the file's name without suffix, a number where all are, "
-        "and `category_id` the class from 0; a COCO file of your own may number both otherwise.",
+        "and `category_id` the class from 0; for labels of COCO's form both are those of their file.",
         on=_EVAL,
         resumable=True,
         needs="evaluate_best",

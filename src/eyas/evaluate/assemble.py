@@ -21,6 +21,7 @@ from eyas.config import TrainOptions
 from eyas.data.dataset import EvalDataset
 from eyas.data.dataset_yaml import check_dataset
 from eyas.data.depth import White
+from eyas.data.formats import LabelSource
 from eyas.data.formats.yolo import TextRules
 from eyas.data.ignore import rules_of, with_ignored
 from eyas.data.index import ImageIndex, build_index
@@ -187,8 +188,13 @@ def validator_settings(options: TrainOptions, device: torch.device) -> dict[str,
     }
 
 
-def with_report(options: TrainOptions, validator: DetectionValidator) -> DetectionValidator:
-    """Return the validator, told to print the table, draw the pictures and write the files that the options ask for."""
+def with_report(options: TrainOptions, validator: DetectionValidator, labels: object) -> DetectionValidator:
+    """Return the validator, told to print the table, draw the pictures and write the files that the options ask for.
+
+    ``labels`` are those of its images, as a described data set holds them: a source of them may number its images.
+    """
+    if options.save_json and isinstance(labels, LabelSource) and not options.single_cls:
+        validator.numbers = labels.numbers()
     validator.report(
         verbose=options.verbose,
         plots=options.plots,

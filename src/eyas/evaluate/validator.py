@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eyas import dist
+from eyas.data.formats import Numbers
 from eyas.evaluate.boxlist import Areas, BoxList, Frame, Split, joined, no_boxes
 from eyas.evaluate.close_up import CloseUp
 from eyas.evaluate.finder import Finder
@@ -110,6 +111,7 @@ class DetectionValidator:
         self.amp_dtype = amp_dtype
         self.close_up = close_up
         self.training = False
+        self.numbers: Numbers | None = None  # of images and classes in an annotation file, for predictions.json
         self.loss_names: tuple[str, ...] = ()
         self.metrics = DetMetrics(self.names, save_dir=self.save_dir)
         self.speed = self.metrics.speed
@@ -486,7 +488,7 @@ class DetectionValidator:
             save_curves(self.metrics.box, self.names, folder)
             save_confusion_matrices(self.metrics.confusion_matrix, folder)
         if self.save_json:
-            write_predictions_json(self._split(), folder / "predictions.json")
+            write_predictions_json(self._split(), folder / "predictions.json", self.numbers)
         if self.save_txt:
             write_label_files(self._split(), folder / "labels", with_score=self.save_conf)
 

@@ -10,32 +10,37 @@ from typing import Any
 
 import numpy as np
 
+from eyas.data.formats import Numbers
 from eyas.evaluate.boxlist import Split
 from eyas.metrics.coco import ltwh
 from eyas.metrics.detection import shortest_unique_names
 
 
-def write_predictions_json(split: Split, path: Path) -> Path:
+def write_predictions_json(split: Split, path: Path, numbers: Numbers | None = None) -> Path:
     """Write the rows of `prediction_rows`."""
-    path.write_text(json.dumps(prediction_rows(split)), encoding="utf-8")
+    path.write_text(json.dumps(prediction_rows(split, numbers)), encoding="utf-8")
     return path
 
 
-def prediction_rows(split: Split) -> list[dict[str, Any]]:
+def prediction_rows(split: Split, numbers: Numbers | None = None) -> list[dict[str, Any]]:
     """Return a list of {image_id, file_name, category_id, bbox [left, top, width, height] in pixels, score}.
 
     `image_id` is the file name without its suffix, as a number where all of the split's are numbers, as COCO's are;
     where two images would have the same, it is `file_name`, with the folders in front that tell them apart.
-    `category_id` is the class id of the data set, from 0.
+    `category_id` is the class id of the data set, from 0. Where the labels are of COCO's form, both are the ids of that
+    file, `numbers`, so that others can measure against it.
     """
     names = shortest_unique_names(split.files)
     ids = image_ids([Path(file).stem for file in split.files], names)
+    if numbers is not None:
+        ids = [numbers.images.get(file, name) for file, name in zip(split.files, names, strict=True)]
+    categories = {} if numbers is None else numbers.classes
     found = split.predicted
     return [
         {
             "image_id": ids[i],
             "file_name": names[i],
-            "category_id": cls,
+            "category_id": categories.get(cls, cls),
             "bbox": [round(value, 3) for value in box],
             "score": round(score, 5),
         }

@@ -235,7 +235,7 @@ class DetectionTrainer(BaseTrainer):
     def evaluate_best(self, model: nn.Module) -> dict[str, float]:
         """Return metrics of the best weights; pictures, files and the table per class are made here, once."""
         if isinstance(self.validator, DetectionValidator):  # a user's may be anything that can be called
-            assemble.with_report(self.args, self.validator)
+            assemble.with_report(self.args, self.validator, self.data["val"])
         return super().evaluate_best(model)
 
     def describe_model(self) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from eyas.data.formats.base import LabelProblem, Labels, LabelSource
+from eyas.data.formats.base import LabelProblem, Labels, LabelSource, Numbers
 from eyas.data.formats.coco import open_coco
 from eyas.data.formats.joined import Joined
 from eyas.data.formats.ndjson import open_ndjson
 from eyas.data.formats.voc import open_voc
 from eyas.data.formats.yolo import YoloText
 
-__all__ = ["FORMATS", "STOCK", "LabelProblem", "LabelSource", "Labels", "Opener", "YoloText", "claim"]
+__all__ = ["FORMATS", "STOCK", "LabelProblem", "LabelSource", "Labels", "Numbers", "Opener", "YoloText", "claim"]
 
 Opener = Callable[[object, Path, "Mapping[int, str] | None"], "LabelSource | None"]
 """(what a description says of a split, the data set's root, its class names) -> the source, or None: not this format.

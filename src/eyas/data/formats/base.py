@@ -58,6 +58,13 @@ class Labels(NamedTuple):
     lacking: tuple[int, ...] = ()
 
 
+class Numbers(NamedTuple):
+    """The numbers that an annotation file gives its images and classes: {path: id} and {class id of `names`: id}."""
+
+    images: Mapping[str, int | str]
+    classes: Mapping[int, int | str]
+
+
 def no_labels(problems: Sequence[LabelProblem] = ()) -> Labels:
     """The labels of a background image."""
     return Labels(np.zeros(0, np.float32), np.zeros((0, 4), np.float32), list(problems))
@@ -149,6 +156,11 @@ class LabelSource(ABC):
             unknown: ids of rows that were dropped for them.
         """
         return ""
+
+    def numbers(self) -> Numbers | None:
+        """The numbers that the annotations give images and classes, for who compares results with them; None: they have
+        none."""
+        return None
 
     def explain(self, images: Sequence[str]) -> str:
         """A sentence for the error that there are no images, or that none of these has labels. May be empty."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from eyas.data.formats.base import LabelSource
 from eyas.data.formats.entry import read_entry
 from eyas.data.formats.outline import bounds
-from eyas.data.formats.table import ANY, UNKNOWN_CLASS, Form, Row, Table, TableBuilder, TableSource
+from eyas.data.formats.table import ANY, UNKNOWN_CLASS, Form, Ids, Row, Table, TableBuilder, TableSource
 from eyas.files import opened
 
 NO_BOX = "annotation without a box"
@@ -90,7 +90,20 @@ def read_coco(file: Path) -> Table:
     return builder.table(names)
 
 
-COCO = Form("coco", 2, read_coco)
+def read_ids(file: Path) -> Ids:
+    """Return the ids of the images and of the categories of a file that `read_coco` has read, by name.
+
+    Raises:
+        ValueError: as `read_coco`.
+    """
+    content = _load(file)
+    _, ranks, names = _categories(content["categories"], file)
+    builder = TableBuilder("")
+    images = {builder.images[place]: key for key, place in _images(content["images"], builder).items()}
+    return Ids(images, {names[rank]: key for key, rank in ranks.items()})
+
+
+COCO = Form("coco", 2, read_coco, read_ids)
 
 
 class _Partly(NamedTuple):

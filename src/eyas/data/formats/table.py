@@ -19,7 +19,7 @@ import numpy as np
 
 from eyas.data.cache import cache_root, locked
 from eyas.data.files import ABSENT, FileStat, Some, counts_of, names_of, nearest_folder, stat_of
-from eyas.data.formats.base import ANY_CLASS, LabelProblem, Labels, LabelSource
+from eyas.data.formats.base import ANY_CLASS, LabelProblem, Labels, LabelSource, Numbers
 from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders
 from eyas.data.formats.pixels import PixelRows, clean_labels, to_labels
 from eyas.data.image_header import ImageHeader
@@ -118,15 +118,23 @@ class TableBuilder:
         )
 
 
+class Ids(NamedTuple):
+    """What a file calls its images and classes, by their names."""
+
+    images: Mapping[str, int | str]
+    classes: Mapping[str, int | str]
+
+
 class Form(NamedTuple):
     """A kind of annotation file: its name, the version of its rules, and what reads one.
 
-    `read` raises ValueError for a file that is none.
+    `read` raises ValueError for a file that is none. `ids` reads what is no part of a `Table`; None: it has no ids.
     """
 
     name: str
     version: int
     read: Callable[[Path], Table]
+    ids: Callable[[Path], Ids] | None = None
 
 
 def read_table(file: Path, form: Form) -> Table:
@@ -265,6 +273,17 @@ class TableSource(LabelSource):
 
     def label_file(self, image: str) -> str:
         return str(self.file)
+
+    def numbers(self) -> Numbers | None:
+        if self.form.ids is None:
+            return None
+        if not self._rows_of:
+            self.images()
+        told, listed = self.form.ids(self.file), self._read().images
+        named = {path: listed[rows[0]] for path, rows in self._rows_of.items()}
+        images = {path: told.images[name] for path, name in named.items() if name in told.images}
+        names = self.names or {}
+        return Numbers(images, {i: told.classes[name] for i, name in names.items() if name in told.classes})
 
     def labels_of(
         self, images: Sequence[str], stats: Sequence[FileStat], headers: Sequence[ImageHeader]
