@@ -254,6 +254,9 @@ def run_trial(record: StudyFile, search: Search, number: int, train: Train) -> N
     """
     from optuna.trial import TrialState
 
+    if (twin := twin_of(record, number)) is not None:
+        take_over(record, number, twin)
+        return
     watch = Watch(search.metric, search.mode, search.file, number, search.prune, record)
     trial = record.trial(number)
     try:
@@ -275,6 +278,25 @@ def run_trial(record: StudyFile, search: Search, number: int, train: Train) -> N
     else:
         trial.set_user_attr("error", f"{search.metric} had no finite value")
         record.study.tell(number, state=TrialState.FAIL)
+
+
+def twin_of(record: StudyFile, number: int) -> int | None:
+    """Return the number of a complete trial with the values of this one; None without any.
+
+    Where few values are searched some come again, and with one seed it would be the same training.
+    """
+    rows = rows_of(record.study)
+    same = (row.number for row in rows if row.state == "complete" and row.values == rows[number].values)
+    return next(same, None)
+
+
+def take_over(record: StudyFile, number: int, twin: int) -> None:
+    """End a trial with what came of another of the same values."""
+    trial, other = record.trial(number), record.study.get_trials(deepcopy=False)[twin]
+    for name in ("epochs", "best"):
+        trial.set_user_attr(name, other.user_attrs[name])
+    LOGGER.info("the values are those of trial %d, whose result counts; nothing is trained", twin)
+    record.study.tell(number, other.value)
 
 
 def options_of(trial: Trial, search: Search) -> TrainOptions:

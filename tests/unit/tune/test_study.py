@@ -228,6 +228,20 @@ def test_trials_may_differ_in_length_where_none_is_given_up(tmp_path: Path) -> N
     assert {row.values["epochs"] for row in found.rows} <= {3, 4}
 
 
+def test_values_that_come_again_are_not_trained_again(tmp_path: Path) -> None:
+    begun: list[float] = []
+
+    def count(options: TrainOptions, watch: Watch) -> TrainResult:
+        begun.append(options.lr0 or 0.0)
+        return train_briefly(options, watch)
+
+    found = run_search(asked(tmp_path, space=parse_space({"lr0": [0.001, 0.01]}), trials=6), count)
+    assert sorted(begun) == [0.001, 0.01] and len(found.rows) == 6
+    values = {row.values["lr0"]: row.value for row in found.rows}
+    assert all(row.value == values[row.values["lr0"]] and row.epochs == 1 for row in found.rows)
+    assert found.best is not None and found.best.values == {"lr0": 0.01}
+
+
 def test_a_study_of_a_loss_looks_for_a_small_one(tmp_path: Path) -> None:
     search = asked(tmp_path, metric="val/box_loss", trials=9)
     told = [("failed", None), ("complete", 2.0), ("complete", 1.0), ("pruned", 0.1)]
