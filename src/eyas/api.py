@@ -26,7 +26,7 @@ from eyas.config.errors import OptionValueError
 from eyas.config.values import to_plain
 from eyas.data.dataset import Transform
 from eyas.data.depth import White
-from eyas.data.place import from_anywhere, from_here
+from eyas.data.place import from_here, seen_from
 from eyas.device import random_state_kept, select_device
 from eyas.evaluate import assemble
 from eyas.evaluate.assemble import batch_beside
@@ -456,13 +456,6 @@ class YOLO:
         described = self.live.describe_model() if self.live else self.ckpt
         return White.from_dict(described["white"]) if "white" in described else None
 
-    @property
-    def began_in(self) -> str | None:
-        """The folder from which a relative path to the data of the training is meant, where that is known."""
-        if self.live:
-            return self.live.began_in
-        return self.ckpt.get("began_in") if self.exported is None else None
-
     def val_options(self, asked: TrainOptions) -> TrainOptions:
         """Return the options of a ``val``; what is remembered of the training's data is for that data alone."""
         others = REMEMBERED_DATA if asked.is_typed("data") else ()
@@ -473,9 +466,12 @@ class YOLO:
         """Defaults of the checkpoint's training, or the one that runs: input size, and for ``val`` data and batch."""
         if self.exported is not None:
             stored = {**self.exported.card.remembered, "imgsz": self.exported.card.imgsz}
+            stored["data"] = from_here(stored.get("data"), stored.get("began_in"), self.name)
+        elif self.live:
+            stored = self.live.args.to_dict()
         else:
-            stored = dict(self.live.args.to_dict() if self.live else self.ckpt.get("train_args", {}))
-        stored["data"] = from_here(stored.get("data"), self.began_in)
+            stored = dict(self.ckpt.get("train_args", {}))
+            stored["data"] = from_here(stored.get("data"), self.ckpt.get("began_in"), self.ckpt_path or self.name)
         names = (*REMEMBERED, *REMEMBERED_DATA) if command == "val" else REMEMBERED
         found = {name: stored[name] for name in names if stored.get(name) is not None}
         # In the same batches as in training, because kernels round otherwise in others.
@@ -539,7 +535,7 @@ class YOLO:
             warn(f"imgsz={options.imgsz} is rounded up to {side}, which the strides of the network divide")
         network, white = self.copied_model(), self.white
         kept = {name: value for name, value in self.remembered("val").items() if name != "batch"}
-        kept |= {"data": from_anywhere(kept["data"], str(Path.cwd()))} if "data" in kept else {}
+        kept["began_in"] = seen_from(os.curdir, path.absolute().parent)
         with ExitStack() as stack:
             return export(
                 network,

@@ -66,6 +66,7 @@ def test_a_relative_path_to_the_data_is_meant_from_where_the_training_began(
     assert metrics.names == best.names and Path(metrics.image_files[0]).is_relative_to(mine)
     exported = YOLO(best.export("torchscript", verify=False))
     assert exported.remembered("val")["data"] == str(mine / "data.yaml")
+    assert str(tmp_path) not in str(load_checkpoint(last)["began_in"]), "a file tells nothing of the disk"
     assert "is it the data that was meant" not in caplog.text
     best.val(data="data.yaml", **quiet)
     assert "class 0 is 'mine 0' to the model and 'other 0' in the data, and 9 more differ" in caplog.text

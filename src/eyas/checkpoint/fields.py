@@ -120,7 +120,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "model_class": Field("the name of a class", is_text),
         "train_args": Field("options by name", is_mapping),
         "train_sources": Field("where each option is from", mapping_of(str, is_text)),
-        "began_in": Field("the folder that a training was started in", is_text),
+        "began_in": Field("the way to the folder that a training was started in", is_text),
         "train_metrics": Field("numbers by name", mapping_of(str, is_number)),
         "fitness": Field("a number or none", lambda v: v is None or is_number(v)),
         "epoch": Field("the number of an epoch", is_count),

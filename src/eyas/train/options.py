@@ -66,7 +66,7 @@ def resume_options(options: TrainOptions, source: Source | None = None) -> tuple
         raise CheckpointError(f"{path} holds weights only; resume from the last.pt of the run.")
     with refusals_of(path, ValueError):
         known = checkpoint["train_args"]
-        known["data"] = from_here(known.get("data"), checkpoint.get("began_in"))
+        known["data"] = from_here(known.get("data"), checkpoint.get("began_in"), path)
         stored = TrainOptions.from_dict(checkpoint["train_args"], checkpoint["train_sources"])
     changed = {name: value for name, value in options if options.is_typed(name) and value != stored.get(name)}
     by_path = isinstance(options.resume, str) and options.resume != AUTO

@@ -18,6 +18,7 @@ from eyas.callbacks import CallbackList
 from eyas.checkpoint import FORMAT, CheckpointError, broken_parts, class_name, refusals_of
 from eyas.checkpoint.finite import moments, not_finite
 from eyas.data.bad_images import BadImages
+from eyas.data.place import seen_from
 from eyas.device import PRECISIONS
 from eyas.models import Detector
 from eyas.models.lineage import described, read_ancestors
@@ -74,7 +75,7 @@ def describe_model(trainer: Run) -> dict[str, Any]:
     return describe_network(averaged(trainer)) | {
         "train_args": trainer.args.to_dict(),
         "train_sources": trainer.args.sources(),
-        "began_in": trainer.began_in,
+        "began_in": seen_from(trainer.began_in, trainer.wdir),
         "train_metrics": dict(trainer.metrics),
         "fitness": trainer.fitness,
         "epoch": trainer.epoch,
