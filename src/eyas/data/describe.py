@@ -27,13 +27,13 @@ def describe_file(file: Path, splits: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: an NDJSON file that cannot be read.
     """
-    root = _root(file)
+    root, place = _root(file), str(file.absolute())  # relative ones would start at the root
     if file.suffix.lower() in SUFFIXES:
         found = [split for split in dict.fromkeys(read_table(file, NDJSON).splits) if split]
         if found:
-            return {"path": root, **{split: {"annotations": str(file), "split": split} for split in found}}
+            return {"path": root, **{split: {"annotations": place, "split": split} for split in found}}
     only = "train" if "train" in splits or not splits else splits[0]
-    return {"path": root, only: str(file)}
+    return {"path": root, only: place}
 
 
 def describe_folder(folder: Path) -> dict[str, Any] | None:

@@ -287,6 +287,21 @@ def test_no_such_file_names_the_nearest(root: Path) -> None:
         check_dataset("digit")
 
 
+def test_a_tilde_is_the_home_of_somebody(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(root))
+    write(root)
+    assert check_dataset("~/data.yaml")["train"] == [root / "images/train"]
+    with pytest.raises(ValueError, match=r"^data=~nobody-of-this-name/x: there is no home folder ~nobody-of-this-name"):
+        check_dataset("~nobody-of-this-name/x")
+    with pytest.raises(ValueError, match="data: train: ~nobody-of-this-name/i: there is no home folder"):
+        check_dataset(
+            {"train": {"annotations": "x", "images": "~nobody-of-this-name/i"}, "names": ["a"]}, splits=("train",)
+        )
+    root.rename(root.parent / "~nobody-of-this-name")
+    monkeypatch.chdir(root.parent)
+    assert check_dataset("./~nobody-of-this-name")["nc"] == 2
+
+
 def test_folder_with_several_or_no_yaml(root: Path) -> None:
     with pytest.raises(ValueError, match="holds no YAML file"):
         check_dataset(root)

@@ -19,6 +19,7 @@ from eyas.data.files import (
     stat_of,
 )
 from eyas.data.report import Problem
+from eyas.files import expanded
 from eyas.names import did_you_mean
 
 WINDOWS_PATH = "path as Windows writes it"  # kept
@@ -67,7 +68,7 @@ def read_entry(entry: object, root: Path) -> Entry | None:
         ValueError: a mapping with keys or values that mean nothing.
     """
     if isinstance(entry, str | Path):
-        return Entry(root / Path(entry).expanduser())
+        return Entry(root / expanded(entry))
     if not isinstance(entry, Mapping):
         return None
     keys = [field.name for field in fields(Entry)]
@@ -82,7 +83,7 @@ def read_entry(entry: object, root: Path) -> Entry | None:
         if not isinstance(value, str | Path) and (key == "annotations" or value is not None):
             raise ValueError(f"{dict(entry)}: {key}={value!r} must be a path.")
         if value is not None:
-            paths[key] = root / Path(str(value)).expanduser()
+            paths[key] = root / expanded(str(value))
     split, from_1 = entry.get("split", ""), entry.get("from_1", False)
     if not isinstance(split, str) or not isinstance(from_1, bool):
         raise ValueError(f"{dict(entry)}: split is the name of one, from_1 is true or false.")

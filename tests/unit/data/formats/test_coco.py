@@ -330,6 +330,35 @@ def test_a_file_a_folder_and_a_yaml_are_data(folder: Path) -> None:
         check_dataset(folder)
 
 
+@pytest.mark.parametrize("place", ["sub/train.json", "sub/train.ndjson", "sub/annotations/instances_train.json"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_is_named_from_where_one_is(
+    folder: Path, place: str, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = folder.parent / place
+    file.parent.mkdir(parents=True)
+    (folder / "train").rename(folder.parent / "sub/images")
+    row = {"image": "a.png", "split": "train", "objects": [{"class": "cat", "bbox": [4, 6, 20, 12]}]}
+    file.write_text(json.dumps(row if file.suffix == ".ndjson" else content()))
+    monkeypatch.chdir(file.parent if inside else folder.parent)
+    data = check_dataset(file.name if inside else place, splits=("train",))
+    assert "a.png" in read(data["train"]).labels and data["path"] == folder.parent / "sub"
+
+
+def test_annotations_that_are_not_there_are_missed_before_the_names_in_them(folder: Path) -> None:
+    (folder / "train.json").write_text(json.dumps(content()))
+    for entry in ("trian.json", ["train.json", "trian.json"], {"annotations": "trian.json", "images": "train"}):
+        with pytest.raises(ValueError, match=r"train: trian\.json does not exist.* Did you mean .*train\.json\?"):
+            check_dataset({"path": folder, "train": entry}, splits=("train",))
+
+
+def test_annotations_that_an_export_names_with_dots_are_found(folder: Path) -> None:
+    (folder / "train/_annotations.coco.json").write_text(json.dumps(content()))
+    for entry in ("../train/_annotations.coco.json", {"annotations": "../train/_annotations.coco.json"}):
+        data = check_dataset({"path": folder, "train": entry}, splits=("train",))
+        assert len(read(data["train"]).labels) == 3
+
+
 def test_a_folder_as_roboflow_exports_it(folder: Path) -> None:
     make_image(folder / "valid/a.png", 30, 40)
     (folder / "train/_annotations.coco.json").write_text(json.dumps(content()))
