@@ -18,13 +18,13 @@ from eyas.data.files import (
     is_folder,
     stat_of,
 )
-from eyas.data.report import Problem
+from eyas.data.report import Problem, kept_kind, lost_kind
 from eyas.files import expanded
 from eyas.names import did_you_mean
 
-WINDOWS_PATH = "path as Windows writes it"  # kept
-ABSOLUTE_PATH = "absolute path"  # kept
-OUTSIDE = "path out of the data set"
+WINDOWS_PATH = kept_kind("path as Windows writes it")
+ABSOLUTE_PATH = kept_kind("absolute path")
+OUTSIDE = lost_kind("path out of the data set")
 NOT_ANNOTATED = "image that the annotations do not name"
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _ASKED = 32  # images that tell which folder they stand in

@@ -23,12 +23,12 @@ from eyas.data.formats.base import ANY_CLASS, LabelProblem, Labels, LabelSource
 from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders
 from eyas.data.formats.pixels import PixelRows, clean_labels, to_labels
 from eyas.data.image_header import ImageHeader
-from eyas.data.report import Problem
+from eyas.data.report import Problem, kept_kind, lost_kind
 from eyas.files import replacing
 from eyas.log import LOGGER
 
-UNKNOWN_CLASS = "unknown class"
-LISTED_TWICE = "image listed twice"  # kept
+UNKNOWN_CLASS = lost_kind("unknown class")
+LISTED_TWICE = kept_kind("image listed twice", "warning")
 ANY = -1  # in place of the rank of a class
 _FACTS = ("names", "images", "splits", "problems", "dropped", "row", "annotated")
 _ARRAYS = ("sizes", "offsets", "ranks", "boxes", "ignored", "places")

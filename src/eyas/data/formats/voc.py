@@ -37,9 +37,10 @@ from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders,
 from eyas.data.formats.pixels import PixelRows, to_labels
 from eyas.data.formats.table import UNKNOWN_CLASS
 from eyas.data.image_header import ImageHeader
-from eyas.data.report import Problem
+from eyas.data.report import Problem, lost_kind
 from eyas.files import opened
 
+SEVERAL_FILES = lost_kind("image with several files")
 EVERY_CLASS = "*"
 """Name of an area to ignore whatever its class; no other tool knows it."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -216,7 +217,7 @@ class VocXml(LabelSource):
             name = stem + suffix if suffix else self._named(file) or f"{stem}.jpg"
             path, stat = images.find(name)
             if path in found:
-                images.oddities.setdefault(("image with several files", "the first is used"), []).append(name)
+                images.oddities.setdefault((SEVERAL_FILES, "the first is used"), []).append(name)
                 continue
             found[path], self._file_of[path] = stat, file
         if found and all(stat == ABSENT for stat in found.values()):

@@ -37,23 +37,23 @@ from eyas.data.files import (
 )
 from eyas.data.formats.base import ANY_CLASS, UNREADABLE, Ignored, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.image_header import ImageHeader
-from eyas.data.report import Problem
+from eyas.data.report import Problem, kept_kind, lost_kind
 from eyas.files import what_is_there
 
 # Tolerance of spec E.3: annotation tools round, so a coordinate may leave [0, 1] by up to 1 %.
 LOW, HIGH = -0.01, 1.01
 
-BAD_COLUMNS = "bad column count"
-NOT_A_NUMBER = "not a number"
-CLASS_NOT_INTEGER = "class is not an integer"
-CLASS_OUT_OF_RANGE = "class out of range"
-OUT_OF_RANGE = "coordinate out of range"
-NEGATIVE_SIZE = "negative size"
-ZERO_SIZE = "zero size"
-DUPLICATE = "duplicate row"
-OUTLINE = "outlines taken as boxes"  # kept; one of each file
+BAD_COLUMNS = lost_kind("bad column count")
+NOT_A_NUMBER = lost_kind("not a number")
+CLASS_NOT_INTEGER = lost_kind("class is not an integer")
+CLASS_OUT_OF_RANGE = lost_kind("class out of range")
+OUT_OF_RANGE = lost_kind("coordinate out of range")
+NEGATIVE_SIZE = lost_kind("negative size")
+ZERO_SIZE = lost_kind("zero size")
+DUPLICATE = lost_kind("duplicate row", "warning")
+OUTLINE = kept_kind("outlines taken as boxes")  # ; one of each file
 NO_IMAGE = "label file without an image"
-SHARED = "label file of several images"  # kept
+SHARED = kept_kind("label file of several images", "warning")
 _TEXT = "not an image (.txt)"  # as `eyas.data.files` calls it
 LABEL_KINDS = (
     BAD_COLUMNS,
