@@ -159,11 +159,12 @@ class Images:
         """Folders that hold images, or would."""
         return sorted(self._folders)
 
-    def others(self, named: Iterable[str]) -> dict[str, Some]:
-        """What lies beside the images that were found and has another path, by the reason: images, and such of formats
-        that are not read."""
-        known = set(named)
+    def others(self, found: Iterable[str], named: Iterable[str] = ()) -> dict[str, Some]:
+        """What lies beside the images that were found and is neither one of them nor otherwise named, by the reason:
+        images, and such of formats that are not read."""
+        known = set(found)
         holding = {os.path.dirname(path) for path in known}
+        known.update(named)
         others: dict[str, Some] = {}
         for folder in sorted(holding & {*self._folders}):
             for name in sorted(self._folders[folder]):

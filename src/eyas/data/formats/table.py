@@ -10,7 +10,7 @@ import hashlib
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -239,9 +239,16 @@ class TableSource(LabelSource):
         if twice:
             images.oddities[LISTED_TWICE, "taken as one image with the annotations of both"] = twice
         self._about = images.about(str(self.file))
-        self._others = images.others(path for path, stat in found.items() if stat != ABSENT)
+        self._others = images.others((path for path, stat in found.items() if stat != ABSENT), self._of_others(folder))
         self._watched = sorted({str(self.file), *map(nearest_folder, images.folders())})
         return sorted(found.items())
+
+    def _of_others(self, folder: Path) -> Iterator[str]:
+        """Paths of the images that the file names for other splits."""
+        table = self._read()
+        images = Images(folder, self.root)  # what is odd about their names is told where they are used
+        names = zip(table.images, table.splits)  # no splits, no others
+        return (images.find(name)[0] for name, split in names if self.entry.split not in ("", split))
 
     def _all_missing(self, name: str, count: int) -> str:
         looked = [self.entry.images] if self.entry.images else likely_folders(self.file, self.root)
