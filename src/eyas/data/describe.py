@@ -40,7 +40,7 @@ def describe_folder(folder: Path) -> dict[str, Any] | None:
     """Return the description of a folder of COCO or Pascal VOC; None for any other.
 
     Raises:
-        ValueError: several files may be meant as one split.
+        ValueError: several files may be meant as one split, or files of Pascal VOC name no class.
     """
     found = _coco(folder) or _voc(folder)
     return {"path": folder.absolute(), **found} if found else None
@@ -84,4 +84,4 @@ def _voc(folder: Path) -> dict[str, Any]:
     whole = {"annotations": "Annotations", "images": images}
     lists = {split: Path("ImageSets", "Main", f"{split}.txt") for split in ("train", "val", "test")}
     listed = {split: whole | {"list": str(path)} for split, path in lists.items() if (folder / path).is_file()}
-    return {**(listed or {"train": whole}), "names": class_names([folder / "Annotations"])}
+    return {**(listed or {"train": whole}), "names": class_names(folder / "Annotations")}
