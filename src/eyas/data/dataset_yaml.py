@@ -19,6 +19,7 @@ from eyas.data.describe import FILES as ANNOTATION_FILES
 from eyas.data.describe import describe_file, describe_folder
 from eyas.data.formats import LabelSource, claim
 from eyas.data.ignore import read_rules
+from eyas.data.odd_names import Spellings
 from eyas.data.public_sets import PUBLIC, fetch_public
 from eyas.data.remote.address import is_url, shown
 from eyas.data.remote.bring import bring_data, bring_places
@@ -401,7 +402,11 @@ def _candidates(root: Path, entry: str | Path) -> list[Path]:
 
 
 def _existing(root: Path, entry: str | Path) -> Path | None:
-    return next((path.resolve() for path in _candidates(root, entry) if os.path.exists(path)), None)
+    """Where a place is; else where one is of the same name in another Unicode form."""
+    candidates, spellings = _candidates(root, entry), Spellings()
+    there = [path for path in candidates if os.path.exists(path)]
+    there = there or [Path(found) for path in candidates if (found := spellings.find(os.path.normpath(path)))]
+    return there[0].resolve() if there else None
 
 
 def _as_found(given: Any, root: Path) -> Any:

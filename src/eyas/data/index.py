@@ -437,7 +437,9 @@ def _find(
 
 
 def _all_missing(source: LabelSource, images: Sequence[str], split: str) -> str:
-    backslash = " It is written with backslashes, as on Windows: write / instead." if "\\" in images[0] else ""
+    backslash = (
+        " It is written with backslashes, as on Windows; with / it leads nowhere, too." if "\\" in images[0] else ""
+    )
     return (
         f"All {len(images):,} images for {split} that {source} names are missing, for example {images[0]}.{backslash} "
         "Relative lines start at the list's folder, or at the data set's."

@@ -45,7 +45,7 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def kinds_in(tree: ast.AST) -> set[str]:
     """Names of constants, or "..." for a text, that stand where the kind of a problem does."""
-    places = {"Problem": 2, "LabelProblem": 1, "ImageProblem": 0, "drop": 2, "_note": 0, "add_oddity": 0}
+    places = {"Problem": 2, "LabelProblem": 1, "ImageProblem": 0, "drop": 2}
     found: list[ast.expr] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -53,10 +53,10 @@ def kinds_in(tree: ast.AST) -> set[str]:
             found += node.args[place : place + 1] if (place := places.get(called)) is not None else []
             if ast.unparse(node.func).endswith("problems.append") and isinstance(node.args[0], ast.Tuple):
                 found.append(node.args[0].elts[1])
-            if ast.unparse(node.func).endswith("oddities.setdefault") and isinstance(node.args[0], ast.Tuple):
-                found.append(node.args[0].elts[0])
-        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("oddities"):
-            found += node.slice.elts[:1] if isinstance(node.slice, ast.Tuple) else []
+            if ast.unparse(node.func).endswith("odd.add"):
+                found.append(node.args[0])
+        elif isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):  # kind, what and path
+            found += node.value.elts[:1]
         elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):  # kind and message
             found += node.value.elts[:1] if any(isinstance(each, ast.JoinedStr) for each in node.value.elts[1:]) else []
         elif isinstance(node, ast.Return) and isinstance(node.value, ast.JoinedStr):  # f"{kind}: message"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -257,6 +258,12 @@ def test_missing_image_folder_names_key_places_contents_and_nearest(root: Path) 
     assert f"Tried {root / 'images/vald'}" in text
     assert "holds test, train, valid" in text
     assert f"Did you mean {root / 'images/valid'}?" in text
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS finds both forms of a name")
+def test_a_folder_may_have_its_name_in_another_unicode_form(root: Path) -> None:
+    (root / "images/train").rename(root / "images/e\u0301")
+    assert check_dataset(write(root, train="images/\u00e9"))["train"] == [root / "images/e\u0301"]
 
 
 def test_missing_root_lists_what_was_tried(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -235,6 +236,17 @@ def with_windows_paths(folder):
     return as_coco(folder, ("deep\\0.png", "1.png"))
 
 
+def with_names_in_other_forms(folder):
+    (folder / "0.png").rename(folder / "e\u0301.png")
+    return as_coco(folder, ("\u00e9.png", "1.png"))
+
+
+def with_a_list_of_cvat(folder):
+    as_text(folder)
+    (folder.parent / f"{folder.name}.txt").write_text(f"data/{folder.name}/0.png\n{folder.name}/1.png\n")
+    return str(folder.parent / f"{folder.name}.txt")
+
+
 KEPT = {
     "outlines taken as boxes": with_outlines,
     "label file of several images": with_two_images_of_one_stem,
@@ -244,6 +256,8 @@ KEPT = {
     "annotation id used twice": lambda folder: as_coco(folder, ids=(1, 1)),
     "path as Windows writes it": with_windows_paths,
     "absolute path": lambda folder: as_coco(folder, [str(folder / "0.png"), "1.png"]),
+    "name in another Unicode form": with_names_in_other_forms,
+    "path with data/ before it": with_a_list_of_cvat,
     "annotated at another image size": lambda folder: as_coco(folder, size=(2 * sick.WIDTH, 2 * sick.HEIGHT)),
 }
 
@@ -254,6 +268,8 @@ def test_every_kind_that_is_kept_is_tried_here():
 
 @pytest.mark.parametrize("kind", KEPT)
 def test_what_is_kept_is_there_and_no_error(tmp_path, kind):
+    if sys.platform == "darwin" and "Unicode" in kind:
+        pytest.skip("macOS finds both forms of a name")
     for i in range(2):
         assert cv2.imwrite(str(tmp_path / f"{i}.png"), sick.picture(i))
     found = examine({"train": KEPT[kind](tmp_path), "names": ["cup"]}, imgsz=IMGSZ, checks=["files"])

@@ -227,18 +227,16 @@ class TableSource(LabelSource):
         folder = image_folder(self.entry, self.root, [table.images[i] for i in chosen])
         images = Images(folder, self.root)
         found: dict[str, FileStat] = {}
-        self._rows_of, twice = {}, []
+        self._rows_of = {}
         for i in chosen:
             path, stat = images.find(table.images[i])
             found[path] = stat
             if path in self._rows_of:
-                twice.append(table.images[i])
+                images.odd.add(LISTED_TWICE, "taken as one image with the annotations of both", table.images[i])
             self._rows_of.setdefault(path, []).append(i)
         if found and all(stat == ABSENT for stat in found.values()):
             raise ValueError(self._all_missing(table.images[chosen[0]], len(found)))
-        if twice:
-            images.oddities[LISTED_TWICE, "taken as one image with the annotations of both"] = twice
-        self._about = images.about(str(self.file))
+        self._about = images.odd.about(str(self.file))
         self._others = images.others((path for path, stat in found.items() if stat != ABSENT), self._of_others(folder))
         self._watched = sorted({str(self.file), *map(nearest_folder, images.folders())})
         return sorted(found.items())

@@ -38,6 +38,7 @@ from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders,
 from eyas.data.formats.pixels import PixelRows, to_labels
 from eyas.data.formats.table import UNKNOWN_CLASS
 from eyas.data.image_header import ImageHeader
+from eyas.data.odd_names import composed
 from eyas.data.report import Problem, lost_kind
 from eyas.files import opened
 
@@ -243,7 +244,7 @@ class VocXml(LabelSource):
             name = stem + suffix if suffix else self._named(file) or f"{stem}.jpg"
             path, stat = images.find(name)
             if path in found:
-                images.oddities.setdefault((SEVERAL_FILES, "the first is used"), []).append(name)
+                images.odd.add(SEVERAL_FILES, "the first is used", name)
                 continue
             found[path], self._file_of[path] = stat, file
         if found and all(stat == ABSENT for stat in found.values()):
@@ -253,7 +254,7 @@ class VocXml(LabelSource):
                 f"{', '.join(map(str, looked))}. Say where they are: "
                 f"{{annotations: {self.entry.annotations.name}, images: FOLDER}} in place of the folder."
             )
-        self._about = images.about(str(self))
+        self._about = images.odd.about(str(self))
         self._others = images.others(found) if self.entry.list is None else {}  # a list names a part
         holding = {os.path.dirname(path) for path in (*found, *files)}
         lists = {str(self.entry.list.absolute())} if self.entry.list else set()
@@ -363,7 +364,7 @@ def _files(folder: Path, pass_over: PassOver) -> list[str]:
 
 
 class _Stems:
-    """Suffixes of images by their path without it; each folder is listed once."""
+    """Suffixes of images by their path without it, in whatever Unicode form; each folder is listed once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, dict[str, str]] = {}
@@ -375,6 +376,6 @@ class _Stems:
             names: list[str] = []
             with suppress(OSError):  # then images are looked for one by one
                 names = sorted(os.listdir(folder), reverse=True)
-            split = (os.path.splitext(name) for name in names)
+            split = (os.path.splitext(composed(name)) for name in names)
             self._folders[folder] = {stem: suffix for stem, suffix in split if suffix.lower() in IMAGE_SUFFIXES}
-        return self._folders[folder].get(stem, "")
+        return self._folders[folder].get(composed(stem), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,18 @@ def test_images_in_folders_and_paths_of_windows(coco: Coco, folder: Path, name: 
     found = coco(**named(name), annotations=[annotation(image_id=12, bbox=[0, 0, 8, 8])])
     assert len(found.labels["d.png"].cls) == 1 and found.missing == []
     assert (kind in found.problems) == bool(kind)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS finds both forms of a name")
+@pytest.mark.parametrize("place", ["train", "images", "."])
+def test_names_in_another_unicode_form_are_found_and_told(coco: Coco, folder: Path, place: str) -> None:
+    (folder / "train").rename(folder / "gone")
+    make_image(folder / place / "de\u0301ja\u0300/e\u0301.png", 16, 16)
+    found = coco(
+        images=[{"id": 10, "file_name": "d\u00e9j\u00e0/\u00e9.png"}], annotations=[annotation(bbox=[0, 0, 8, 8])]
+    )
+    assert len(found.labels["e\u0301.png"].cls) == 1 and found.problems == {"name in another Unicode form": 1}
+    assert found.unused == {}
 
 
 def test_absolute_paths_are_used_and_told_and_found_again_on_another_machine(coco: Coco, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,15 @@ def test_images_by_the_name_inside_and_files_without_one(voc: Voc, folder: Path)
     found = voc(thing())
     assert {*found.labels} == {"a.png", "b.png"} and sorted(found.missing) == ["gone.png", "x.png"]
     assert found.problems == {"path out of the data set": 1}
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS finds both forms of a name")
+def test_an_image_may_have_its_name_in_another_unicode_form(voc: Voc, folder: Path) -> None:
+    make_image(folder / "train/e\u0301.jpg", 30, 40)
+    (folder / "Annotations").mkdir()
+    (folder / "Annotations/\u00e9.xml").write_text(f"<annotation>{thing()}</annotation>")
+    found = voc(thing())
+    assert len(found.labels["e\u0301.jpg"].cls) == 1 and found.problems == {"name in another Unicode form": 1}
 
 
 def test_a_folder_of_the_contest(folder: Path) -> None:
