@@ -171,7 +171,7 @@ def _only_yaml(folder: Path) -> Path:
 
 def _no_such_data(data: str, path: Path, tried: list[Path]) -> str:
     files = path.parent.iterdir() if path.parent.is_dir() else []
-    beside = [file.name for file in files if file.suffix.lower() in _YAML_SUFFIXES]
+    beside = [file.name for file in files if file.suffix.lower() in (*_YAML_SUFFIXES, *ANNOTATION_FILES)]
     near = nearest(path.name, [*beside, *EMBEDDED, *PUBLIC]) or nearest(path.stem, [*EMBEDDED, *PUBLIC])
     tried_text = ", ".join(str(candidate.absolute()) for candidate in tried)
     return (

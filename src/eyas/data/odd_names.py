@@ -12,6 +12,7 @@ WINDOWS_PATH = kept_kind("path as Windows writes it")
 BELOW_DATA = kept_kind("path with data/ before it")
 OTHER_FORM = kept_kind("name in another Unicode form")
 _DATA = "data/"
+_LONGEST = 4096  # letters of a path that a file can have
 
 
 class OddNames:
@@ -66,7 +67,7 @@ class Spellings:
 
     def find(self, path: str) -> str:
         """The absolute path of what is there in place of a path that is not; "" if nothing is, as for ASCII."""
-        if path.isascii():
+        if path.isascii() or len(path) > _LONGEST:
             return ""
         folder, below = path, list[str]()
         while not os.path.isdir(folder):

@@ -363,6 +363,8 @@ def test_annotations_that_are_not_there_are_missed_before_the_names_in_them(fold
     for entry in ("trian.json", ["train.json", "trian.json"], {"annotations": "trian.json", "images": "train"}):
         with pytest.raises(ValueError, match=r"train: trian\.json does not exist.* Did you mean .*train\.json\?"):
             check_dataset({"path": folder, "train": entry}, splits=("train",))
+    with pytest.raises(ValueError, match=r"trian\.json: no such file\. .* Did you mean train\.json\?"):
+        check_dataset(folder / "trian.json")
 
 
 def test_annotations_that_an_export_names_with_dots_are_found(folder: Path) -> None:
