@@ -90,6 +90,20 @@ def what_is_there(path: str | os.PathLike[str]) -> str:
     return _SPECIAL.get(stat.S_IFMT(mode), "a file that cannot be read")
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path in which `~` at the beginning is the home folder of a user.
+
+    Raises:
+        ValueError: there is no user of that name, or none is known.
+    """
+    text = os.fspath(path)
+    found = os.path.expanduser(text)
+    if text.startswith("~") and found == text:
+        user, _, _ = text.partition("/")
+        raise ValueError(f"{text}: there is no home folder {user}; what is called so is written ./{text}.")
+    return Path(found)
+
+
 def refuse_special(path: Path) -> None:
     """Refuse to put a file where something stands that is none: root would replace `/dev/null` for everybody.
 

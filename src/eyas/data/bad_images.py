@@ -10,10 +10,11 @@ from collections.abc import Mapping
 
 from eyas import dist
 from eyas.data.errors import SampleError
+from eyas.data.report import lost_kind
 from eyas.log import warn
 
 SHARE = 0.01  # of the images of a split
-KIND = "image that could not be loaded"
+KIND = lost_kind("image that could not be loaded")
 _TOLD = 5  # images of a message
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eyas.files import expanded
+
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
     """Folder for derived files: `cache_dir`, else $EYAS_CACHE, else the platform's cache folder + "eyas".
@@ -15,13 +17,13 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
     The folder is not created here.
     """
     if cache_dir is not None:
-        return Path(cache_dir).expanduser()
+        return expanded(cache_dir)
     if os.environ.get("EYAS_CACHE"):
-        return Path(os.environ["EYAS_CACHE"]).expanduser()
+        return expanded(os.environ["EYAS_CACHE"])
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"]) / "eyas"
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "eyas"
+    return expanded(base) / "eyas"
 
 
 @contextmanager

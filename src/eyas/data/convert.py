@@ -31,6 +31,7 @@ from eyas.data.image_file import copy_image_file
 from eyas.data.image_header import ImageHeader, read_header, why_no_file
 from eyas.data.remote.address import is_remote, shown
 from eyas.data.report import DatasetReport, Problem
+from eyas.files import expanded
 from eyas.log import LOGGER
 from eyas.names import did_you_mean
 
@@ -69,7 +70,10 @@ def convert(
         raise ValueError(f"to={to}: use one of {', '.join(WRITERS)}.{did_you_mean(to, WRITERS)}")
     if images not in IMAGES:
         raise ValueError(f"images={images}: use one of {', '.join(IMAGES)}.{did_you_mean(images, IMAGES)}")
-    target = Path(out).expanduser().absolute()
+    try:
+        target = expanded(out).absolute()
+    except ValueError as error:
+        raise ValueError(f"out={error}") from None
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"out={out} is there already, and not empty. Nothing is overwritten: choose another folder.")
     described = check_dataset(data, splits=(), optional=SPLITS, ids_start=ids_start)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from eyas.data.describe import FILES as ANNOTATION_FILES
 from eyas.data.describe import describe_file, describe_folder
 from eyas.data.formats import LabelSource, claim
 from eyas.data.ignore import read_rules
+from eyas.data.odd_names import Spellings
 from eyas.data.public_sets import PUBLIC, fetch_public
 from eyas.data.remote.address import is_url, shown
 from eyas.data.remote.bring import bring_data, bring_places
 from eyas.data.remote.mirror import Mirror
+from eyas.files import expanded
 from eyas.log import LOGGER
 from eyas.names import nearest
 from eyas.plain_yaml import YamlError, read_yaml
@@ -105,7 +108,10 @@ def _describe(data: str, splits: Sequence[str], cache_dir: str | Path | None, mi
         if not is_url(data):
             raise ValueError(f"data={data} is no address: protocol://place/folder/file.")
         data = bring_data(data, mirror)
-    path = Path(data).expanduser()
+    try:
+        path = expanded(data)
+    except ValueError as error:
+        raise ValueError(f"data={error}") from None
     if path.is_dir():
         return _from_folder(path)
     candidates = [path]
@@ -165,7 +171,7 @@ def _only_yaml(folder: Path) -> Path:
 
 def _no_such_data(data: str, path: Path, tried: list[Path]) -> str:
     files = path.parent.iterdir() if path.parent.is_dir() else []
-    beside = [file.name for file in files if file.suffix.lower() in _YAML_SUFFIXES]
+    beside = [file.name for file in files if file.suffix.lower() in (*_YAML_SUFFIXES, *ANNOTATION_FILES)]
     near = nearest(path.name, [*beside, *EMBEDDED, *PUBLIC]) or nearest(path.stem, [*EMBEDDED, *PUBLIC])
     tried_text = ", ".join(str(candidate.absolute()) for candidate in tried)
     return (
@@ -231,16 +237,18 @@ def _check(
     root, tried_roots = _root(content, file, where)
     given = None if content.get("names") is None else read_classes(content, where).names
     claimed, places = _sources(content, root, given, where)
+    missing = any(None in places[split] for split in splits)
+    if missing and not content.get("download"):  # before the classes, which may stand in what is missing
+        raise ValueError(_missing_source(content, splits, places, root, tried_roots, where))
     names, ids = _agreed_classes(content, claimed, where)
     channels = content.get("channels", 3)
     if channels != 3:
         raise ValueError(f"{where}: channels={reprlib.repr(channels)} is not supported; images are read as 3 channels.")
-    if any(None in places[split] for split in splits) and content.get("download"):
+    if missing:
         root = _download(content, root, where, cache_dir)
         claimed, places = _sources(content, root, names, where)
-    for split in splits:
-        if None in places[split]:
-            raise ValueError(_missing_source(content, split, root, tried_roots, where))
+        if any(None in places[split] for split in splits):
+            raise ValueError(_missing_source(content, splits, places, root, tried_roots, where))
     existing = {split: [path for path in paths if path is not None] for split, paths in places.items()}
     if {"train", "val"} <= {*splits} and held_out is None and trains_on_val(content, existing):
         LOGGER.warning(
@@ -276,7 +284,7 @@ def _sources(
             if isinstance(entry, str):
                 _as_path(entry, split, where)
         try:
-            source = claim(content[split], root, names) if content.get(split) else None
+            source = claim(_as_found(content[split], root), root, names) if content.get(split) else None
         except ValueError as error:
             raise ValueError(f"{where}: {split}: {error}") from None
         if source is not None:
@@ -370,11 +378,9 @@ def _paths(content: dict[str, Any], split: str, root: Path, where: str) -> list[
 
 def _as_path(text: str | Path, key: str, where: str) -> Path:
     """A path that a description names; raises ValueError for what can be none."""
-    try:
+    with suppress(ValueError):  # there is no such user
         if len(str(text)) <= _LONGEST and "\0" not in str(text):
-            return Path(text).expanduser()
-    except RuntimeError:  # there is no such user
-        pass
+            return expanded(text)
     raise ValueError(f"{where}: {key}={reprlib.repr(text)} is no path that a file can have.")
 
 
@@ -388,7 +394,7 @@ def _entries(given: Any) -> list[Any]:
 
 def _candidates(root: Path, entry: str | Path) -> list[Path]:
     """`entry` below the root; `../x` and `root's name/x` are retried as `x`, which is what Roboflow's exports mean."""
-    path = Path(entry).expanduser()
+    path = expanded(entry)
     candidates = [root / path]
     if path.parts[:1] in (("..",), (root.name,)):
         candidates.append(root / Path(*path.parts[1:]))
@@ -396,10 +402,34 @@ def _candidates(root: Path, entry: str | Path) -> list[Path]:
 
 
 def _existing(root: Path, entry: str | Path) -> Path | None:
-    return next((path.resolve() for path in _candidates(root, entry) if os.path.exists(path)), None)
+    """Where a place is; else where one is of the same name in another Unicode form."""
+    candidates, spellings = _candidates(root, entry), Spellings()
+    there = [path for path in candidates if os.path.exists(path)]
+    there = there or [Path(found) for path in candidates if (found := spellings.find(os.path.normpath(path)))]
+    return there[0].resolve() if there else None
 
 
-def _missing_source(content: dict[str, Any], split: str, root: Path, tried_roots: list[Path], where: str) -> str:
+def _as_found(given: Any, root: Path) -> Any:
+    """What a description says of a split, with places where `_existing` finds what is not there as it is written."""
+    if isinstance(given, list | tuple):
+        return [_as_found(entry, root) for entry in given]
+    if isinstance(given, Mapping):
+        return {key: _as_found(value, root) if key == "annotations" else value for key, value in given.items()}
+    if not isinstance(given, str | Path) or os.path.exists(root / given):
+        return given
+    return str(_existing(root, given) or given)
+
+
+def _missing_source(
+    content: dict[str, Any],
+    splits: Sequence[str],
+    places: Mapping[str, Sequence[Path | None]],
+    root: Path,
+    tried_roots: list[Path],
+    where: str,
+) -> str:
+    """What to say of the first place that is not there."""
+    split = next(split for split in splits if None in places[split])
     entries = _entries(content[split])
     entry = next(entry for entry in entries if _existing(root, entry) is None)
     if not os.path.isdir(root):

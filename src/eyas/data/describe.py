@@ -27,20 +27,20 @@ def describe_file(file: Path, splits: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: an NDJSON file that cannot be read.
     """
-    root = _root(file)
+    root, place = _root(file), str(file.absolute())  # relative ones would start at the root
     if file.suffix.lower() in SUFFIXES:
         found = [split for split in dict.fromkeys(read_table(file, NDJSON).splits) if split]
         if found:
-            return {"path": root, **{split: {"annotations": str(file), "split": split} for split in found}}
+            return {"path": root, **{split: {"annotations": place, "split": split} for split in found}}
     only = "train" if "train" in splits or not splits else splits[0]
-    return {"path": root, only: str(file)}
+    return {"path": root, only: place}
 
 
 def describe_folder(folder: Path) -> dict[str, Any] | None:
     """Return the description of a folder of COCO or Pascal VOC; None for any other.
 
     Raises:
-        ValueError: several files may be meant as one split.
+        ValueError: several files may be meant as one split, or files of Pascal VOC name no class.
     """
     found = _coco(folder) or _voc(folder)
     return {"path": folder.absolute(), **found} if found else None
@@ -84,4 +84,4 @@ def _voc(folder: Path) -> dict[str, Any]:
     whole = {"annotations": "Annotations", "images": images}
     lists = {split: Path("ImageSets", "Main", f"{split}.txt") for split in ("train", "val", "test")}
     listed = {split: whole | {"list": str(path)} for split, path in lists.items() if (folder / path).is_file()}
-    return {**(listed or {"train": whole}), "names": class_names([folder / "Annotations"])}
+    return {**(listed or {"train": whole}), "names": class_names(folder / "Annotations")}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from eyas.data.odd_names import OTHER_FORM, OddNames, Spellings, other_ways
 from eyas.files import open_regular, opened, what_is_there
 
 # Spec E.2, and what else cameras, browsers and scanners write.
@@ -86,11 +87,13 @@ class Listing(NamedTuple):
         images: (absolute path, stat), sorted by path.
         passed_over: {(folder, why): how many, and the first} of what is not taken for images.
         watched: folders and lists that change when an image comes, goes or gets another name.
+        odd: {list: names in it that lead to a file in another way than they are written}.
     """
 
     images: list[tuple[str, FileStat]]
     passed_over: dict[tuple[str, str], Some]
     watched: set[str]
+    odd: Mapping[str, OddNames]
 
 
 def stat_of(entry: os.DirEntry[str] | str) -> FileStat:
@@ -255,9 +258,9 @@ def list_files(sources: Sequence[str | Path], root: Path | None = None) -> Listi
     """Images of all sources, and how many files of their folders are none.
 
     A source is a folder (searched recursively), an image, or a `.txt` file with one path per line (UTF-8, BOM allowed,
-    blank lines ignored; relative paths start at the list's folder, or at `root` where they lead nowhere from there). A
-    listed file that is missing has stat `ABSENT`; a line repeated in a list is an image seen twice, which is how
-    people oversample.
+    blank lines ignored; relative paths start at the list's folder, or at `root` where they lead nowhere from there, and
+    may be written as in `eyas.data.odd_names`). A listed file that is missing has stat `ABSENT`; a line repeated in a
+    list is an image seen twice, which is how people oversample.
 
     Raises:
         ValueError: a source does not exist or is of no known kind.
@@ -265,6 +268,7 @@ def list_files(sources: Sequence[str | Path], root: Path | None = None) -> Listi
     found: list[tuple[str, FileStat]] = []
     passed_over: dict[tuple[str, str], Some] = defaultdict(Some)
     watched: set[str] = set()
+    odd: dict[str, OddNames] = {}
 
     def pass_over(path: str, why: str) -> None:
         passed_over[os.path.dirname(path), why].add(path)
@@ -277,7 +281,7 @@ def list_files(sources: Sequence[str | Path], root: Path | None = None) -> Listi
                 else:
                     found.append((entry.path, stat_of(entry)))
         elif source.suffix.lower() == ".txt" and source.is_file():
-            listed = _listed(source, root)
+            listed = _listed(source, root, odd.setdefault(str(source.absolute()), OddNames()))
             folders = {os.path.dirname(path) for path, _ in listed}
             watched |= {str(source.absolute()), *map(nearest_folder, folders)}
             found += listed
@@ -286,7 +290,7 @@ def list_files(sources: Sequence[str | Path], root: Path | None = None) -> Listi
             watched.add(os.path.dirname(source.absolute()))
         else:
             raise ValueError(f"Image source {source} is neither a folder, a .txt list of images nor an image.")
-    return Listing(sorted(found), passed_over, watched)
+    return Listing(sorted(found), passed_over, watched, odd)
 
 
 def nearest_folder(path: str) -> str:
@@ -300,15 +304,41 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _listed(path: Path, root: Path | None) -> list[tuple[str, FileStat]]:
+def _listed(path: Path, root: Path | None, odd: OddNames) -> list[tuple[str, FileStat]]:
     """The images that a list names, with their stat."""
     folders = [str(path.absolute().parent), *([str(root.absolute())] if root else [])]
-    found = []
+    spellings, found = Spellings(), []
     for line in lines_of(path):
-        places = [os.path.normpath(os.path.join(folder, line)) for folder in folders]
-        seen = [(place, stat_of(place)) for place in places]
-        found.append(next((image for image in seen if image[1] != ABSENT), seen[0]))
+        image = _first_there(folders, line)
+        if image[1] == ABSENT:
+            image = _found_otherwise(folders, line, spellings, odd) or image
+        found.append(image)
     return found
+
+
+def _first_there(folders: Sequence[str], name: str) -> tuple[str, FileStat]:
+    places = [os.path.normpath(os.path.join(folder, name)) for folder in folders]
+    seen = [(place, stat_of(place)) for place in places]
+    return next((image for image in seen if image[1] != ABSENT), seen[0])
+
+
+def _found_otherwise(
+    folders: Sequence[str], line: str, spellings: Spellings, odd: OddNames
+) -> tuple[str, FileStat] | None:
+    """The image that a line means which leads to none as it is written."""
+    ways = [*other_ways(line)]
+    for kind, what, name in ways:
+        image = _first_there(folders, name)
+        if image[1] != ABSENT:
+            odd.add(kind, what, line)
+            return image
+    for name in (line, *(name for *_, name in ways)):
+        for folder in folders:
+            place = spellings.find(os.path.normpath(os.path.join(folder, name)))
+            if place:
+                odd.add(OTHER_FORM, "found by the letters that it shows", line)
+                return place, stat_of(place)
+    return None
 
 
 def lines_of(path: Path) -> list[str]:

@@ -14,16 +14,17 @@ from eyas.data.files import FileStat, read_start_and_sample
 from eyas.data.image_file import open_image_file, sample_image_file
 from eyas.data.remote.address import is_remote
 from eyas.data.remote.service import RemoteError
+from eyas.data.report import kept_kind, lost_kind
 from eyas.files import what_is_there
 
-MISSING_IMAGE = "missing image"
-NOT_AN_IMAGE = "not an image"
-UNSUPPORTED = "unsupported image format"
-TRUNCATED = "truncated image"
-TOO_SMALL = "image too small"
-TOO_LARGE = "image too large"
-SEVERAL = "several pictures in one file"  # kept
-NO_END_MARKER = "JPEG without end marker"  # kept
+MISSING_IMAGE = lost_kind("missing image")
+NOT_AN_IMAGE = lost_kind("not an image")
+UNSUPPORTED = lost_kind("unsupported image format")
+TRUNCATED = lost_kind("truncated image")
+TOO_SMALL = lost_kind("image too small")
+TOO_LARGE = lost_kind("image too large")
+SEVERAL = kept_kind("several pictures in one file")
+NO_END_MARKER = kept_kind("JPEG without end marker")
 
 MIN_SIDE = 10  # px, spec E.3
 FORMATS = frozenset((

@@ -46,12 +46,12 @@ from eyas.data.progress import with_progress
 from eyas.data.remote.address import Room, first_remote, is_remote
 from eyas.data.remote.kept import room_of
 from eyas.data.remote.service import THREADS
-from eyas.data.report import DatasetReport, Problem
+from eyas.data.report import DatasetReport, Problem, lost_kind
 from eyas.files import replacing, short_digest, sweep
 from eyas.log import LOGGER
 
 CACHE_VERSION = 7  # raise it when the meaning of the arrays or of a rule changes
-NO_PICTURE = "no picture in such values"
+NO_PICTURE = lost_kind("no picture in such values")
 NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
 _CHUNK = 256  # images per task of a process
@@ -437,7 +437,9 @@ def _find(
 
 
 def _all_missing(source: LabelSource, images: Sequence[str], split: str) -> str:
-    backslash = " It is written with backslashes, as on Windows: write / instead." if "\\" in images[0] else ""
+    backslash = (
+        " It is written with backslashes, as on Windows; with / it leads nowhere, too." if "\\" in images[0] else ""
+    )
     return (
         f"All {len(images):,} images for {split} that {source} names are missing, for example {images[0]}.{backslash} "
         "Relative lines start at the list's folder, or at the data set's."

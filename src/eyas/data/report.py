@@ -7,13 +7,41 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from eyas.files import replacing
 
 # Rows kept in full. One systematic mistake in a million images must not fill the memory; counts stay exact.
 MAX_ROWS = 10_000
 EXPECTED = ("hidden", "not an image (")  # what lies in image folders everywhere; counted, and named in the file only
+
+
+class Weight(NamedTuple):
+    """What a kind of problem costs: whether what it is about is used all the same, and how bad that is."""
+
+    kept: bool
+    severity: Literal["error", "warning", "note"]
+
+
+KINDS: dict[str, Weight] = {}
+"""{kind: its weight} of the problems that may be found in a data set, as `kept_kind` and `lost_kind` define them."""
+
+
+def kept_kind(kind: str, severity: Literal["warning", "note"] = "note") -> str:
+    """Define a kind of problem that costs nothing: what it is about is trained on; a warning may be a mistake."""
+    KINDS[kind] = Weight(True, severity)
+    return kind
+
+
+def lost_kind(kind: str, severity: Literal["error", "warning"] = "error") -> str:
+    """Define a kind of problem that costs an image, a row or all rows of an image; a warning costs nothing new."""
+    KINDS[kind] = Weight(False, severity)
+    return kind
+
+
+def weight_of(kind: str) -> Weight:
+    """Return the weight of a kind; of one that nobody has defined, as of a format from outside, the worst."""
+    return KINDS.get(kind, Weight(False, "error"))
 
 
 class Problem(NamedTuple):

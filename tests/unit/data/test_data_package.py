@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 import eyas.data
 from eyas.data.cache import cache_root
+from eyas.data.report import KINDS, Weight, weight_of
 from eyas.files import make_folder, replacing, write_atomic
 
 
@@ -39,6 +42,49 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if sys.platform != "win32":
         assert cache_root() == tmp_path / "c" / "eyas"
     assert not list(tmp_path.iterdir())
+
+
+def kinds_in(tree: ast.AST) -> set[str]:
+    """Names of constants, or "..." for a text, that stand where the kind of a problem does."""
+    places = {"Problem": 2, "LabelProblem": 1, "ImageProblem": 0, "drop": 2}
+    found: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            found += node.args[place : place + 1] if (place := places.get(called)) is not None else []
+            if ast.unparse(node.func).endswith("problems.append") and isinstance(node.args[0], ast.Tuple):
+                found.append(node.args[0].elts[1])
+            if ast.unparse(node.func).endswith("odd.add"):
+                found.append(node.args[0])
+        elif isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple):  # kind, what and path
+            found += node.value.elts[:1]
+        elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):  # kind and message
+            found += node.value.elts[:1] if any(isinstance(each, ast.JoinedStr) for each in node.value.elts[1:]) else []
+        elif isinstance(node, ast.Return) and isinstance(node.value, ast.JoinedStr):  # f"{kind}: message"
+            first, then = (*node.value.values, None)[:2]
+            if (
+                isinstance(first, ast.FormattedValue)
+                and isinstance(then, ast.Constant)
+                and str(then.value).startswith(": ")
+            ):
+                found.append(first.value)
+    names = [name for each in found for name in ((each.body, each.orelse) if isinstance(each, ast.IfExp) else (each,))]
+    return {name.id for name in names if isinstance(name, ast.Name) and name.id.lstrip("_").isupper()} | {
+        "..." for each in names if isinstance(each, ast.Constant) and isinstance(each.value, str) and each.value
+    }
+
+
+def test_every_kind_of_problem_says_where_it_is_defined_whether_what_it_is_about_is_kept() -> None:
+    root = Path(eyas.data.__file__).parents[1]
+    found = set()
+    for file in sorted(root.glob("data/**/*.py")):
+        module = importlib.import_module(".".join(("eyas", *file.relative_to(root).with_suffix("").parts)))
+        for name in kinds_in(ast.parse(file.read_text())):
+            kind = vars(module).get(name)
+            assert kind in KINDS, f"{file}: {name} is no kind of `kept_kind` or `lost_kind`"
+            found.add(kind)
+    assert found == {*KINDS} - {"image that could not be loaded"}, "which a training tells"
+    assert weight_of("a kind from outside") == Weight(False, "error")
 
 
 def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:

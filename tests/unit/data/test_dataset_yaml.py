@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,12 @@ def test_missing_image_folder_names_key_places_contents_and_nearest(root: Path) 
     assert f"Did you mean {root / 'images/valid'}?" in text
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS finds both forms of a name")
+def test_a_folder_may_have_its_name_in_another_unicode_form(root: Path) -> None:
+    (root / "images/train").rename(root / "images/e\u0301")
+    assert check_dataset(write(root, train="images/\u00e9"))["train"] == [root / "images/e\u0301"]
+
+
 def test_missing_root_lists_what_was_tried(root: Path) -> None:
     with pytest.raises(ValueError, match="folder path=sett does not exist") as error:
         check_dataset(write(root.parent, path="sett"))
@@ -285,6 +292,21 @@ def test_no_such_file_names_the_nearest(root: Path) -> None:
         check_dataset(root / "animal.yaml")
     with pytest.raises(ValueError, match=r"Did you mean digits\?"):
         check_dataset("digit")
+
+
+def test_a_tilde_is_the_home_of_somebody(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(root))
+    write(root)
+    assert check_dataset("~/data.yaml")["train"] == [root / "images/train"]
+    with pytest.raises(ValueError, match=r"^data=~nobody-of-this-name/x: there is no home folder ~nobody-of-this-name"):
+        check_dataset("~nobody-of-this-name/x")
+    with pytest.raises(ValueError, match="data: train: ~nobody-of-this-name/i: there is no home folder"):
+        check_dataset(
+            {"train": {"annotations": "x", "images": "~nobody-of-this-name/i"}, "names": ["a"]}, splits=("train",)
+        )
+    root.rename(root.parent / "~nobody-of-this-name")
+    monkeypatch.chdir(root.parent)
+    assert check_dataset("./~nobody-of-this-name")["nc"] == 2
 
 
 def test_folder_with_several_or_no_yaml(root: Path) -> None:

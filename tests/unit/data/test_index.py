@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unicodedata import normalize
 from xml.etree import ElementTree
 
 import cv2
@@ -25,6 +26,7 @@ from eyas.data.formats import yolo as yl
 from eyas.data.formats.yolo import TextRules, label_path
 from eyas.data.image_header import MISSING_IMAGE
 from eyas.data.index import NO_USABLE_ROW, ImageIndex, build_index
+from eyas.data.odd_names import BELOW_DATA, OTHER_FORM, WINDOWS_PATH
 from eyas.data.processes import START_METHOD, spread
 from eyas.data.report import Problem
 from eyas.data.store import ImageStore
@@ -456,9 +458,65 @@ def test_lists_whose_lines_start_at_the_folder_of_the_data(data: Path) -> None:
         build_index([data / "lists/train.txt"], **listed)
 
 
+DECOMPOSED = pytest.mark.skipif(sys.platform == "darwin", reason="macOS finds both forms of a name")
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "kind"),
+    [
+        ("data/obj_train_data/é.png", "obj_train_data/é.png", BELOW_DATA),
+        (".\\images\\train\\2.jpg", "images/train/2.jpg", WINDOWS_PATH),
+        ("data\\obj_train_data\\é.png", "obj_train_data/é.png", BELOW_DATA),
+        pytest.param("d\u00e9j\u00e0/ガ.png", normalize("NFD", "d\u00e9j\u00e0/ガ.png"), OTHER_FORM, marks=DECOMPOSED),
+        pytest.param("d\u00e9\\a.png", "de\u0301/a.png", OTHER_FORM, marks=DECOMPOSED),
+        pytest.param("de\u0301/a.png", "d\u00e9/a.png", OTHER_FORM, marks=DECOMPOSED),
+    ],
+)
+@pytest.mark.skipif(os.name != "posix", reason="names with backslashes")
+def test_lists_as_other_tools_and_systems_write_them(data: Path, line: str, place: str, kind: str) -> None:
+    (data / place).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(data / "images/train/2.jpg", data / place) if place != "images/train/2.jpg" else None
+    (data / "list.txt").write_text(f"{line}\nimages/train/4.jpg\n", encoding="utf-8")
+    index = build_index([data / "list.txt"], names=NAMES, split="val", cache_dir=data.parent / "cache")
+    assert {index.path(i) for i in range(2)} == {str(data / place), str(data / "images/train/4.jpg")}
+    assert kinds(index) == {kind: 1} and f"1 of the images, such as {line}: " in index.report.problems[0].message
+
+
+def test_a_list_means_what_it_says_where_that_is_there(data: Path) -> None:
+    for folder in ("data/obj", "obj", "data/data/obj"):
+        (data / folder).mkdir(parents=True)
+        shutil.copy(data / "images/train/2.jpg", data / folder / "a.jpg")
+    (data / "list.txt").write_text("data/obj/a.jpg\ndata/data/obj/a.jpg\n")
+    index = build_index([data / "list.txt"], names=NAMES, split="val", cache_dir=data.parent / "cache")
+    assert index.path(0) == str(data / "data/data/obj/a.jpg") and index.path(1) == str(data / "data/obj/a.jpg")
+    assert kinds(index) == {}
+
+
+@DECOMPOSED
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_label_file_may_have_its_name_in_another_unicode_form(data: Path, form: str) -> None:
+    image, label = data / normalize(form, "images/train/\u00e9.jpg"), data / "labels/train/x.txt"
+    (data / "images/train/2.jpg").rename(image)
+    (data / "labels/train/2.txt").rename(label)
+    assert build(data).report.unused == {yl.NO_IMAGE: 1}
+    label = label.rename(data / normalize("NFD" if form == "NFC" else "NFC", "labels/train/\u00e9.txt"))
+    index = build(data)
+    assert index.report.unused == {} and index.objects()[-1] == 2
+    label.write_text("rubbish\n")
+    assert [problem.file for problem in build(data).report.problems] == [str(label)]
+
+
+def test_the_names_that_labelimg_writes_are_no_labels(data: Path) -> None:
+    (data / "labels/train/classes.txt").write_text("cat\ndog\n")
+    assert build(data).report.unused == {}
+    shutil.copy(data / "images/train/2.jpg", data / "images/train/classes.jpg")
+    (data / "labels/train/classes.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+    assert build(data).objects()[-1] == 1, "but of an image of the name they are"
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_images_that_are_all_missing_are_said_to_be_missing(data: Path, split: str) -> None:
-    (data / "list.txt").write_text("images\\train\\2.jpg\nimages\\train\\3.png\n")
+    (data / "list.txt").write_text("C:\\images\\train\\2.jpg\nC:\\images\\train\\3.png\n")
     with pytest.raises(ValueError, match="All 2 images .* are missing.* written with backslashes"):
         build_index([data / "list.txt"], names=NAMES, split=split, cache_dir=data.parent / "cache")
 
@@ -476,7 +534,7 @@ def test_label_files_are_found_however_their_suffix_is_written(data: Path) -> No
 
 
 def test_label_files_without_an_image_are_counted(data: Path) -> None:
-    for name in ("orphan.txt", "classes.TXT"):
+    for name in ("orphan.txt", "notes.TXT"):
         (data / "labels/train" / name).write_text("cat\n")
     (data / "images/train/readme.txt").write_text("no label: they stand in labels/")
     expected = {yl.NO_IMAGE: 2, "not an image (.txt)": 1}
@@ -495,7 +553,7 @@ def test_labels_beside_the_images_are_no_unused_files(tmp_path: Path) -> None:
     (folder / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     (folder / "classes.txt").write_text("cat\n")
     index = build_index([folder], names=NAMES, cache_dir=tmp_path / "cache")
-    assert (index.report.boxes, index.report.unused) == (1, {yl.NO_IMAGE: 1})
+    assert (index.report.boxes, index.report.unused) == (1, {})
 
 
 def test_an_image_whose_rows_are_all_dropped_is_left_out(data: Path) -> None:

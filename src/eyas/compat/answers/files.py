@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eyas.data.download import ARCHIVES, download_file, unpack
+from eyas.files import expanded
 from eyas.names import did_you_mean
 
 
@@ -98,7 +99,7 @@ def check_file(file: str | Path, suffix: str | Sequence[str] = "", download: boo
     """
     text = str(file).strip()
     wanted = [suffix] if isinstance(suffix, str) else list(suffix)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if not text or path.is_file():
         if text and any(wanted) and path.suffix.lower() not in wanted:
             raise ValueError(f"{text} must end in {' or '.join(wanted)}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eyas.data.cache import cache_root
+from eyas.files import expanded
 from eyas.log import LOGGER
 from eyas.names import did_you_mean
 
@@ -70,7 +71,7 @@ class Settings(Mapping[str, Any]):
 
 def _same(is_so: object, asked: object) -> bool:
     if isinstance(is_so, str) and isinstance(asked, str | Path):
-        return Path(is_so).absolute() == Path(asked).expanduser().absolute()
+        return Path(is_so).absolute() == expanded(asked).absolute()
     return is_so == asked
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from eyas.data.files import FileStat
 from eyas.data.image_header import ImageHeader
-from eyas.data.report import Problem
+from eyas.data.report import Problem, lost_kind
 
-UNREADABLE = "unreadable label file"
+UNREADABLE = lost_kind("unreadable label file")
 
 
 class LabelProblem(NamedTuple):

@@ -20,14 +20,15 @@ from eyas.data.formats.base import LabelSource
 from eyas.data.formats.entry import read_entry
 from eyas.data.formats.outline import bounds
 from eyas.data.formats.table import ANY, UNKNOWN_CLASS, Form, Ids, Row, Table, TableBuilder, TableSource
+from eyas.data.report import kept_kind, lost_kind
 from eyas.files import opened
 
-NO_BOX = "annotation without a box"
-UNKNOWN_IMAGE = "unknown image"
-NO_NAME = "image without a name"
-NO_ENTRY = "not an entry"
-SAME_ID = "images of one id"
-SAME_ANNOTATION_ID = "annotation id used twice"  # kept
+NO_BOX = lost_kind("annotation without a box")
+UNKNOWN_IMAGE = lost_kind("unknown image")
+NO_NAME = lost_kind("image without a name")
+NO_ENTRY = lost_kind("not an entry")
+SAME_ID = lost_kind("images of one id")
+SAME_ANNOTATION_ID = kept_kind("annotation id used twice")
 _LARGEST = 1 << 31  # px
 Box = tuple[float, float, float, float]
 

@@ -18,12 +18,13 @@ from eyas.data.files import (
     is_folder,
     stat_of,
 )
-from eyas.data.report import Problem
+from eyas.data.odd_names import OTHER_FORM, WINDOWS_PATH, OddNames, Spellings, slashed
+from eyas.data.report import kept_kind, lost_kind
+from eyas.files import expanded
 from eyas.names import did_you_mean
 
-WINDOWS_PATH = "path as Windows writes it"  # kept
-ABSOLUTE_PATH = "absolute path"  # kept
-OUTSIDE = "path out of the data set"
+ABSOLUTE_PATH = kept_kind("absolute path")
+OUTSIDE = lost_kind("path out of the data set")
 NOT_ANNOTATED = "image that the annotations do not name"
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _ASKED = 32  # images that tell which folder they stand in
@@ -67,7 +68,7 @@ def read_entry(entry: object, root: Path) -> Entry | None:
         ValueError: a mapping with keys or values that mean nothing.
     """
     if isinstance(entry, str | Path):
-        return Entry(root / Path(entry).expanduser())
+        return Entry(root / expanded(entry))
     if not isinstance(entry, Mapping):
         return None
     keys = [field.name for field in fields(Entry)]
@@ -82,7 +83,7 @@ def read_entry(entry: object, root: Path) -> Entry | None:
         if not isinstance(value, str | Path) and (key == "annotations" or value is not None):
             raise ValueError(f"{dict(entry)}: {key}={value!r} must be a path.")
         if value is not None:
-            paths[key] = root / Path(str(value)).expanduser()
+            paths[key] = root / expanded(str(value))
     split, from_1 = entry.get("split", ""), entry.get("from_1", False)
     if not isinstance(split, str) or not isinstance(from_1, bool):
         raise ValueError(f"{dict(entry)}: split is the name of one, from_1 is true or false.")
@@ -97,8 +98,11 @@ def image_folder(entry: Entry, root: Path, names: Sequence[str]) -> Path:
     if entry.images is not None:
         return entry.images
     asked = [name.replace("\\", "/") for name in names[:: max(len(names) // _ASKED, 1)]]
-    likely = likely_folders(entry.annotations, root)
-    return max(likely, key=lambda folder: sum(os.path.isfile(folder / name) for name in asked))
+    likely, spellings = likely_folders(entry.annotations, root), Spellings()
+    there = [sum(os.path.isfile(folder / name) for name in asked) for folder in likely]
+    if not any(there):
+        there = [sum(spellings.find(str(folder / name)) != "" for name in asked) for folder in likely]
+    return likely[there.index(max(there))]
 
 
 def likely_folders(annotations: Path, root: Path) -> list[Path]:
@@ -125,44 +129,44 @@ class Images:
     """Finds images by the names that annotations give them, listing each folder once.
 
     Attributes:
-        oddities: {(kind, what was made of it): names}, of names that are not relative paths with `/`.
+        odd: names that are not relative paths with `/`, or are odd otherwise.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = os.path.abspath(folder), os.path.abspath(root)
-        self.oddities: dict[tuple[str, str], list[str]] = {}
+        self.odd = OddNames()
+        self._spellings = Spellings()
         self._folders: dict[str, dict[str, FileStat]] = {}
 
     def find(self, name: str) -> tuple[str, FileStat]:
         """Absolute path and stat of an image; `ABSENT` for one that is not there, or that may not be used."""
-        text = name
-        if "\\" in name and os.sep == "/" and self._stat(os.path.join(self.folder, name)) == ABSENT:
-            text = name.replace("\\", "/")
-            self._note(WINDOWS_PATH, "read with / between folders", name)
+        text = slashed(name)
+        if text != name and self._stat(os.path.join(self.folder, name)) != ABSENT:
+            text = name
+        if text != name:
+            self.odd.add(WINDOWS_PATH, "read with / between folders", name)
         if os.path.isabs(text) or _DRIVE.match(text):
             return self._absolute(text, name)
         path = os.path.normpath(os.path.join(self.folder, text))
         if not any(self._within(path, base) for base in (self.folder, self.root)):
-            self._note(OUTSIDE, f"not used: they lead out of {self.root}", name)
+            self.odd.add(OUTSIDE, f"not used: they lead out of {self.root}", name)
             return path, ABSENT
-        return path, self._stat(path)
-
-    def about(self, where: str) -> list[Problem]:
-        """A sentence for each kind of name that is no relative path with `/`."""
-        return [
-            Problem(where, 0, kind, f"{len(names):,} of the images, such as {names[0]}: {what}")
-            for (kind, what), names in self.oddities.items()
-        ]
+        stat = self._stat(path)
+        if stat == ABSENT and (other := self._spellings.find(path)):
+            self.odd.add(OTHER_FORM, "found by the letters that it shows", name)
+            return other, self._stat(other)
+        return path, stat
 
     def folders(self) -> list[str]:
         """Folders that hold images, or would."""
         return sorted(self._folders)
 
-    def others(self, named: Iterable[str]) -> dict[str, Some]:
-        """What lies beside the images that were found and has another path, by the reason: images, and such of formats
-        that are not read."""
-        known = set(named)
+    def others(self, found: Iterable[str], named: Iterable[str] = ()) -> dict[str, Some]:
+        """What lies beside the images that were found and is neither one of them nor otherwise named, by the reason:
+        images, and such of formats that are not read."""
+        known = set(found)
         holding = {os.path.dirname(path) for path in known}
+        known.update(named)
         others: dict[str, Some] = {}
         for folder in sorted(holding & {*self._folders}):
             for name in sorted(self._folders[folder]):
@@ -179,18 +183,15 @@ class Images:
         """An absolute path as it stands; or what lies below the folder under the same name, or with folders before."""
         stat = self._stat(text) if os.path.isabs(text) else ABSENT
         if stat != ABSENT:
-            self._note(ABSOLUTE_PATH, "used as they are", name)
+            self.odd.add(ABSOLUTE_PATH, "used as they are", name)
             return os.path.normpath(text), stat
         parts = [part for part in text.split("/")[1:] if part not in ("", ".", "..")]
         for start in range(len(parts)):
             path = os.path.join(self.folder, *parts[start:])
             if (stat := self._stat(path)) != ABSENT:
-                self._note(ABSOLUTE_PATH, f"not there, and looked for in {self.folder}", name)
+                self.odd.add(ABSOLUTE_PATH, f"not there, and looked for in {self.folder}", name)
                 return path, stat
         return os.path.join(self.folder, *parts), ABSENT
-
-    def _note(self, kind: str, what: str, name: str) -> None:
-        self.oddities.setdefault((kind, what), []).append(name)
 
     @staticmethod
     def _within(path: str, base: str) -> bool:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from eyas.data.files import FileStat
 from eyas.data.formats.base import Labels, LabelSource
 from eyas.data.image_header import ImageHeader
-from eyas.data.report import Problem
+from eyas.data.report import Problem, lost_kind
+
+IN_SEVERAL = lost_kind("image in several sources")
 
 
 class Joined(LabelSource):
@@ -45,7 +47,7 @@ class Joined(LabelSource):
             for path, stat in source.images():
                 if path in found:
                     message = f"{source} names it too; the labels of {self._source_of[path]} are used"
-                    self._twice.append(Problem(path, 0, "image in several sources", message))
+                    self._twice.append(Problem(path, 0, IN_SEVERAL, message))
                     continue
                 found[path], self._source_of[path] = stat, source
         return sorted(found.items())

@@ -17,10 +17,11 @@ from eyas.data.formats.base import LabelSource
 from eyas.data.formats.coco import NO_BOX, NO_NAME, is_file_name, number, pixels
 from eyas.data.formats.entry import read_entry
 from eyas.data.formats.table import ANY, UNKNOWN_CLASS, Form, Row, Table, TableBuilder, TableSource
+from eyas.data.report import lost_kind
 from eyas.files import opened
 
 SUFFIXES = (".ndjson", ".jsonl")
-BAD_LINE = "line that is no entry"
+BAD_LINE = lost_kind("line that is no entry")
 _LONGEST = 2**26  # bytes of a line
 _SPLITS = {"valid": "val", "validation": "val"}
 

@@ -14,8 +14,10 @@ import numpy as np
 from eyas.data.formats.base import Ignored, LabelProblem, Labels
 from eyas.data.formats.yolo import DUPLICATE, HIGH, LOW, NEGATIVE_SIZE, NOT_A_NUMBER, OUT_OF_RANGE, ZERO_SIZE
 from eyas.data.image_header import ImageHeader
+from eyas.data.report import kept_kind, lost_kind
 
-SIZE_DIFFERS = "image size differs from the annotations'"
+SIZE_DIFFERS = lost_kind("image size differs from the annotations'")
+SIZE_FITTED = kept_kind("annotated at another image size", "warning")
 _MOST_DECIMALS = 12
 
 
@@ -183,13 +185,13 @@ def _annotated(told: tuple[int, int], header: ImageHeader) -> tuple[_Frame | Non
     if told == (header.width, header.height):
         if header.orientation >= 5:
             why = "boxes are turned as the EXIF orientation turns the image"
-            return _Frame(height, width, header.orientation), LabelProblem(0, SIZE_DIFFERS, f"{sizes}: {why}")
+            return _Frame(height, width, header.orientation), LabelProblem(0, SIZE_FITTED, f"{sizes}: {why}")
         why = "taken as width and height exchanged; boxes are left as they are"
-        return shown, LabelProblem(0, SIZE_DIFFERS, f"{sizes}: {why}")
+        return shown, LabelProblem(0, SIZE_FITTED, f"{sizes}: {why}")
     # One px of rounding on the smaller of the two, either way.
     slack = max(width, height, header.width, header.height)
     if abs(width * header.height - height * header.width) <= slack:
-        return _Frame(height, width), LabelProblem(0, SIZE_DIFFERS, f"{sizes}: boxes are scaled as the image is")
+        return _Frame(height, width), LabelProblem(0, SIZE_FITTED, f"{sizes}: boxes are scaled as the image is")
     return None, LabelProblem(0, SIZE_DIFFERS, f"{sizes}, of another shape: its boxes are dropped")
 
 

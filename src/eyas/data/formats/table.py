@@ -10,7 +10,7 @@ import hashlib
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,12 +23,12 @@ from eyas.data.formats.base import ANY_CLASS, LabelProblem, Labels, LabelSource,
 from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders
 from eyas.data.formats.pixels import PixelRows, clean_labels, to_labels
 from eyas.data.image_header import ImageHeader
-from eyas.data.report import Problem
+from eyas.data.report import Problem, kept_kind, lost_kind
 from eyas.files import replacing
 from eyas.log import LOGGER
 
-UNKNOWN_CLASS = "unknown class"
-LISTED_TWICE = "image listed twice"  # kept
+UNKNOWN_CLASS = lost_kind("unknown class")
+LISTED_TWICE = kept_kind("image listed twice", "warning")
 ANY = -1  # in place of the rank of a class
 _FACTS = ("names", "images", "splits", "problems", "dropped", "row", "annotated")
 _ARRAYS = ("sizes", "offsets", "ranks", "boxes", "ignored", "places")
@@ -235,21 +235,26 @@ class TableSource(LabelSource):
         folder = image_folder(self.entry, self.root, [table.images[i] for i in chosen])
         images = Images(folder, self.root)
         found: dict[str, FileStat] = {}
-        self._rows_of, twice = {}, []
+        self._rows_of = {}
         for i in chosen:
             path, stat = images.find(table.images[i])
             found[path] = stat
             if path in self._rows_of:
-                twice.append(table.images[i])
+                images.odd.add(LISTED_TWICE, "taken as one image with the annotations of both", table.images[i])
             self._rows_of.setdefault(path, []).append(i)
         if found and all(stat == ABSENT for stat in found.values()):
             raise ValueError(self._all_missing(table.images[chosen[0]], len(found)))
-        if twice:
-            images.oddities[LISTED_TWICE, "taken as one image with the annotations of both"] = twice
-        self._about = images.about(str(self.file))
-        self._others = images.others(path for path, stat in found.items() if stat != ABSENT)
+        self._about = images.odd.about(str(self.file))
+        self._others = images.others((path for path, stat in found.items() if stat != ABSENT), self._of_others(folder))
         self._watched = sorted({str(self.file), *map(nearest_folder, images.folders())})
         return sorted(found.items())
+
+    def _of_others(self, folder: Path) -> Iterator[str]:
+        """Paths of the images that the file names for other splits."""
+        table = self._read()
+        images = Images(folder, self.root)  # what is odd about their names is told where they are used
+        names = zip(table.images, table.splits)  # no splits, no others
+        return (images.find(name)[0] for name, split in names if self.entry.split not in ("", split))
 
     def _all_missing(self, name: str, count: int) -> str:
         looked = [self.entry.images] if self.entry.images else likely_folders(self.file, self.root)

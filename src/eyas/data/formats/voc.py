@@ -7,6 +7,7 @@ without bound.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections import Counter
@@ -37,14 +38,22 @@ from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders,
 from eyas.data.formats.pixels import PixelRows, to_labels
 from eyas.data.formats.table import UNKNOWN_CLASS
 from eyas.data.image_header import ImageHeader
-from eyas.data.report import Problem
+from eyas.data.odd_names import composed
+from eyas.data.report import Problem, lost_kind
 from eyas.files import opened
 
+SEVERAL_FILES = lost_kind("image with several files")
 EVERY_CLASS = "*"
 """Name of an area to ignore whatever its class; no other tool knows it."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LARGEST_FILE = 1 << 24  # bytes
 _DEEPEST = 32  # elements inside each other; annotations have 4
+_ENCODING = re.compile(rb"""<\?xml[^>]{1,200}?\sencoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
+# By the names of Python's codecs: Chinese, Japanese and Korean. Others could take time beyond bounds, or are no text.
+_WIDE = frozenset((
+    "big5", "big5hkscs", "cp932", "cp949", "cp950", "euc_jis_2004", "euc_jisx0213", "euc_jp", "euc_kr", "gb18030",
+    "gb2312", "gbk", "johab", "shift_jis", "shift_jis_2004", "shift_jisx0213",
+))  # fmt: skip
 _LOOKED_AT = 100  # files of a folder that tell what it holds
 
 
@@ -63,7 +72,7 @@ def open_voc(entry: object, root: Path, names: Mapping[int, str] | None) -> Labe
     if names is None:
         raise ValueError(
             f"{told.annotations} holds files of Pascal VOC, which do not list the classes; add to the description: "
-            f"names: [{', '.join(class_names([told.annotations]))}]"
+            f"names: [{', '.join(class_names(told.annotations))}]"
         )
     return VocXml(told.check("list", "from_1"), root, names)
 
@@ -77,14 +86,24 @@ def _holds_only_xml(folder: Path) -> bool:
     return ".xml" in suffixes and not suffixes & {*IMAGE_SUFFIXES, ".txt"}
 
 
-def class_names(folders: Sequence[Path]) -> list[str]:
-    """The names of all objects in the files of some folders, sorted; files that cannot be read have none."""
+def class_names(folder: Path) -> list[str]:
+    """The names of all objects in the files of a folder, sorted; files that cannot be read have none.
+
+    Raises:
+        ValueError: there is no name; tells of a file that cannot be read, if that is why.
+    """
     found: set[str] = set()
-    for folder in folders:
-        for file in _files(folder, lambda path, why: None):
-            content = read_xml(file)
-            if not isinstance(content, LabelProblem):
-                found |= {item.name for item in content.objects}
+    unread: list[str] = []
+    files = _files(folder, lambda path, why: None)
+    for file in files:
+        content = read_xml(file)
+        if isinstance(content, LabelProblem):
+            unread.append(f"{file}: {content.message}")
+        else:
+            found |= {item.name for item in content.objects}
+    if not found - {"", EVERY_CLASS}:
+        why = f" {len(unread):,} of them cannot be read: {unread[0]}." if unread else ""
+        raise ValueError(f"{folder}: no object with a name stands in its {len(files):,} XML files.{why}")
     return sorted(found - {"", EVERY_CLASS})
 
 
@@ -115,10 +134,10 @@ def read_xml(file: str) -> VocFile | LabelProblem:
     if len(data) > _LARGEST_FILE:
         return LabelProblem(0, UNREADABLE, f"larger than {_LARGEST_FILE:,} bytes")
     try:
-        root, lines = _parse(data)
+        root, lines = _parse(_decoded(data))
     except expat.ExpatError as error:
         return LabelProblem(error.lineno, UNREADABLE, f"no valid XML: {expat.ErrorString(error.code)}")
-    except (_Refused, ValueError, LookupError) as error:  # the last two: an encoding that there is not
+    except (_Refused, ValueError, LookupError) as error:  # the last two: another encoding than it says, or none
         return LabelProblem(0, UNREADABLE, str(error))
     items = [
         VocObject(line, _text(item, "name"), _corners(item), _text(item, "difficult") not in ("", "0", "false"))
@@ -132,7 +151,16 @@ class _Refused(Exception):
     """An XML file that is not read any further. Its message says why."""
 
 
-def _parse(data: bytes) -> tuple[Element, list[int]]:
+def _decoded(data: bytes) -> str | bytes:
+    """The text of a file in an encoding of more than one byte, of which expat knows none; any other file as it is."""
+    declared = _ENCODING.match(data)
+    with suppress(LookupError):  # told by expat
+        if declared and codecs.lookup(declared[1].decode()).name in _WIDE:
+            return data.decode(declared[1].decode())  # expat then passes over what is declared
+    return data
+
+
+def _parse(data: str | bytes) -> tuple[Element, list[int]]:
     """The document, and the line of each object."""
     parser, builder, lines, depth = expat.ParserCreate(), TreeBuilder(), list[int](), [0]
 
@@ -201,7 +229,7 @@ class VocXml(LabelSource):
     @property
     def identity(self) -> list[object]:
         images, chosen = (str(path.absolute()) if path else None for path in (self.entry.images, self.entry.list))
-        return ["voc", 1, self.folder, images, chosen, self.entry.from_1, str(self.root.absolute())]
+        return ["voc", 2, self.folder, images, chosen, self.entry.from_1, str(self.root.absolute())]
 
     def images(self) -> list[tuple[str, FileStat]]:
         self._unlisted = {}
@@ -216,7 +244,7 @@ class VocXml(LabelSource):
             name = stem + suffix if suffix else self._named(file) or f"{stem}.jpg"
             path, stat = images.find(name)
             if path in found:
-                images.oddities.setdefault(("image with several files", "the first is used"), []).append(name)
+                images.odd.add(SEVERAL_FILES, "the first is used", name)
                 continue
             found[path], self._file_of[path] = stat, file
         if found and all(stat == ABSENT for stat in found.values()):
@@ -226,7 +254,7 @@ class VocXml(LabelSource):
                 f"{', '.join(map(str, looked))}. Say where they are: "
                 f"{{annotations: {self.entry.annotations.name}, images: FOLDER}} in place of the folder."
             )
-        self._about = images.about(str(self))
+        self._about = images.odd.about(str(self))
         self._others = images.others(found) if self.entry.list is None else {}  # a list names a part
         holding = {os.path.dirname(path) for path in (*found, *files)}
         lists = {str(self.entry.list.absolute())} if self.entry.list else set()
@@ -336,7 +364,7 @@ def _files(folder: Path, pass_over: PassOver) -> list[str]:
 
 
 class _Stems:
-    """Suffixes of images by their path without it; each folder is listed once."""
+    """Suffixes of images by their path without it, in whatever Unicode form; each folder is listed once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, dict[str, str]] = {}
@@ -348,6 +376,6 @@ class _Stems:
             names: list[str] = []
             with suppress(OSError):  # then images are looked for one by one
                 names = sorted(os.listdir(folder), reverse=True)
-            split = (os.path.splitext(name) for name in names)
+            split = (os.path.splitext(composed(name)) for name in names)
             self._folders[folder] = {stem: suffix for stem, suffix in split if suffix.lower() in IMAGE_SUFFIXES}
-        return self._folders[folder].get(stem, "")
+        return self._folders[folder].get(composed(stem), "")

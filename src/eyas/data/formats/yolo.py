@@ -16,8 +16,9 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -37,23 +38,25 @@ from eyas.data.files import (
 )
 from eyas.data.formats.base import ANY_CLASS, UNREADABLE, Ignored, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.image_header import ImageHeader
-from eyas.data.report import Problem
+from eyas.data.odd_names import composed
+from eyas.data.report import Problem, kept_kind, lost_kind
 from eyas.files import what_is_there
 
 # Tolerance of spec E.3: annotation tools round, so a coordinate may leave [0, 1] by up to 1 %.
 LOW, HIGH = -0.01, 1.01
 
-BAD_COLUMNS = "bad column count"
-NOT_A_NUMBER = "not a number"
-CLASS_NOT_INTEGER = "class is not an integer"
-CLASS_OUT_OF_RANGE = "class out of range"
-OUT_OF_RANGE = "coordinate out of range"
-NEGATIVE_SIZE = "negative size"
-ZERO_SIZE = "zero size"
-DUPLICATE = "duplicate row"
-OUTLINE = "outlines taken as boxes"  # kept; one of each file
+BAD_COLUMNS = lost_kind("bad column count")
+NOT_A_NUMBER = lost_kind("not a number")
+CLASS_NOT_INTEGER = lost_kind("class is not an integer")
+CLASS_OUT_OF_RANGE = lost_kind("class out of range")
+OUT_OF_RANGE = lost_kind("coordinate out of range")
+NEGATIVE_SIZE = lost_kind("negative size")
+ZERO_SIZE = lost_kind("zero size")
+DUPLICATE = lost_kind("duplicate row", "warning")
+OUTLINE = kept_kind("outlines taken as boxes")  # ; one of each file
+_CLASSES = "classes.txt"
 NO_IMAGE = "label file without an image"
-SHARED = "label file of several images"  # kept
+SHARED = kept_kind("label file of several images", "warning")
 _TEXT = "not an image (.txt)"  # as `eyas.data.files` calls it
 LABEL_KINDS = (
     BAD_COLUMNS,
@@ -121,7 +124,7 @@ class YoloText(LabelSource):
     ) -> None:
         self.places = list(map(Path, places))
         self.num_classes, self.single_cls, self.rules = num_classes, single_cls, rules
-        self._listing = Listing([], {}, set())
+        self._listing = Listing([], {}, set(), {})
         self._unusual: dict[str, str] = {}
         self._ignored: dict[str, str] = {}
         self._folders: set[str] = set()
@@ -176,7 +179,7 @@ class YoloText(LabelSource):
         return found | {NO_IMAGE: self._without_image}
 
     def problems(self) -> list[Problem]:
-        return self._shared
+        return [*self._shared, *(problem for place, odd in self._listing.odd.items() for problem in odd.about(place))]
 
     def watched(self) -> list[str] | None:
         # Found by listing their folders alone; two files of one image; folders that may open without a sign.
@@ -309,7 +312,7 @@ class LabelFolders:
     """Folders of label files, each listed once instead of one failing call per image.
 
     Attributes:
-        unusual: image -> its label file, where the suffix is not written `.txt`.
+        unusual: image -> its label file, where the suffix is not written `.txt`, or the name in another Unicode form.
     """
 
     def __init__(self, kind: str = "labels") -> None:
@@ -325,12 +328,13 @@ class LabelFolders:
         folder, name = os.path.split(label_path(image, self.kind))
         if folder not in self._folders:
             self._folders[folder] = _list_texts(folder)
-        stats, unusual, trouble = self._folders[folder]
-        if trouble:
+        texts = self._folders[folder]
+        if texts.trouble:
             return NO_FILE
-        if name in unusual:
-            self.unusual[image] = os.path.join(folder, unusual[name])
-        return stats.get(name, ABSENT)
+        key = texts.key(name)
+        if key in texts.unusual or key != name:
+            self.unusual[image] = os.path.join(folder, texts.unusual.get(key, key))
+        return texts.stats.get(key, ABSENT)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._folders)
@@ -340,15 +344,20 @@ class LabelFolders:
         return {folder: texts.trouble for folder, texts in self._folders.items() if texts.trouble}
 
     def without_image(self, images: Iterable[str]) -> Some:
-        """Which label files in these folders belong to none of some images. All others are forgotten."""
+        """Which label files in these folders belong to none of some images. All others are forgotten.
+
+        labelImg writes the names of the classes into `classes.txt` beside the labels.
+        """
         for image in images:
             folder, name = os.path.split(label_path(image))
             if folder in self._folders:
-                self._folders[folder].stats.pop(name, None)
+                texts = self._folders[folder]
+                texts.stats.pop(texts.key(name), None)
         left = Some()
         for folder, texts in self._folders.items():
             for name in texts.stats:
-                left.add(os.path.join(folder, texts.unusual.get(name, name)))
+                if name != _CLASSES:
+                    left.add(os.path.join(folder, texts.unusual.get(name, name)))
         return left
 
 
@@ -359,11 +368,17 @@ class Texts(NamedTuple):
         stats: {name with the suffix .txt: stat}.
         unusual: {name with the suffix .txt: as written}, where the suffix is not written `.txt`.
         trouble: why the folder cannot be listed, though something is there; else "".
+        composed: {name in composed form: name with the suffix .txt} of the names that are not ASCII.
     """
 
     stats: dict[str, FileStat]
     unusual: dict[str, str]
     trouble: str = ""
+    composed: Mapping[str, str] = MappingProxyType({})
+
+    def key(self, name: str) -> str:
+        """The name under which a label file is listed: as it is, or in another Unicode form."""
+        return name if name in self.stats or name.isascii() else self.composed.get(composed(name), name)
 
 
 def _list_texts(folder: str) -> Texts:
@@ -378,7 +393,8 @@ def _list_texts(folder: str) -> Texts:
                 stats[name], written[name] = stat_of(entry), entry.name
     except OSError as error:
         return Texts({}, {}, _trouble(folder, error))
-    return Texts(stats, {name: own for name, own in written.items() if own != name})
+    forms = {composed(name): name for name in stats if not name.isascii()}
+    return Texts(stats, {name: own for name, own in written.items() if own != name}, "", forms)
 
 
 def _trouble(folder: str, error: OSError) -> str:

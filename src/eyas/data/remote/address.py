@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 
 from eyas.data.cache import cache_root
 from eyas.data.sizes import readable, to_bytes
+from eyas.files import expanded
 
 MARK = "eyas-remote"  # a folder of this name holds nothing but what this package puts there
 _TREE = f"{os.sep}{MARK}{os.sep}tree{os.sep}"
@@ -55,7 +56,7 @@ def parse_room(text: str) -> tuple[Path | None, int | None]:
         folder, limit = text, None
     if limit == 0 or (limit is None and not folder.strip()):
         raise ValueError(f"remote_cache={text!r} is a size, a folder or both: 200GB, /nvme/eyas, /nvme/eyas:200GB.")
-    return Path(folder).expanduser().absolute() if folder else None, limit
+    return expanded(folder).absolute() if folder else None, limit
 
 
 def room_for(text: str | None, cache_dir: str | Path | None = None) -> Room:

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from eyas.data.files import DISGUISED, UNLISTED
-from eyas.data.formats.yolo import DUPLICATE, NO_IMAGE, SHARED
-from eyas.data.image_header import NO_END_MARKER, SEVERAL
+from eyas.data.formats.yolo import NO_IMAGE
+from eyas.data.report import weight_of
 from eyas.doctor.alike import FLAT
 from eyas.doctor.case import Case, Split
-from eyas.doctor.finding import Finding, Place, Severity, counted, finding, percent
+from eyas.doctor.finding import Finding, Place, counted, finding, percent
 
 NAME = "files"
-_MILD: dict[str, Severity] = {DUPLICATE: "warning", SEVERAL: "note", NO_END_MARKER: "note", SHARED: "warning"}
 
 
 def look(case: Case) -> Iterator[Finding]:
@@ -34,15 +33,14 @@ def _problems(split: Split) -> Iterable[Finding]:
     report = split.index.report
     for kind, count in report.counts.most_common():
         rows = [row for row in report.problems if row.kind == kind]
-        severity = _MILD.get(kind, "error")
+        kept, severity = weight_of(kind)
         first = f"; the first: {rows[0].message.rstrip('.')}" if rows and rows[0].message else ""
-        kept = "kept" if severity == "note" or kind == SHARED else "left out"
         yield finding(
             NAME,
             kind,
             severity,
-            f"{split.name}: {kind}, {counted(count, 'time')} ({kept}){first}",
-            "Look at it." if severity == "note" else "Repair or remove what is named: it is not trained on.",
+            f"{split.name}: {kind}, {counted(count, 'time')} ({'kept' if kept else 'left out'}){first}",
+            "Look at it." if kept else "Repair or remove what is named: it is not trained on.",
             [Place(split.name, row.file, line=row.line, what=row.message) for row in rows],
             count,
         )

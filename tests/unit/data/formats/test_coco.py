@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,18 @@ def test_images_in_folders_and_paths_of_windows(coco: Coco, folder: Path, name: 
     found = coco(**named(name), annotations=[annotation(image_id=12, bbox=[0, 0, 8, 8])])
     assert len(found.labels["d.png"].cls) == 1 and found.missing == []
     assert (kind in found.problems) == bool(kind)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS finds both forms of a name")
+@pytest.mark.parametrize("place", ["train", "images", "."])
+def test_names_in_another_unicode_form_are_found_and_told(coco: Coco, folder: Path, place: str) -> None:
+    (folder / "train").rename(folder / "gone")
+    make_image(folder / place / "de\u0301ja\u0300/e\u0301.png", 16, 16)
+    found = coco(
+        images=[{"id": 10, "file_name": "d\u00e9j\u00e0/\u00e9.png"}], annotations=[annotation(bbox=[0, 0, 8, 8])]
+    )
+    assert len(found.labels["e\u0301.png"].cls) == 1 and found.problems == {"name in another Unicode form": 1}
+    assert found.unused == {}
 
 
 def test_absolute_paths_are_used_and_told_and_found_again_on_another_machine(coco: Coco, folder: Path) -> None:
@@ -328,6 +341,37 @@ def test_a_file_a_folder_and_a_yaml_are_data(folder: Path) -> None:
     (folder / "my.yaml").unlink()
     with pytest.raises(ValueError, match="holds several files for train"):
         check_dataset(folder)
+
+
+@pytest.mark.parametrize("place", ["sub/train.json", "sub/train.ndjson", "sub/annotations/instances_train.json"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_is_named_from_where_one_is(
+    folder: Path, place: str, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = folder.parent / place
+    file.parent.mkdir(parents=True)
+    (folder / "train").rename(folder.parent / "sub/images")
+    row = {"image": "a.png", "split": "train", "objects": [{"class": "cat", "bbox": [4, 6, 20, 12]}]}
+    file.write_text(json.dumps(row if file.suffix == ".ndjson" else content()))
+    monkeypatch.chdir(file.parent if inside else folder.parent)
+    data = check_dataset(file.name if inside else place, splits=("train",))
+    assert "a.png" in read(data["train"]).labels and data["path"] == folder.parent / "sub"
+
+
+def test_annotations_that_are_not_there_are_missed_before_the_names_in_them(folder: Path) -> None:
+    (folder / "train.json").write_text(json.dumps(content()))
+    for entry in ("trian.json", ["train.json", "trian.json"], {"annotations": "trian.json", "images": "train"}):
+        with pytest.raises(ValueError, match=r"train: trian\.json does not exist.* Did you mean .*train\.json\?"):
+            check_dataset({"path": folder, "train": entry}, splits=("train",))
+    with pytest.raises(ValueError, match=r"trian\.json: no such file\. .* Did you mean train\.json\?"):
+        check_dataset(folder / "trian.json")
+
+
+def test_annotations_that_an_export_names_with_dots_are_found(folder: Path) -> None:
+    (folder / "train/_annotations.coco.json").write_text(json.dumps(content()))
+    for entry in ("../train/_annotations.coco.json", {"annotations": "../train/_annotations.coco.json"}):
+        data = check_dataset({"path": folder, "train": entry}, splits=("train",))
+        assert len(read(data["train"]).labels) == 3
 
 
 def test_a_folder_as_roboflow_exports_it(folder: Path) -> None:

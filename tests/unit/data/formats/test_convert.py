@@ -181,6 +181,11 @@ def test_two_images_of_one_label_file_are_refused(small: Path) -> None:
         convert(small, "coco", small.parent / "out")
 
 
+def test_a_home_folder_of_nobody_is_refused(small: Path) -> None:
+    with pytest.raises(ValueError, match=r"^out=~nobody-of-this-name/o: there is no home folder ~nobody-of-this-name;"):
+        convert(small, "coco", "~nobody-of-this-name/o")
+
+
 def test_ids_of_label_files_may_begin_with_1(small: Path) -> None:
     convert(small, "coco", small.parent / "out", ids_start=1)
     data = check_dataset(small.parent / "out")

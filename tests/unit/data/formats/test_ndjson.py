@@ -42,6 +42,14 @@ def test_splits_names_and_boxes(folder: Path) -> None:
     assert [*read(data["val"]).labels] == ["c.png"]
 
 
+def test_images_of_another_split_are_named(folder: Path) -> None:
+    lines = line("a.png", CAT, split="train"), line("b.png", CAT, split="val")
+    (folder / "train/x.ndjson").write_text("\n".join(lines))
+    for split in ("train", "val"):
+        found = read(check_dataset(folder / "train/x.ndjson")[split])
+        assert found.unused == {"image that the annotations do not name": 1}, "c.png"
+
+
 def test_a_line_of_names_orders_them_and_lets_numbers_stand_for_them(folder: Path) -> None:
     lines = line("a.png", CAT, {"class": 0, "bbox": [1, 1, 4, 4]}), '{"names": ["owl", "cat"]}'
     assert read_lines(folder, *lines).labels["a.png"].cls.tolist() == [1, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,42 @@ def test_a_file_that_cannot_be_read_leaves_its_image_out(voc: Voc, text: str | b
     assert found.problems == {UNREADABLE: 1} and tells in found.messages and not len(found.labels["a.png"].cls)
 
 
+@pytest.mark.parametrize("encoding", ["gbk", "Shift_JIS", "EUC-KR", "Big5", "gb18030", "utf-16", "windows-1252"])
+def test_a_file_may_be_in_another_encoding_than_utf_8(voc: Voc, folder: Path, encoding: str) -> None:
+    name = {"EUC-KR": "\uace0\uc591\uc774", "windows-1252": "K\xe4tzchen"}.get(encoding, "\u8c93")
+    head = f"<?xml version='1.0' encoding='{encoding}'?>\n"
+    text = f"{head}<annotation>\n{SIZE}\n{thing(name)}{thing()}</annotation>".encode(encoding, "xmlcharrefreplace")
+    found = voc(text=text)
+    assert found.problems == {voc_format.UNKNOWN_CLASS: 1} and f"'{name}' is no class" in found.messages
+    assert found.labels["a.png"].problems[0].line == 4 and len(found.labels["a.png"].cls) == 1
+    assert {*check_dataset(folder, splits=("train",))["names"].values()} == {"cat", name}
+
+
+@pytest.mark.parametrize(
+    ("text", "tells"),
+    [
+        (b"<?xml version='1.0' encoding='gbk'?><a>\xff</a>", "codec can't decode byte"),
+        (b"<?xml version='1.0' encoding='gbk'?><!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", "document type"),
+        (b"<?xml version='1.0' encoding='punycode'?><a/>", ""),
+        (b"<?xml version='1.0' encoding='zip'?><a/>", "not a text encoding"),
+    ],
+)
+def test_an_encoding_is_no_way_around_a_refusal(voc: Voc, text: bytes, tells: str) -> None:
+    found = voc(text=text)
+    assert found.problems == {UNREADABLE: 1} and tells in found.messages
+
+
+def test_where_no_file_names_a_class_the_reason_is_told(folder: Path) -> None:
+    (folder / "Annotations").mkdir()
+    (folder / "Annotations/a.xml").write_text(f"<!DOCTYPE annotation><annotation>{thing()}</annotation>")
+    for data in (folder, {"path": folder, "train": "Annotations"}):
+        with pytest.raises(ValueError, match=r"Annotations: no object .*1 XML files\. 1 of them .*a\.xml: it declares"):
+            check_dataset(data, splits=("train",))
+    (folder / "Annotations/a.xml").write_text("<annotation/>")
+    with pytest.raises(ValueError, match=r"Annotations: no object with a name stands in its 1 XML files\.$"):
+        check_dataset(folder)
+
+
 def test_a_huge_file_is_not_read(voc: Voc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voc_format, "_LARGEST_FILE", 100)
     assert "larger than 100 bytes" in voc(thing(), thing("dog")).messages
@@ -110,6 +147,15 @@ def test_images_by_the_name_inside_and_files_without_one(voc: Voc, folder: Path)
     found = voc(thing())
     assert {*found.labels} == {"a.png", "b.png"} and sorted(found.missing) == ["gone.png", "x.png"]
     assert found.problems == {"path out of the data set": 1}
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS finds both forms of a name")
+def test_an_image_may_have_its_name_in_another_unicode_form(voc: Voc, folder: Path) -> None:
+    make_image(folder / "train/e\u0301.jpg", 30, 40)
+    (folder / "Annotations").mkdir()
+    (folder / "Annotations/\u00e9.xml").write_text(f"<annotation>{thing()}</annotation>")
+    found = voc(thing())
+    assert len(found.labels["e\u0301.jpg"].cls) == 1 and found.problems == {"name in another Unicode form": 1}
 
 
 def test_a_folder_of_the_contest(folder: Path) -> None:
