@@ -276,7 +276,7 @@ def library(module: str, extra: str, why: str) -> ModuleType:
         raise ImportError(f"{why} needs {module.partition('.')[0]}, which is not installed: {how}") from None
 
 
-def untraceable(model: BoxModel, by: str, error: Exception) -> ExportError:
-    """Return the error of a model that ``by`` cannot follow."""
+def untraceable(model: BoxModel, by: str, error: Exception, instead: str = "") -> ExportError:
+    """Return the error of a model that ``by`` cannot follow; ``instead``: what may work, a sentence."""
     kind, reason = type(model.detector), str(error).strip().partition("\n")[0]
-    return ExportError(f"{by} cannot follow a {kind.__name__} ({kind.family}): {reason}")
+    return ExportError(f"{by} cannot follow a {kind.__name__} ({kind.family}): {reason} {instead}".rstrip())

@@ -105,7 +105,7 @@ class Onnx:
                     verbose=False,
                 )
             except torch.onnx.OnnxExporterError as error:
-                raise untraceable(model, "ONNX", error) from error
+                raise untraceable(model, "ONNX", error, "format=torchscript may work.") from error
         assert found is not None
         graph = found.model_proto
         del graph.graph.value_info[:]

@@ -17,6 +17,10 @@ LARGEST_BATCH = 1024
 LARGEST_SIDE = 8192
 # What tracing raises where the code of a model asks for the values of its tensors, besides subclasses of these.
 UNTRACEABLE = (RuntimeError, TypeError, ValueError)
+INSTEAD = (
+    "What leaves less open may work: format=torchscript, which records one run, or format=onnx without dynamic; and "
+    "with dynamic a larger imgsz."
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def traced(model: BoxModel, card: Card) -> Program:
         with torch.no_grad():
             return torch.export.export(model, (images,), dynamic_shapes=(free_dimensions(card),))
     except UNTRACEABLE as error:
-        raise untraceable(model, "torch.export", error) from error
+        raise untraceable(model, "torch.export", error, INSTEAD) from error
 
 
 def free_dimensions(card: Card) -> dict[int, object]:
