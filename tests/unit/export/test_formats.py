@@ -6,7 +6,9 @@ import copy
 import json
 import re
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from eyas.cli import main
 from eyas.config import resolve
 from eyas.export import BoxModel, Card, Exported, ExportError, find_target
 from eyas.export.base import library
-from eyas.export.ncnn import INPUT, OUTPUT, Layers
+from eyas.export.ncnn import INPUT, OUTPUT, Layers, dense
 from eyas.export.onnx import Onnx, decoding, halved
 from eyas.export.tensorrt import LENGTH, TensorRt
 from eyas.export.tflite import appended
@@ -210,6 +212,13 @@ def test_ncnn(yolo: YOLO, data: str, half: bool) -> None:
     assert sorted(file.name for file in path.iterdir()) == ["eyas.json", "model.ncnn.bin", "model.ncnn.param"]
     check(yolo, YOLO(path), pixels=0.2 if half else 2e-3)
     assert "blob 'boxes'" in json.loads((path / "eyas.json").read_text())["answers"]
+
+
+def test_images_that_cannot_be_copied_are_no_matter_to_ncnn(yolo: YOLO) -> None:
+    """After a training they are those of an object that holds threads and files."""
+    model = BoxModel(yolo.model, partial(list, threading.Lock()))
+    other = dense(model)
+    assert other.samples is model.samples and other.detector is not model.detector
 
 
 class Rooms(nn.Module):
