@@ -27,13 +27,18 @@ MAP = "metrics/mAP50-95(B)"
 LARGEST_MOVE = 0.002  # of mAP50-95; other kernels of the same precision change far less
 LARGEST_MOVE_INT8 = 0.01
 LARGEST_SHIFT = 1.0  # pixels of the input that a side of a box may be elsewhere
-# Of the longer side of a box: how far arithmetic of so many bits may move it beyond that. Twice what was measured where
-# boxes, after a few steps of training, were many times as large as the image.
-ROUNDING = {"fp32": 2**-20, "fp16": 2**-9}
+# Of the longest side of all boxes in an image, how far arithmetic of so many bits may move one. Twice what was measured
+# where boxes, after a few steps of training, were many times as large as the image.
+ROUNDING = {"fp32": 2**-20, "fp16": 2**-9, "int8": 2**-5}
+LARGEST_ROUNDING = 1 / 8  # of the side of an image: where rounding may do more, its boxes are not compared
 LARGEST_SCORE = 0.05  # that a score may be away on images without labels, where no mAP tells
 SEEN = 0.25  # score of the boxes that are compared
 BEST = 10  # boxes of an image that are compared where no score says which count
 TIE = 1e-3  # of a score: of those so close to the lowest that were returned, rounding decides which were
+NOTHING = (
+    "no box could be compared: the model scores all places alike, as an untrained one does, or its boxes are outside "
+    "of the images, or so large that rounding alone moves them by pixels"
+)
 INSTEAD = "verify=False writes it as it is"
 NOISE_IMAGES = 8  # images without labels
 
@@ -48,7 +53,7 @@ class Agreement(NamedTuple):
         boxes: how many of the model's were looked for.
         shift: largest distance of a side, in pixels of the input; infinite if a box has no counterpart.
         typical: the median of those distances.
-        beyond: the largest of them, less what rounding may do to a box of that size.
+        beyond: the largest of them, less what rounding may do where boxes are so large.
         score: largest difference of scores.
         sure: whether the model is sure of what was looked for. Of scores that are all low, rounding decides which are
             returned, and which places a decoder looks at.
@@ -139,13 +144,15 @@ def verify(model: Detector, written: Exported, what: str, *, validator: Listener
     after = validator(model=written)[MAP]
     found = agreement(expected, validator.answers, written.card)
     images, allowed = len(validator.metrics.image_files), allowed_move(written.card)
-    tell(f"Verified on {images} images: {what} beside the model", found, (before, after, allowed))
+    tell(f"Verified on {images} images: {what} beside the model", found, written.card, (before, after, allowed))
     if not as_good(after, before, allowed):
         raise ExportError(
             f"{what} is not as good as the model, and was removed: on {images} images its mAP50-95 is {after:.4f}, the "
             f"model's {before:.4f}; at most {allowed} may lie between them. {INSTEAD}"
         )
     check_boxes(found, written.card, what, images)
+    if not found.boxes:
+        warn(NOTHING)
     if before <= LARGEST_MOVE:
         warn(f"the model's mAP50-95 on {images} images is {before:.4f}, too low to tell a wrong file from a right one")
 
@@ -158,7 +165,12 @@ def verify_on_noise(model: Detector, written: Exported, what: str) -> None:
     """
     images = noise(model.yaml["channels"], written.card.imgsz)
     found = agreement(answers(model, images), answers(written, images), written.card)
-    tell(f"Compared on {len(images)} images of noise, for want of data: {what} beside the model", found, None)
+    tell(
+        f"Compared on {len(images)} images of noise, for want of data: {what} beside the model",
+        found,
+        written.card,
+        None,
+    )
     check_boxes(found, written.card, what, len(images))
     if not found.score <= LARGEST_SCORE:
         raise ExportError(
@@ -166,10 +178,7 @@ def verify_on_noise(model: Detector, written: Exported, what: str) -> None:
             f"{found.score:.3f} away. {INSTEAD}"
         )
     if not found.boxes:
-        warn(
-            "the model scores all places alike, as an untrained one does, or finds nothing within the images: no box "
-            "could be compared"
-        )
+        warn(NOTHING)
 
 
 def looked_for(answers: Sequence[Tensor], side: int) -> list[Tensor]:
@@ -244,25 +253,27 @@ def agreement(expected: Sequence[Tensor], found: Sequence[Tensor], card: Card) -
     are compared as far as they lie in the image. Where none is to be looked for, see `looked_for`, it only counts that
     what was found are numbers.
     """
+    side, rounding = card.imgsz, [ROUNDING[card.precision] * longest_side(rows) for rows in expected]
+    plain = [rows[: len(rows) * (may <= LARGEST_ROUNDING * side)] for rows, may in zip(expected, rounding, strict=True)]
     pairs = [
-        (*nearest_box(clipped(rows, card.imgsz), clipped(others, card.imgsz)), longer_side(rows), rows[:, 4])
-        for rows, others in zip(looked_for(expected, card.imgsz), found, strict=True)
+        (*nearest_box(clipped(rows, side), clipped(others, side)), torch.full((len(rows),), may), rows[:, 4])
+        for rows, others, may in zip(looked_for(plain, side), found, rounding, strict=True)
         if len(rows)
     ]
     if not pairs:
         apart = 0.0 if all(bool(rows.isfinite().all()) for rows in found) else math.inf
         return Agreement(0, apart, apart, apart, apart, sure=False)
-    shift, score, side, own = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    beyond = shift - ROUNDING.get(card.precision, 0.0) * side
+    shift, score, may, own = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    beyond = shift - may
     return Agreement(
         len(shift), shift.max().item(), shift.median().item(), beyond.max().item(), score.max().item(),
         sure=bool((own > SEEN).any()),
     )  # fmt: skip
 
 
-def longer_side(rows: Tensor) -> Tensor:
-    """Return the longer side (n,) of boxes (n, 6)."""
-    return (rows[:, 2:4] - rows[:, :2]).amax(1)
+def longest_side(rows: Tensor) -> float:
+    """Return the longest side of all boxes (n, 6), 0 for none."""
+    return (rows[:, 2:4] - rows[:, :2]).abs().max().item() if len(rows) else 0.0
 
 
 def nearest_box(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -281,33 +292,38 @@ def nearest_box(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return distance.gather(1, index)[:, 0], score.gather(1, index)[:, 0]
 
 
-def tell(title: str, found: Agreement, maps: tuple[float, float, float] | None) -> None:
+def tell(title: str, found: Agreement, card: Card, maps: tuple[float, float, float] | None) -> None:
     """Print what was compared, and how far it is apart."""
     rows: list[list[object]] = []
     if maps is not None:
         before, after, allowed = maps
         rows += [["mAP50-95", f"{before:.4f}", f"{after:.4f}", f"{abs(after - before):.4f}", f"{allowed}"]]
-    rows += [
-        [f"sides of {found.boxes} boxes (px)", "", "", f"{found.shift:.3f}, half of them {found.typical:.3f}", "1"]
-    ]
+    limit = "1 for half of them" if counts_half(found, card) else "1 and rounding" if card.precision == "fp16" else "1"
+    shown = f"{found.shift:.3f}, half of them {found.typical:.3f}"
+    rows += [[f"sides of {found.boxes} boxes (px)", "", "", shown, limit]]
     rows += [["their scores", "", "", f"{found.score:.4f}", ""]]
     print_table(title, ["compared", "model", "file", "largest difference", "allowed"], rows)
 
 
 def check_boxes(found: Agreement, card: Card, what: str, images: int) -> None:
-    """Stop where boxes are elsewhere: the worst of them; or half of them, with int8, which rounds each for itself, and
-    where the model is sure of none.
+    """Stop where boxes are elsewhere: half of them; and, but for int8, which rounds each for itself, and where the
+    model is sure of none, the worst of them too.
 
     Raises:
-        ExportError: by more than a pixel, and what rounding may do to a box of that size.
+        ExportError: by more than a pixel, the worst by more than rounding may do beyond that.
     """
-    shift = found.beyond if found.sure and card.precision != "int8" else found.typical
+    shift = found.typical if counts_half(found, card) else max(found.typical, found.beyond)
     if not shift <= LARGEST_SHIFT:
         far = f"{shift:.3f} px away" if math.isfinite(shift) else "missing"
         raise ExportError(
             f"{what} does not answer as the model does, and was removed: on {images} images a box is {far}; at most "
             f"{LARGEST_SHIFT:.0f} px is allowed. {INSTEAD}"
         )
+
+
+def counts_half(found: Agreement, card: Card) -> bool:
+    """Whether a file is held to half of the boxes alone."""
+    return card.precision == "int8" or not found.sure
 
 
 def allowed_move(card: Card) -> float:

@@ -68,17 +68,29 @@ def test_of_boxes_in_the_same_place_the_one_with_the_nearest_score_is_meant() ->
 def test_boxes_are_compared_where_the_image_is() -> None:
     """After a few steps of training, boxes may lie millions of pixels away, and rounding moves them by many."""
     side = float(SIZE)
-    away, inverted = [1e7, 1e7, 2e7, 2e7, 0.9, 0], [50.0, 10, 20, 40, 0.9, 0]
+    away, inverted = [1e7, 1e7, 1.1e7, 1.1e7, 0.9, 0], [50.0, 10, 20, 40, 0.9, 0]
     beside, across = [-9.0, 10, 0, 20, 0.9, 0], [-4000.0, 10, 30, 20, 0.9, 0]
     (rows,) = looked_for([torch.tensor([away, inverted, beside, across])], SIZE)
     assert rows.tolist() == [pytest.approx(across)]
-    other = torch.tensor([[-3900.0, 10, 33, 20, 0.9, 0]])
-    single = agreement([rows], [other], CARD)
-    half = agreement([rows], [other], replace(CARD, precision="fp16"))
-    assert single.shift == half.shift == 3 and single.beyond == pytest.approx(3, abs=0.01) and half.beyond < 0
     assert agreement([torch.tensor([away])], [torch.tensor([inverted])], CARD).boxes == 0
     shown = torch.tensor([[0.0, 0, side, side, 0.1, 0], [0.0, 0, side, 20, 0.2, 0], [*away[:4], 0.25, 0]])
     assert looked_for([shown], SIZE)[0].tolist() == [pytest.approx([0, 0, side, 20, 0.2, 0])]
+
+
+@pytest.mark.parametrize(("precision", "large", "huge"), [("fp32", 1e6, 1e8), ("fp16", 1e3, 1e4), ("int8", 200, 600)])
+def test_what_rounding_may_do_depends_on_the_largest_box(precision: str, large: float, huge: float) -> None:
+    card = replace(CARD, precision=precision)
+
+    def apart(size: float) -> Agreement:
+        """Of a box that is three pixels away, in an image with one of that size."""
+        expected = torch.tensor([box(20, 0.9, 0), [100.0, 0, 100 + size, 5, 0.9, 0]])
+        return agreement([expected], [torch.tensor([box(23, 0.9, 0)])], card)
+
+    assert apart(10).shift == apart(large).shift == 3 and apart(huge).boxes == 0
+    assert apart(large).beyond < 3 - large * 2**-21 and apart(10).beyond > 2.5
+    for size in (10, large):  # half of them must be there, whatever rounding does to one
+        with pytest.raises(ExportError, match=r"a box is \d\.\d+ px away"):
+            check_boxes(apart(size), card, "the x file", 1)
 
 
 def test_of_more_boxes_than_are_returned_the_last_are_a_matter_of_rounding() -> None:
@@ -134,7 +146,7 @@ def test_a_network_that_scores_all_places_alike_has_no_box_to_compare(
     monkeypatch.chdir(tmp_path)
     fresh = YOLO("yolo26n")
     path = fresh.export(format=Shuffled(), imgsz=SIZE)
-    assert "the model scores all places alike, as an untrained one does, or finds nothing" in caplog.text
+    assert "the model scores all places alike, as an untrained one does, or its boxes are outside" in caplog.text
     with pytest.raises(ExportError, match="on 8 images a box is missing"):
         verify_on_noise(fresh.model, moved(path, torch.full((6,), math.nan)), "the file")
 
