@@ -22,13 +22,15 @@ from torch import Tensor, nn
 from eyas import RTDETR, YOLO
 from eyas.cli import main
 from eyas.config import resolve
-from eyas.export import BoxModel, Card, Exported, ExportError, find_target
+from eyas.export import BoxModel, Card, Exported, ExportError, export, find_target
 from eyas.export.base import library
 from eyas.export.ncnn import INPUT, OUTPUT, Layers, dense
 from eyas.export.onnx import Onnx, decoding, halved
+from eyas.export.safetensors import SafeTensors
 from eyas.export.tensorrt import LENGTH, TensorRt
 from eyas.export.tflite import appended
-from eyas.models import model_table
+from eyas.export.verify import verify_on_noise
+from eyas.models import DetectionModel, model_table
 from eyas.models.dino.decoder import proposals
 from eyas.models.encoders.padding import cells_of, frame_of, lines_of_image, lines_of_map
 from small_export import NAMES, SIZE, answer, assert_alike, shaken
@@ -202,6 +204,37 @@ def test_safetensors_are_a_checkpoint(yolo: YOLO, data: str, half: bool) -> None
         expected = value.half().float() if half and value.is_floating_point() else value
         assert torch.equal(theirs[key], expected.to(value.dtype)), key
     assert YOLO(path).model.training is False
+
+
+class Gained(DetectionModel):
+    """A model of a user's own, with a number that no table tells of."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gain = nn.Parameter(torch.full((), 1.5))
+
+    def predict(self, x: Tensor) -> Any:
+        return super().predict(x * self.gain)
+
+
+class Asking(Gained):
+    """One that cannot be built of a table alone."""
+
+    def __init__(self, asked: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+def test_safetensors_of_a_class_of_ones_own(yolo: YOLO, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = Gained(yolo.model.yaml, verbose=False)
+    own.load(yolo.model.state_dict(), verbose=False)
+    path = export(own, SafeTensors(), tmp_path / "own.safetensors", imgsz=SIZE, check=verify_on_noise)
+    assert (
+        "Gained has layers that its table does not list: open its checkpoints with YOLO(path, model_cl" in caplog.text
+    )
+    assert torch.equal(YOLO(path, model_class=Gained).model.gain, own.gain)
+    asking = Asking(3, yolo.model.yaml, verbose=False)
+    with pytest.raises(ExportError, match=r"by the class of its model, .*Asking, which has to take a table, nc"):
+        export(asking, SafeTensors(), tmp_path / "asking.safetensors", imgsz=SIZE, check=verify_on_noise)
 
 
 # -- ncnn --------------------------------------------------------------------------------------------------------------
