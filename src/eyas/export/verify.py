@@ -103,25 +103,48 @@ def export(
     Args:
         model: it is not changed, but may move to another device.
         target: what kind of file.
-        path: of the file or folder; another in its place is replaced.
+        path: of the file or folder; an earlier one in its place is replaced.
         imgsz: side of its square input in pixels, rounded up to a multiple of 32.
         check: see `verify` and `verify_on_noise`; None leaves the file unverified.
         samples: images for targets that fit themselves to some.
         remembered, white: what the file remembers of the training, see `Card`.
 
     Raises:
-        ExportError: the target cannot write the model, or the file answers otherwise.
-        OSError: what stands at ``path`` is no file or folder.
+        ExportError: the target cannot write the model, the file answers otherwise, or what stands at ``path`` is no
+            earlier file of its kind.
+        OSError: what stands at ``path`` is no file or folder, or its folder is not there.
     """
     refuse_special(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}, where {path.name} would be written")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         card = Card.of(model, padded(imgsz), remembered=remembered, white=white)
         target.write(BoxModel(model, samples), draft, card)
+        refuse_foreign(path, draft)
         if check is not None:
             check(model, target.open(draft), f"the {target.name} file")
         put(draft, path, aside=Path(folder) / "earlier")
     return path
+
+
+def refuse_foreign(path: Path, draft: Path) -> None:
+    """Stop where a file or folder stands in the place of a ``draft`` that is no earlier one of its kind.
+
+    Raises:
+        ExportError: names what an export of this kind does not write.
+    """
+    foreign = sorted(names_in(path) - names_in(draft))
+    if foreign or (draft.is_dir() and path.is_file()):
+        what = f"a folder with {foreign[0]!r}" if foreign else "a file"
+        raise ExportError(
+            f"{path} is {what}, which no export of this kind has written, and is left alone: move it, or delete it"
+        )
+
+
+def names_in(folder: Path) -> set[str]:
+    """Return names of all files in a folder, by their way from there; none of a file."""
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if not file.is_dir()}
 
 
 def put(draft: Path, path: Path, aside: Path) -> None:
@@ -314,7 +337,7 @@ def check_boxes(found: Agreement, card: Card, what: str, images: int) -> None:
     """
     shift = found.typical if counts_half(found, card) else max(found.typical, found.beyond)
     if not shift <= LARGEST_SHIFT:
-        far = f"{shift:.3f} px away" if math.isfinite(shift) else "missing"
+        far = f"{shift:.3f} px away" if math.isfinite(shift) else "missing" if found.boxes else "no number"
         raise ExportError(
             f"{what} does not answer as the model does, and was removed: on {images} images a box is {far}; at most "
             f"{LARGEST_SHIFT:.0f} px is allowed. {INSTEAD}"
