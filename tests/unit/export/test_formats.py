@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from eyas.export.safetensors import SafeTensors
 from eyas.export.tensorrt import LENGTH, TensorRt
 from eyas.export.tflite import appended
 from eyas.export.verify import verify_on_noise
-from eyas.models import DetectionModel, model_table
+from eyas.models import DetectionModel, UnknownModelError, model_table
 from eyas.models.dino.decoder import proposals
 from eyas.models.encoders.padding import cells_of, frame_of, lines_of_image, lines_of_map
 from small_export import NAMES, SIZE, answer, assert_alike, shaken
@@ -325,6 +326,39 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
         YOLO(tmp_path / "a_ncnn_model")
 
 
+def test_a_file_is_known_by_its_name_in_any_case_and_others_are_told_what_names_there_are(
+    yolo: YOLO, tmp_path: Path
+) -> None:
+    path = yolo.export("torchscript", imgsz=SIZE, verify=False)
+    loud, bare = tmp_path / "NET.TorchScript", tmp_path / "net"
+    shutil.copy(path, loud)
+    shutil.copy(path, bare)
+    assert YOLO(loud).exported is not None
+    for place in (bare, tmp_path):
+        with pytest.raises(UnknownModelError, match=r"is there, but is not called like .*\*\.pt, .*\*_openvino_model"):
+            YOLO(place)
+    with pytest.raises(UnknownModelError, match="no model is called"):
+        YOLO(tmp_path / "gone")
+
+
+def test_what_a_folder_of_openvino_lacks_is_named(yolo: YOLO, translated: None) -> None:
+    pytest.importorskip("openvino")
+    path = yolo.export("openvino", imgsz=SIZE, verify=False)
+    assert YOLO(path / "model.xml").names == NAMES
+    graph, weights = path / "model.xml", path / "model.bin"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    with pytest.raises(ExportError, match=r"OpenVINO cannot read .*model\.bin: it is cut off"):
+        YOLO(path)
+    weights.unlink()
+    with pytest.raises(ExportError, match=r"there is no .*model\.bin: a folder of OpenVINO holds"):
+        YOLO(path)
+    weights.write_bytes(whole)
+    graph.write_text(graph.read_text()[:500])
+    with pytest.raises(ExportError, match=r"OpenVINO cannot read .*model\.xml: it is cut off"):
+        YOLO(path)
+
+
 def test_a_missing_library_is_one_line(yolo: YOLO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(
@@ -410,6 +444,9 @@ def test_the_command(yolo: YOLO, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "export knows no 'fromat'" in (said := capsys.readouterr().err) and "Did you mean 'format'?" in said
     assert main(["export", f"model={path}", "format=pt2", "half=true"]) == 2
     assert "format=pt2 has no half=True" in capsys.readouterr().err
+    for wrong in ("verify=maybe", "verify=none", "int8=true fraction=0"):
+        assert main(["export", f"model={path}", "format=onnx", *wrong.split()]) == 2
+        assert "expected" in capsys.readouterr().err
     assert main(["export"]) == 2
     assert main(["export", "--help"]) == 0
     assert "fitted to images of the training" in capsys.readouterr().out
