@@ -22,7 +22,7 @@ from eyas.callbacks import Callback, CallbackList
 from eyas.callbacks.base import EVENTS, check_event
 from eyas.checkpoint import load_checkpoint, refusals_of
 from eyas.config import TrainOptions, resolve, with_defaults
-from eyas.config.errors import OptionValueError
+from eyas.config.errors import OptionValueError, bad_value
 from eyas.config.values import to_plain
 from eyas.data.dataset import Transform
 from eyas.data.depth import White
@@ -35,7 +35,7 @@ from eyas.evaluate.predictor import Predictor, Step
 from eyas.evaluate.results import Results
 from eyas.evaluate.tracking import Follower, make_tracker
 from eyas.evaluate.validator import DetectionValidator, LoneValidator
-from eyas.export import Exported, ExportTarget, export, find_target, open_exported, target_of
+from eyas.export import Exported, ExportTarget, export, file_names, find_target, open_exported, target_of
 from eyas.export.verify import IMAGES as VERIFIED_IMAGES
 from eyas.export.verify import Check, Listener, verify_on_noise
 from eyas.export.verify import verify as verify_on_images
@@ -43,7 +43,7 @@ from eyas.families import family_of
 from eyas.log import LOGGER, setup_logging, warn
 from eyas.metrics.detection import DetMetrics
 from eyas.models import Detector, detector_class, load_weights, model_table, network_from
-from eyas.models.table import ModelTableError
+from eyas.models.table import ModelTableError, UnknownModelError
 from eyas.nn.layout import place_model
 from eyas.report.overview import print_overview
 from eyas.run.overrides import overrides
@@ -52,7 +52,7 @@ from eyas.tables import html_table
 from eyas.train import BaseTrainer, TrainResult
 from eyas.train.options import find_checkpoint, goes_on
 from eyas.train.profile import Profile, profile
-from eyas.train.setup import Source, given_weights, model_source
+from eyas.train.setup import CHECKPOINTS, Source, given_weights, model_source
 from eyas.train.state import averaged
 from eyas.train.venue import venue
 
@@ -518,7 +518,11 @@ class YOLO:
             chosen = find_target(format, given)
         except ValueError as error:
             raise OptionValueError(str(error)) from error
+        if not isinstance(verify, bool):
+            raise bad_value("verify", verify, "True or False")
         fits = bool(given.get("int8"))
+        if fraction is not None and not is_part(fraction):
+            raise bad_value("fraction", fraction, "a share above 0 and up to 1, or a whole number of images")
         if fraction is not None and not fits:
             raise OptionValueError(
                 "fraction is how many images int8 is fitted to: give int8=True too, or leave it out."
@@ -611,6 +615,13 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.with_suffix("").name + suffix)
 
 
+def is_part(fraction: object) -> bool:
+    """Whether a value tells a share of some images, or how many."""
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+        return False
+    return 0 < fraction <= 1 or (fraction > 1 and float(fraction).is_integer())
+
+
 def parameters_of(model: Detector) -> int:
     """Count the numbers that a network learns."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -676,7 +687,16 @@ def opened(model: str | Path) -> Source:
     Raises:
         UnknownModelError, ModelTableError, CheckpointError: there is no such model, or its file cannot be read.
     """
-    source = model_source(TrainOptions(model=str(model)), None)
+    try:
+        source = model_source(TrainOptions(model=str(model)), None)
+    except UnknownModelError as error:
+        if not os.path.exists(model):
+            raise
+        checkpoints = ", ".join(f"*{suffix}" for suffix in CHECKPOINTS)
+        raise UnknownModelError(
+            f"{model} is there, but is not called like what Eyas opens: {checkpoints} (checkpoints), *.yaml (tables of "
+            f"layers), or {file_names()} (exported)"
+        ) from error
     with refusals_of(model, *(() if source.weights is None else (ModelTableError,))):
         return source._replace(table=model_table(source.table))
 

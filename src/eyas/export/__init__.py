@@ -8,7 +8,7 @@ YOLO("best.onnx").val()                   # what was written is measured and use
 """
 
 from eyas.export.base import BoxModel, Card, Exported, ExportError, ExportTarget
-from eyas.export.registry import STOCK, find_target, known_targets, open_exported, settings_of, target_of
+from eyas.export.registry import STOCK, file_names, find_target, known_targets, open_exported, settings_of, target_of
 from eyas.export.verify import export
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ExportTarget",
     "Exported",
     "export",
+    "file_names",
     "find_target",
     "known_targets",
     "open_exported",

@@ -8,12 +8,14 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -199,11 +201,19 @@ class Exported:
         return torch.cat([self.answer(self.filled(part))[: len(part)] for part in parts]), None
 
     def widened(self, images: Tensor) -> Tensor:
-        """Return images with grey below and to the right of those that are too small for free sides; boxes stay."""
+        """Return images with grey below and to the right of those that are too small for free sides; boxes stay.
+
+        Raises:
+            ValueError: the model sees images stretched, where grey would make others of them.
+        """
         least = LEAST_CELLS * int(max(self.card.stride))
         height, width = images.shape[-2:]
         if height >= least and width >= least:
             return images
+        if self.stretch:
+            raise ValueError(
+                f"this file takes sides of at least {least} px, not {height} x {width}: give imgsz={least}"
+            )
         return pad(images, (0, max(least - width, 0), 0, max(least - height, 0)), value=GREY)
 
     def filled(self, images: Tensor) -> Tensor:
@@ -233,6 +243,7 @@ class Exported:
         yield
 
 
+@runtime_checkable
 class ExportTarget(Protocol):
     """A kind of file. An object of any class with these is one: pass it to ``export(format=...)``.
 
@@ -276,7 +287,23 @@ def library(module: str, extra: str, why: str) -> ModuleType:
         raise ImportError(f"{why} needs {module.partition('.')[0]}, which is not installed: {how}") from None
 
 
-def untraceable(model: BoxModel, by: str, error: Exception) -> ExportError:
-    """Return the error of a model that ``by`` cannot follow."""
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Silence warnings, and what loggers of these names say below errors."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def untraceable(model: BoxModel, by: str, error: Exception, instead: str = "") -> ExportError:
+    """Return the error of a model that ``by`` cannot follow; ``instead``: what may work, a sentence."""
     kind, reason = type(model.detector), str(error).strip().partition("\n")[0]
-    return ExportError(f"{by} cannot follow a {kind.__name__} ({kind.family}): {reason}")
+    return ExportError(f"{by} cannot follow a {kind.__name__} ({kind.family}): {reason} {instead}".rstrip())

@@ -118,7 +118,8 @@ def dense(model: BoxModel) -> BoxModel:
     Raises:
         ExportError: it has no such boxes.
     """
-    model = copy.deepcopy(model)
+    # Samples stay with who gave them: after a training they hold it, and what it holds cannot be copied.
+    model = copy.deepcopy(model, {id(model.samples): model.samples})
     head = model.detector.head
     if not isinstance(head, Detect):
         raise ExportError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eyas.export.base import BoxModel, Card, Exported, ExportError, library, untraceable
+from eyas.export.base import BoxModel, Card, Exported, ExportError, library, quiet, untraceable
 from eyas.export.pt2 import traced
 
 KEY = "eyas"  # of the metadata that holds the card
@@ -24,6 +23,7 @@ OPSETS = range(18, 24)  # that PyTorch's exporter writes; deformable attention n
 WEIGHTY = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}  # shapes are known, and constants folded
 WHY = "format=onnx"
+CHATTY = ("torch.onnx", "onnxscript", "onnx_ir")  # they speak of libraries that no detector needs
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Onnx:
         """
         library("onnxscript", "onnx", WHY)
         program = traced(model, card)
-        with quiet():
+        with quiet(*CHATTY):
             try:
                 found = torch.onnx.export(
                     program,
@@ -105,7 +105,7 @@ class Onnx:
                     verbose=False,
                 )
             except torch.onnx.OnnxExporterError as error:
-                raise untraceable(model, "ONNX", error) from error
+                raise untraceable(model, "ONNX", error, "format=torchscript may work.") from error
         assert found is not None
         graph = found.model_proto
         del graph.graph.value_info[:]
@@ -159,22 +159,6 @@ def scratch(beside: Path) -> Iterator[Path]:
     """Give a folder, beside others that are written, for files that are needed inside the block."""
     with tempfile.TemporaryDirectory(prefix=".export-", dir=beside) as folder:
         yield Path(folder)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what the exporter says of libraries that no detector needs."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def check_precision(half: bool, int8: bool) -> None:
@@ -276,7 +260,7 @@ def quantised(graph: Any, model: BoxModel, folder: Path) -> Any:
 
     batch = graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     reader = type("Images", (Reader, CalibrationDataReader), {})(model.samples(), batch)
-    with scratch(folder) as temporary, quiet():
+    with scratch(folder) as temporary, quiet(*CHATTY):
         before, after = temporary / "before.onnx", temporary / "after.onnx"
         shaped = onnx.shape_inference.infer_shapes(graph)
         onnx.helper.set_model_props(shaped, PREPARED)  # or it is asked for, in a warning

@@ -12,7 +12,7 @@ from torch import Tensor
 from eyas.export.base import BoxModel, Card, Exported, ExportError, library
 from eyas.export.onnx import KEY, Onnx, check_precision, scratch
 
-GRAPH = "model.xml"  # beside it, with the same name, lies the .bin of the weights
+GRAPH, WEIGHTS = "model.xml", "model.bin"
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,21 @@ class OpenVino:
             ExportError: it holds no card, or no graph.
             ImportError: OpenVINO is missing.
         """
+        if path.name.lower() == GRAPH:  # as OpenVINO itself is given it
+            path = path.parent
+        for file in (path / GRAPH, path / WEIGHTS):
+            if not file.is_file():
+                raise ExportError(f"there is no {file}: a folder of OpenVINO holds {GRAPH} and {WEIGHTS}")
         openvino = library("openvino", "openvino", path.name)
         core = openvino.Core()
         try:
             network = core.read_model(path / GRAPH)
         except RuntimeError as error:
-            raise ExportError(f"{path} is no folder that OpenVINO reads: no {GRAPH} in it, or a broken one") from error
+            broken = WEIGHTS if "bin file" in str(error) else GRAPH
+            raise ExportError(
+                f"OpenVINO cannot read {path / broken}: it is cut off, damaged or of another version. Export the "
+                "checkpoint again."
+            ) from error
         if not network.has_rt_info([KEY]):
             raise ExportError(
                 f"{path / GRAPH} says nothing of classes, preprocessing and boxes (no {KEY!r} in its rt_info): Eyas "

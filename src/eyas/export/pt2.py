@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import ClassVar
 from zipfile import BadZipFile
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram as Program
 
-from eyas.export.base import LEAST_CELLS, BoxModel, Card, Exported, ExportError, untraceable
+from eyas.export.base import LEAST_CELLS, BoxModel, Card, Exported, ExportError, quiet, untraceable
 
 CARD = "eyas.json"  # the extra file that holds the card
 LARGEST_BATCH = 1024
 LARGEST_SIDE = 8192
 # What tracing raises where the code of a model asks for the values of its tensors, besides subclasses of these.
 UNTRACEABLE = (RuntimeError, TypeError, ValueError)
+# What reading raises of a file that is damaged, somewhere in its archive or in the texts and tensors there.
+UNREADABLE = (
+    RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, EOFError, BadZipFile,
+    UnpicklingError,
+)  # fmt: skip
+INSTEAD = (
+    "What leaves less open may work: format=torchscript, which records one run, or format=onnx without dynamic; and "
+    "with dynamic a larger imgsz."
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +63,25 @@ class ExportedProgram:
         """
         extra = {CARD: ""}
         try:
-            program = torch.export.load(path, extra_files=extra)
-        except (RuntimeError, ValueError, KeyError, BadZipFile) as error:
-            raise ExportError(f"{path} is no exported program that this PyTorch reads: {error}") from error
+            with quiet("torch.export"):  # it logs the trace of what it then says in other words
+                program = torch.export.load(path, extra_files=extra)
+        except UNREADABLE as error:
+            raise ExportError(
+                f"{path} is no exported program that this PyTorch reads: it is cut off, damaged, of another version or "
+                "another kind of file. Export the checkpoint again."
+            ) from error
         if not extra[CARD]:
             raise ExportError(f"{path} holds no {CARD}: it is a program that Eyas has not written")
-        return Exported(Card.from_text(extra[CARD]), program.module())
+        run = program.module()
+
+        def answer(images: Tensor) -> Tensor:
+            try:
+                return run(images)
+            except AssertionError as error:  # of the graph itself
+                batch, _, height, width = images.shape
+                raise ValueError(f"{path.name} takes no {batch} images of {height} x {width} px: {error}") from error
+
+        return Exported(Card.from_text(extra[CARD]), answer)
 
 
 def traced(model: BoxModel, card: Card) -> Program:
@@ -71,7 +95,7 @@ def traced(model: BoxModel, card: Card) -> Program:
         with torch.no_grad():
             return torch.export.export(model, (images,), dynamic_shapes=(free_dimensions(card),))
     except UNTRACEABLE as error:
-        raise untraceable(model, "torch.export", error) from error
+        raise untraceable(model, "torch.export", error, INSTEAD) from error
 
 
 def free_dimensions(card: Card) -> dict[int, object]:

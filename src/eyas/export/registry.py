@@ -11,7 +11,7 @@ from eyas.export.base import Exported, ExportTarget
 from eyas.export.coreml import CoreMl
 from eyas.export.ncnn import Ncnn
 from eyas.export.onnx import Onnx
-from eyas.export.openvino import OpenVino
+from eyas.export.openvino import GRAPH, OpenVino
 from eyas.export.pt2 import ExportedProgram
 from eyas.export.safetensors import SafeTensors
 from eyas.export.tensorrt import TensorRt
@@ -49,6 +49,11 @@ def find_target(target: str | ExportTarget, settings: Mapping[str, Any] | None =
     """
     settings = settings or {}
     if not isinstance(target, str):
+        if isinstance(target, type) or not isinstance(target, ExportTarget):
+            raise ValueError(
+                f"format={target!r} is no target: give one of {', '.join(known_targets())}, or an object with name, "
+                "suffix, write() and open(), see eyas.export.ExportTarget"
+            )
         if settings:
             raise ValueError(f"{', '.join(settings)}: a target of your own is given its settings where it is made")
         return target
@@ -88,12 +93,21 @@ def settings_of(target: type[StockTarget]) -> dict[str, str]:
 
 
 def target_of(path: str | Path) -> ExportTarget | None:
-    """Return the stock target whose files are named so, None for checkpoints and all else."""
-    name = Path(path).name
+    """Return the stock target whose files are named so, in any case, None for checkpoints and all else."""
+    name = Path(path).name.lower()
+    if name == GRAPH:
+        return OpenVino()
     for stock in STOCK:
         if name.endswith(str(stock.suffix)) and stock.runs:
             return stock()
     return None
+
+
+def file_names() -> str:
+    """Return how the files that targets open are called, in words; those of others are checkpoints."""
+    suffixes = [str(stock.suffix) for stock in STOCK if stock.runs]
+    files = ", ".join(f"*{suffix}" for suffix in suffixes if suffix.startswith("."))
+    return f"{files}, and folders {' and '.join(f'*{suffix}' for suffix in suffixes if not suffix.startswith('.'))}"
 
 
 def open_exported(path: str | Path) -> Exported | None:

@@ -9,12 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from eyas.checkpoint import load_checkpoint
+from eyas.checkpoint import CheckpointError, class_name, load_checkpoint
 from eyas.checkpoint.safetensors import SafeTensorsError, described, read_safetensors, write_safetensors
 from eyas.export.base import BoxModel, Card, Exported, ExportError
 from eyas.export.onnx import precision_of
 from eyas.export.pt2 import CARD
-from eyas.models import network_from
+from eyas.models import Detector, network_from
+from eyas.train.checks import warn_if_not_portable
 from eyas.train.state import describe_network
 
 
@@ -57,5 +58,30 @@ class SafeTensors:
             raise ExportError(str(error)) from error
         if CARD not in texts:
             raise ExportError(f"{path} holds no {CARD}: Eyas has not written it")
-        model = BoxModel(network_from(load_checkpoint(path)))
-        return Exported(Card.from_text(texts[CARD]), torch.no_grad()(model))
+        return Exported(Card.from_text(texts[CARD]), torch.no_grad()(BoxModel(rebuilt(path))))
+
+
+def rebuilt(path: Path) -> Detector:
+    """Return the network of a file that was just written, by the class of the model, which is here.
+
+    Raises:
+        ExportError: the class builds another network, or takes arguments of its own.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        network = network_from(checkpoint, model_class=class_at_hand(checkpoint["model_class"]))
+    except (TypeError, CheckpointError) as error:
+        raise ExportError(
+            f"{path.name} cannot be opened by the class of its model, {checkpoint['model_class']}, which has to take a "
+            f"table, nc, names and verbose, and no more: {error}"
+        ) from error
+    warn_if_not_portable(network)
+    return network
+
+
+def class_at_hand(name: str) -> type[Detector] | None:
+    """Return the latest class of models with that name that this process has, None where there is none."""
+    known: list[type[Detector]] = [Detector]
+    for cls in known:
+        known += cls.__subclasses__()
+    return next((cls for cls in reversed(known) if class_name(cls) == name), None)

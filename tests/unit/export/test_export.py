@@ -18,13 +18,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from eyas import YOLO
-from eyas.export import Exported, ExportError, ExportTarget, export, find_target
-from eyas.export.verify import as_good
-from eyas.models import DetectionModel, Detector
-from small_export import NAMES, SIZE, StateDict, answer, assert_alike, own_data
+from eyas.config import OptionValueError
+from eyas.export import BoxModel, Card, Exported, ExportError, ExportTarget, export, find_target
+from eyas.export.pt2 import traced
+from eyas.export.verify import as_good, refuse_foreign
+from eyas.families import families
+from eyas.models import DetectionModel, Detector, detector_class, model_table
+from small_export import NAMES, SIZE, StateDict, answer, assert_alike, own_data, shaken
 
 
 class Shifted(StateDict):
@@ -61,6 +65,22 @@ def test_a_program_may_take_images_of_other_sizes(yolo: YOLO, program: Path) -> 
 
 def test_a_set_detector_leaves_in_the_same_way(rtdetr: YOLO, tmp_path: Path) -> None:
     check_program(rtdetr.model, rtdetr.export(imgsz=SIZE, data=own_data(rtdetr.model, tmp_path / "own")))
+
+
+DETECTORS = [cls for family in families().values() for cls in family.detectors]
+
+
+@pytest.mark.parametrize("cls", DETECTORS, ids=lambda cls: cls.__name__)
+def test_every_detector_leaves_for_any_number_of_images(cls: type[Detector], tmp_path: Path) -> None:
+    """Its code must not take their number as a constant, which ``len()`` of a tensor is."""
+    names = [name for name in cls.tables if detector_class(model_table(name)) is cls]
+    smallest = next((name for name in names if name.endswith("-tiny")), names[0])
+    table = tmp_path / "few.yaml"
+    table.write_text(yaml.safe_dump(model_table(smallest) | {"nc": len(NAMES)}))
+    torch.manual_seed(0)
+    model = shaken(YOLO(table), tmp_path).model
+    whole, images = BoxModel(model), torch.rand(3, 3, SIZE, SIZE)
+    assert_alike(traced(whole, Card.of(model, SIZE)).module()(images), whole(images))
 
 
 def check_program(model: Detector, path: Path) -> None:
@@ -197,7 +217,10 @@ class Undecided(DetectionModel):
 
 def test_what_cannot_be_traced_is_named(yolo: YOLO, tmp_path: Path) -> None:
     model = Undecided(yolo.model.yaml, verbose=False)
-    with pytest.raises(ExportError, match=r"torch\.export cannot follow a Undecided \(yolo26\): .*data-dependent"):
+    with pytest.raises(
+        ExportError,
+        match=r"torch\.export cannot follow a Undecided \(yolo26\): .*data-dependent.* may work: format=torchscript",
+    ):
         export(model, find_target("pt2"), tmp_path / "a.pt2", imgsz=SIZE, check=None)
     assert list(tmp_path.iterdir()) == []
 
@@ -209,7 +232,58 @@ def test_a_program_of_someone_else_is_refused(tmp_path: Path) -> None:
         find_target("pt2").open(tmp_path / "other.pt2")
 
 
+def test_what_no_export_wrote_is_left_alone(yolo: YOLO, tmp_path: Path) -> None:
+    place = tmp_path / "a.state"
+    place.mkdir()
+    export(yolo.model, StateDict(), place, imgsz=SIZE, check=None)  # an empty folder is nobody's
+    assert place.is_file()
+    place.unlink()
+    place.mkdir()
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(
+        ExportError, match=r"a\.state is a folder with 'notes\.txt', which no export of this kind has wr"
+    ):
+        export(yolo.model, StateDict(), place, imgsz=SIZE, check=None)
+    assert (place / "notes.txt").read_text() == "mine" and list(tmp_path.iterdir()) == [place]
+    refuse_foreign(place, place)
+    with pytest.raises(ExportError, match=r"notes\.txt is a file, which no export"):
+        refuse_foreign(place / "notes.txt", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*gone, where a\.state would be written"):
+        export(yolo.model, StateDict(), tmp_path / "gone" / "a.state", imgsz=SIZE, check=None)
+
+
+def test_a_program_says_what_it_takes(program: Path, tmp_path: Path) -> None:
+    opened = find_target("pt2").open(program)
+    with pytest.raises(ValueError, match=r"best\.pt2 takes no 1 images of 8224 x 64 px: Guard failed"):
+        opened(torch.zeros(1, 3, 8224, 64))
+    opened.stretch = True
+    with pytest.raises(ValueError, match="takes sides of at least 64 px, not 32 x 64: give imgsz=64"):
+        opened(torch.zeros(1, 3, 32, 64))
+
+
+def test_a_damaged_program_is_one_line(program: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole, place = program.read_bytes(), tmp_path / "cut.pt2"
+    for held in (b"", b"nothing", whole[: len(whole) // 2], whole[:-100], whole.replace(b"graph", b"gnaph")):
+        place.write_bytes(held)
+        with pytest.raises(
+            ExportError, match=r"cut\.pt2 is no exported program that this PyTorch reads: it is cut off"
+        ):
+            find_target("pt2").open(place)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_arguments_without_sense_are_refused(yolo: YOLO) -> None:
+    for none in (None, 3, object(), StateDict):
+        with pytest.raises(OptionValueError, match=r"is no target: give one of pt2, .* or an object with name, suffix"):
+            yolo.export(format=none)  # type: ignore[arg-type]
+    for word in ("maybe", None, 1):
+        with pytest.raises(OptionValueError, match="verify=.*: expected True or False"):
+            yolo.export(verify=word)  # type: ignore[arg-type]
+    for part in (0, -1, 1.5, "all", True):
+        with pytest.raises(
+            OptionValueError, match="fraction=.*: expected a share above 0 and up to 1, or a whole number"
+        ):
+            yolo.export("onnx", int8=True, fraction=part)
     with pytest.raises(ValueError, match=r"format='pt' is not one of pt2, .*\. Did you mean 'pt2'\?"):
         yolo.export(format="pt")
     target = StateDict()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,15 @@ from torch import Tensor, nn
 from eyas import RTDETR, YOLO
 from eyas.cli import main
 from eyas.config import resolve
-from eyas.export import BoxModel, Card, Exported, ExportError, find_target
+from eyas.export import BoxModel, Card, Exported, ExportError, export, find_target
 from eyas.export.base import library
-from eyas.export.ncnn import INPUT, OUTPUT, Layers
+from eyas.export.ncnn import INPUT, OUTPUT, Layers, dense
 from eyas.export.onnx import Onnx, decoding, halved
+from eyas.export.safetensors import SafeTensors
 from eyas.export.tensorrt import LENGTH, TensorRt
 from eyas.export.tflite import appended
-from eyas.models import model_table
+from eyas.export.verify import verify_on_noise
+from eyas.models import DetectionModel, UnknownModelError, model_table
 from eyas.models.dino.decoder import proposals
 from eyas.models.encoders.padding import cells_of, frame_of, lines_of_image, lines_of_map
 from small_export import NAMES, SIZE, answer, assert_alike, shaken
@@ -202,6 +207,37 @@ def test_safetensors_are_a_checkpoint(yolo: YOLO, data: str, half: bool) -> None
     assert YOLO(path).model.training is False
 
 
+class Gained(DetectionModel):
+    """A model of a user's own, with a number that no table tells of."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gain = nn.Parameter(torch.full((), 1.5))
+
+    def predict(self, x: Tensor) -> Any:
+        return super().predict(x * self.gain)
+
+
+class Asking(Gained):
+    """One that cannot be built of a table alone."""
+
+    def __init__(self, asked: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+def test_safetensors_of_a_class_of_ones_own(yolo: YOLO, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = Gained(yolo.model.yaml, verbose=False)
+    own.load(yolo.model.state_dict(), verbose=False)
+    path = export(own, SafeTensors(), tmp_path / "own.safetensors", imgsz=SIZE, check=verify_on_noise)
+    assert (
+        "Gained has layers that its table does not list: open its checkpoints with YOLO(path, model_cl" in caplog.text
+    )
+    assert torch.equal(YOLO(path, model_class=Gained).model.gain, own.gain)
+    asking = Asking(3, yolo.model.yaml, verbose=False)
+    with pytest.raises(ExportError, match=r"by the class of its model, .*Asking, which has to take a table, nc"):
+        export(asking, SafeTensors(), tmp_path / "asking.safetensors", imgsz=SIZE, check=verify_on_noise)
+
+
 # -- ncnn --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("half", [False, True])
 def test_ncnn(yolo: YOLO, data: str, half: bool) -> None:
@@ -210,6 +246,13 @@ def test_ncnn(yolo: YOLO, data: str, half: bool) -> None:
     assert sorted(file.name for file in path.iterdir()) == ["eyas.json", "model.ncnn.bin", "model.ncnn.param"]
     check(yolo, YOLO(path), pixels=0.2 if half else 2e-3)
     assert "blob 'boxes'" in json.loads((path / "eyas.json").read_text())["answers"]
+
+
+def test_images_that_cannot_be_copied_are_no_matter_to_ncnn(yolo: YOLO) -> None:
+    """After a training they are those of an object that holds threads and files."""
+    model = BoxModel(yolo.model, partial(list, threading.Lock()))
+    other = dense(model)
+    assert other.samples is model.samples and other.detector is not model.detector
 
 
 class Rooms(nn.Module):
@@ -281,6 +324,39 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a_ncnn_model").mkdir()
     with pytest.raises(ExportError, match=r"a_ncnn_model holds no eyas\.json"):
         YOLO(tmp_path / "a_ncnn_model")
+
+
+def test_a_file_is_known_by_its_name_in_any_case_and_others_are_told_what_names_there_are(
+    yolo: YOLO, tmp_path: Path
+) -> None:
+    path = yolo.export("torchscript", imgsz=SIZE, verify=False)
+    loud, bare = tmp_path / "NET.TorchScript", tmp_path / "net"
+    shutil.copy(path, loud)
+    shutil.copy(path, bare)
+    assert YOLO(loud).exported is not None
+    for place in (bare, tmp_path):
+        with pytest.raises(UnknownModelError, match=r"is there, but is not called like .*\*\.pt, .*\*_openvino_model"):
+            YOLO(place)
+    with pytest.raises(UnknownModelError, match="no model is called"):
+        YOLO(tmp_path / "gone")
+
+
+def test_what_a_folder_of_openvino_lacks_is_named(yolo: YOLO, translated: None) -> None:
+    pytest.importorskip("openvino")
+    path = yolo.export("openvino", imgsz=SIZE, verify=False)
+    assert YOLO(path / "model.xml").names == NAMES
+    graph, weights = path / "model.xml", path / "model.bin"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    with pytest.raises(ExportError, match=r"OpenVINO cannot read .*model\.bin: it is cut off"):
+        YOLO(path)
+    weights.unlink()
+    with pytest.raises(ExportError, match=r"there is no .*model\.bin: a folder of OpenVINO holds"):
+        YOLO(path)
+    weights.write_bytes(whole)
+    graph.write_text(graph.read_text()[:500])
+    with pytest.raises(ExportError, match=r"OpenVINO cannot read .*model\.xml: it is cut off"):
+        YOLO(path)
 
 
 def test_a_missing_library_is_one_line(yolo: YOLO, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,6 +444,9 @@ def test_the_command(yolo: YOLO, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "export knows no 'fromat'" in (said := capsys.readouterr().err) and "Did you mean 'format'?" in said
     assert main(["export", f"model={path}", "format=pt2", "half=true"]) == 2
     assert "format=pt2 has no half=True" in capsys.readouterr().err
+    for wrong in ("verify=maybe", "verify=none", "int8=true fraction=0"):
+        assert main(["export", f"model={path}", "format=onnx", *wrong.split()]) == 2
+        assert "expected" in capsys.readouterr().err
     assert main(["export"]) == 2
     assert main(["export", "--help"]) == 0
     assert "fitted to images of the training" in capsys.readouterr().out

@@ -57,6 +57,16 @@ def test_number_of_values(name: str) -> None:
         assert count(VisionTransformer(VITS[name])) == COUNTS[name]
 
 
+@pytest.mark.parametrize("name", ["vit-s14-dinov2-reg", "vit-s16-dinov3"])
+def test_any_number_of_images_is_traced(name: str) -> None:
+    """Tokens of the network are repeated for each image, of which a graph does not know how many there are."""
+    vit = VisionTransformer(replace(VITS[name], depth=1, width=24, heads=2)).eval()
+    images, free = torch.rand(2, 3, 64, 64), {0: torch.export.Dim("batch", min=1, max=8)}
+    program = torch.export.export(vit, (images,), dynamic_shapes=(free,)).module()
+    more = torch.rand(3, 3, 64, 64)
+    torch.testing.assert_close(program(more).maps[0], vit(more).maps[0])
+
+
 def test_number_of_values_of_pyramids() -> None:
     with torch.device("meta"):
         assert [count(level_of(768, f)) for f in (4, 2, 1, 0.5)] == [2_115_904, 1_869_184, 787_456, 787_456]

@@ -99,7 +99,7 @@ class StemmedTransformer(VisionTransformer):
     def with_positions(self, patches: Tensor, h: int, w: int) -> Tensor:
         """Return (B, registers + h w, D) of patches (B, h w, D): registers, patches."""
         assert self.reg_token is not None
-        return torch.cat((self.reg_token.expand(len(patches), -1, -1), patches), 1)
+        return torch.cat((self.reg_token.expand(patches.shape[0], -1, -1), patches), 1)
 
 
 class DetailPyramid(Pyramid):

@@ -204,11 +204,11 @@ class VisionTransformer(nn.Module):
 
     def with_positions(self, patches: Tensor, h: int, w: int) -> Tensor:
         """Return (B, 1 + registers + h w, D) of patches (B, h w, D): class token, registers, patches."""
-        tokens = torch.cat((self.cls_token.expand(len(patches), -1, -1), patches), 1)
+        tokens = torch.cat((self.cls_token.expand(patches.shape[0], -1, -1), patches), 1)
         if self.pos_embed is not None:
             tokens = tokens + resized_positions(self.pos_embed, h, w).to(tokens.dtype)
         if self.reg_token is not None:
-            registers = self.reg_token.expand(len(patches), -1, -1)
+            registers = self.reg_token.expand(patches.shape[0], -1, -1)
             tokens = torch.cat((tokens[:, :1], registers, tokens[:, 1:]), 1)
         return self.norm_pre(tokens)
 

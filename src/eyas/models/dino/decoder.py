@@ -165,7 +165,7 @@ class DINODecoder(nn.Module):
         """
         frame = frame[:, None]
         reference, enc_boxes, enc_scores = self._choose(memory, cells)
-        content = self.query_content.weight[: reference.shape[1]].expand(len(memory), -1, -1)
+        content = self.query_content.weight[: reference.shape[1]].expand(memory.shape[0], -1, -1)
         noisy = self._denoising(batch, frame, content)
         blocked = None
         if noisy is not None:
@@ -247,7 +247,7 @@ def proposals(cells: Cells) -> tuple[Tensor, Tensor]:
     image, or in padding, are infinite.
     """
     sizes = [cells.points.new_full((h * w,), SIZE * 2**level) for level, (h, w) in enumerate(cells.shapes)]
-    size = torch.cat(sizes)[None, :, None].expand(len(cells.points), -1, 2)
+    size = torch.cat(sizes)[None, :, None].expand(cells.points.shape[0], -1, 2)
     boxes = torch.cat((cells.points, size), -1)
     valid = ((boxes > MARGIN) & (boxes < 1 - MARGIN)).all(-1, keepdim=True) & ~cells.padded[..., None]
     return boxes.logit().masked_fill(~valid, torch.inf), valid
