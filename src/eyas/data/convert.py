@@ -22,7 +22,7 @@ import yaml
 from eyas.data.dataset_yaml import SPLITS, check_dataset
 from eyas.data.files import IMAGE_SUFFIXES
 from eyas.data.formats import Labels, LabelSource, YoloText
-from eyas.data.formats.base import ANY_CLASS, NOTHING_IGNORED
+from eyas.data.formats.base import ANY_CLASS, NO_USABLE_ROW, NOTHING_IGNORED
 from eyas.data.formats.pixels import to_pixels
 from eyas.data.formats.table import ANY
 from eyas.data.formats.voc import EVERY_CLASS
@@ -136,8 +136,8 @@ def _convert_split(source: LabelSource, split: str, writer: Writer, *, link: boo
         read = source.labels_of(several, [stats[path] for path in several], list(headers.values())) if several else []
         for path, labels in zip(several, read, strict=True):
             report.add(Problem(source.label_file(path), *problem[:3]) for problem in labels.problems)
-            if labels.problems and not len(labels.cls):
-                report.left_out["no usable label row"] += 1
+            if labels.unusable:
+                report.left_out[NO_USABLE_ROW] += 1
                 continue
             if drop_ignored:
                 writer.dropped += len(labels.ignored.cls)

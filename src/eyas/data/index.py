@@ -36,7 +36,7 @@ from eyas.data.decode import decode_deep, large_images
 from eyas.data.depth import BYTE, White, describe, find_white, peak_of
 from eyas.data.files import ABSENT, FileStat
 from eyas.data.formats import Labels, LabelSource, YoloText
-from eyas.data.formats.base import ANY_CLASS
+from eyas.data.formats.base import ANY_CLASS, NO_USABLE_ROW
 from eyas.data.formats.yolo import NO_RULES, TextRules, listed
 from eyas.data.ignore import NO_IGNORE_RULES, IgnoreRules, areas, distinct
 from eyas.data.image_file import read_image_file
@@ -52,7 +52,6 @@ from eyas.log import LOGGER
 
 CACHE_VERSION = 7  # raise it when the meaning of the arrays or of a rule changes
 NO_PICTURE = lost_kind("no picture in such values")
-NO_USABLE_ROW = "no usable label row"
 _ANY_CLASS = 1 << 24  # ids beyond float32's whole numbers
 _CHUNK = 256  # images per task of a process
 _MANY = 2000  # images from which on several processes are worth their start
@@ -624,7 +623,7 @@ def _read_labels(found: _Found, task: range, seen: Sequence[_Seen]) -> _Chunk:
         labels = next(read)
         problems += [Problem(source.label_file(image), *problem[:3]) for problem in labels.problems]
         unknown |= {problem.unknown for problem in labels.problems if problem.unknown is not None}
-        if labels.problems and not len(labels.cls) and not len(labels.ignored.cls):
+        if labels.unusable:
             left_out[NO_USABLE_ROW] += 1
             continue
         kept.append(i)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from unicodedata import normalize
 
@@ -11,6 +12,8 @@ from eyas.data.report import Problem, kept_kind
 WINDOWS_PATH = kept_kind("path as Windows writes it")
 BELOW_DATA = kept_kind("path with data/ before it")
 OTHER_FORM = kept_kind("name in another Unicode form")
+ABSOLUTE_PATH = kept_kind("absolute path")
+_DRIVE = re.compile(r"[A-Za-z]:/")
 _DATA = "data/"
 _LONGEST = 4096  # letters of a path that a file can have
 
@@ -37,9 +40,15 @@ class OddNames:
 def other_ways(name: str) -> Iterator[tuple[str, str, str]]:
     """(kind, what is made of it, path) of what a name may mean that leads to no file.
 
-    CVAT's archives of YOLO 1.1 name `data/obj_train_data/a.png` for what lies in `obj_train_data`.
+    CVAT's archives of YOLO 1.1 name `data/obj_train_data/a.png` for what lies in `obj_train_data`. An absolute path of
+    another machine may lead on from a folder of this one, longest first: `C:/work/set/images/a.png` from `set`.
     """
     text = slashed(name)
+    if is_absolute(text):
+        parts = parts_of(text)
+        for start in range(len(parts)):
+            yield ABSOLUTE_PATH, "not there, and looked for in the data set", "/".join(parts[start:])
+        return
     if text != name:
         yield WINDOWS_PATH, "read with / between folders", text
     if text.startswith(_DATA):
@@ -49,6 +58,16 @@ def other_ways(name: str) -> Iterator[tuple[str, str, str]]:
 def slashed(name: str) -> str:
     """A name with / between folders, as it must be here."""
     return name.replace("\\", "/") if os.sep == "/" else name
+
+
+def is_absolute(text: str) -> bool:
+    """Whether a name with / between folders is a path from the root, of this machine or of a drive of Windows."""
+    return os.path.isabs(text) or _DRIVE.match(text) is not None
+
+
+def parts_of(text: str) -> list[str]:
+    """The folders of an absolute path below its root or drive, and the file."""
+    return [part for part in text.split("/")[1:] if part not in ("", ".", "..")]
 
 
 def composed(name: str) -> str:

@@ -26,7 +26,7 @@ from eyas.data.formats import yolo as yl
 from eyas.data.formats.yolo import TextRules, label_path
 from eyas.data.image_header import MISSING_IMAGE
 from eyas.data.index import NO_USABLE_ROW, ImageIndex, build_index
-from eyas.data.odd_names import BELOW_DATA, OTHER_FORM, WINDOWS_PATH
+from eyas.data.odd_names import ABSOLUTE_PATH, BELOW_DATA, OTHER_FORM, WINDOWS_PATH
 from eyas.data.processes import START_METHOD, spread
 from eyas.data.report import Problem
 from eyas.data.store import ImageStore
@@ -467,6 +467,9 @@ DECOMPOSED = pytest.mark.skipif(sys.platform == "darwin", reason="macOS finds bo
         ("data/obj_train_data/é.png", "obj_train_data/é.png", BELOW_DATA),
         (".\\images\\train\\2.jpg", "images/train/2.jpg", WINDOWS_PATH),
         ("data\\obj_train_data\\é.png", "obj_train_data/é.png", BELOW_DATA),
+        ("C:\\work\\set\\images\\train\\2.jpg", "images/train/2.jpg", ABSOLUTE_PATH),
+        ("/home/of/another/set/images/train/2.jpg", "images/train/2.jpg", ABSOLUTE_PATH),
+        ("c:/work/data/images/train/2.jpg", "images/train/2.jpg", ABSOLUTE_PATH),
         pytest.param("d\u00e9j\u00e0/ガ.png", normalize("NFD", "d\u00e9j\u00e0/ガ.png"), OTHER_FORM, marks=DECOMPOSED),
         pytest.param("d\u00e9\\a.png", "de\u0301/a.png", OTHER_FORM, marks=DECOMPOSED),
         pytest.param("de\u0301/a.png", "d\u00e9/a.png", OTHER_FORM, marks=DECOMPOSED),
@@ -516,7 +519,7 @@ def test_the_names_that_labelimg_writes_are_no_labels(data: Path) -> None:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_images_that_are_all_missing_are_said_to_be_missing(data: Path, split: str) -> None:
-    (data / "list.txt").write_text("C:\\images\\train\\2.jpg\nC:\\images\\train\\3.png\n")
+    (data / "list.txt").write_text("C:\\gone\\20.jpg\nC:\\gone\\30.png\n")
     with pytest.raises(ValueError, match="All 2 images .* are missing.* written with backslashes"):
         build_index([data / "list.txt"], names=NAMES, split=split, cache_dir=data.parent / "cache")
 

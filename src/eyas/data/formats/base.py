@@ -13,6 +13,7 @@ from eyas.data.files import FileStat
 from eyas.data.image_header import ImageHeader
 from eyas.data.report import Problem, lost_kind
 
+NO_USABLE_ROW = "no usable label row"
 UNREADABLE = lost_kind("unreadable label file")
 
 
@@ -56,6 +57,11 @@ class Labels(NamedTuple):
     problems: list[LabelProblem]
     ignored: Ignored = NOTHING_IGNORED
     lacking: tuple[int, ...] = ()
+
+    @property
+    def unusable(self) -> bool:
+        """Whether there are labels and none of them tells anything: such an image is no background."""
+        return bool(self.problems) and not len(self.cls) and not len(self.ignored.cls)
 
 
 class Numbers(NamedTuple):

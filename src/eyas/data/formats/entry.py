@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,15 +17,22 @@ from eyas.data.files import (
     is_folder,
     stat_of,
 )
-from eyas.data.odd_names import OTHER_FORM, WINDOWS_PATH, OddNames, Spellings, slashed
+from eyas.data.odd_names import (
+    ABSOLUTE_PATH,
+    OTHER_FORM,
+    WINDOWS_PATH,
+    OddNames,
+    Spellings,
+    is_absolute,
+    parts_of,
+    slashed,
+)
 from eyas.data.report import kept_kind, lost_kind
 from eyas.files import expanded
 from eyas.names import did_you_mean
 
-ABSOLUTE_PATH = kept_kind("absolute path")
 OUTSIDE = lost_kind("path out of the data set")
 NOT_ANNOTATED = "image that the annotations do not name"
-_DRIVE = re.compile(r"[A-Za-z]:/")
 _ASKED = 32  # images that tell which folder they stand in
 _PREFIXES, _SUFFIXES = ("instances_",), ("_annotations.coco", ".coco")
 
@@ -145,7 +151,7 @@ class Images:
             text = name
         if text != name:
             self.odd.add(WINDOWS_PATH, "read with / between folders", name)
-        if os.path.isabs(text) or _DRIVE.match(text):
+        if is_absolute(text):
             return self._absolute(text, name)
         path = os.path.normpath(os.path.join(self.folder, text))
         if not any(self._within(path, base) for base in (self.folder, self.root)):
@@ -185,7 +191,7 @@ class Images:
         if stat != ABSENT:
             self.odd.add(ABSOLUTE_PATH, "used as they are", name)
             return os.path.normpath(text), stat
-        parts = [part for part in text.split("/")[1:] if part not in ("", ".", "..")]
+        parts = parts_of(text)
         for start in range(len(parts)):
             path = os.path.join(self.folder, *parts[start:])
             if (stat := self._stat(path)) != ABSENT:

@@ -38,7 +38,7 @@ from eyas.data.formats.entry import Entry, Images, image_folder, likely_folders,
 from eyas.data.formats.pixels import PixelRows, to_labels
 from eyas.data.formats.table import UNKNOWN_CLASS
 from eyas.data.image_header import ImageHeader
-from eyas.data.odd_names import composed
+from eyas.data.odd_names import Spellings, composed
 from eyas.data.report import Problem, lost_kind
 from eyas.files import opened
 
@@ -272,15 +272,17 @@ class VocXml(LabelSource):
                 lines = file.read().decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.entry.list} cannot be read: {error}") from None
-        files = (self._listed_file(line) for line in lines if line.strip() and "\0" not in line)
+        spellings = Spellings()
+        files = (self._listed_file(line, spellings) for line in lines if line.strip() and "\0" not in line)
         return list(dict.fromkeys(file for file in files if file))
 
-    def _listed_file(self, line: str) -> str:
+    def _listed_file(self, line: str, spellings: Spellings) -> str:
         """The file of a line; "" where a -1 behind its name says that it does not show the class of the list."""
         if os.path.isfile(self._place(line)):
             return self._place(line)
         name, flag = re.fullmatch(r"(.*?)(\s+-1|\s+[01])?", line.strip()).groups()  # type: ignore[union-attr]
-        return "" if flag and flag.strip() == "-1" else self._place(name)
+        place = self._place(name)
+        return "" if flag and flag.strip() == "-1" else place if os.path.isfile(place) else spellings.find(place) or place
 
     def _image_folder(self, stems: Sequence[str]) -> str:
         if self.entry.images is not None:

@@ -143,8 +143,17 @@ def test_a_share_to_hold_out_stays_one(small: Path) -> None:
     assert yaml.safe_load((small.parent / "out/data.yaml").read_text())["val"] == 0.5
 
 
+def test_an_image_whose_areas_to_ignore_alone_are_right_is_carried_as_it_is_trained_on(small: Path) -> None:
+    (small / "labels/train/deep/0.txt").write_text("1 0.5 0.5 2 0.25\n")
+    report = convert(small, "voc", small.parent / "out")["train"]
+    assert report.images == 1 and report.left_out == {} and report.counts == {"coordinate out of range": 1}
+    ((_, boxes, _, where),) = seen(small.parent / "out")["train"].values()
+    assert boxes == b"" and np.frombuffer(where, np.float32).tolist() == [0.5, 0.5, 1, 1]
+
+
 def test_what_cannot_be_used_is_told_and_left_out(small: Path) -> None:
     (small / "labels/train/deep/0.txt").write_text("1 0.5 0.5 2 0.25\n")
+    (small / "ignored/train/deep/0.txt").unlink()
     make_image(small / "images/train/good.png", 30, 40)
     (small / "images/train/bad.png").write_bytes(b"none")
     report = convert(small, "voc", small.parent / "out")["train"]

@@ -158,6 +158,19 @@ def test_an_image_may_have_its_name_in_another_unicode_form(voc: Voc, folder: Pa
     assert len(found.labels["e\u0301.jpg"].cls) == 1 and found.problems == {"name in another Unicode form": 1}
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS finds both forms of a name")
+def test_a_list_may_name_files_in_another_unicode_form(folder: Path) -> None:
+    (folder / "ImageSets/Main").mkdir(parents=True)
+    (folder / "ImageSets/Main/train.txt").write_text("\u00e9 1\n", encoding="utf-8")
+    (folder / "ImageSets/Main/val.txt").write_text("a\n")
+    (folder / "train").rename(folder / "JPEGImages")
+    make_image(folder / "JPEGImages/e\u0301.jpg", 30, 40)
+    (folder / "Annotations").mkdir()
+    for name in ("e\u0301", "a"):
+        (folder / f"Annotations/{name}.xml").write_text(f"<annotation>{thing()}</annotation>")
+    assert [len(labels.cls) for labels in read(check_dataset(folder)["train"]).labels.values()] == [1]
+
+
 def test_a_folder_of_the_contest(folder: Path) -> None:
     (folder / "ImageSets/Main").mkdir(parents=True)
     (folder / "ImageSets/Main/train.txt").write_text("a\ndeep/d  1\n")
