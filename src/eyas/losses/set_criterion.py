@@ -172,7 +172,7 @@ class SetCriterion(Criterion):
         first, layers = meta.split[0], pred.dec_scores.shape[0]
         scores = torch.cat((pred.enc_scores[None], pred.dec_scores[:, :, first:])).float()
         boxes = torch.cat((pred.enc_bboxes[None], pred.dec_bboxes[:, :, first:])).float()
-        query = self.matcher(scores.detach(), boxes.detach(), *objects)
+        query = self.match(scores, boxes, objects)
         rows = torch.arange(len(objects.labels), device=query.device)
         return [
             Supervised(("enc", *["aux"] * (layers - 1), "main"), scores, boxes, objects.image, query, rows),
@@ -185,6 +185,10 @@ class SetCriterion(Criterion):
                 meta.target,
             ),
         ]
+
+    def match(self, scores: Tensor, boxes: Tensor, objects: Objects) -> Tensor:
+        """Return the query (N, T) int64 of each object in each of N outputs, -1 for none, from logits and boxes."""
+        return self.matcher(scores.detach(), boxes.detach(), *objects)
 
     def shared(self, stacks: list[Supervised]) -> tuple[list[Supervised], Tensor, int]:
         """Return the stacks, the divisors of their losses (stacks,), and over how many processes these are shared."""

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eyas.assign import HungarianMatcher
+from eyas.assign import HungarianMatcher, OverlapMatcher
 from eyas.assign.hungarian import pair_boxes, replace_non_finite, solve
-from eyas.boxes import cxcywh_to_xyxy, elementwise_giou
+from eyas.boxes import cxcywh_to_xyxy, elementwise_giou, elementwise_iou
 
 Case = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -86,10 +86,22 @@ def test_boxes_coordinate_by_coordinate_are_the_boxes_of_the_library() -> None:
     _, boxes, _, targets, image = case(queries=50)
     boxes[0, 0, 0] = targets[0]
     boxes[0, 0, 1] = 0
-    l1, giou = pair_boxes(boxes, targets, image)
+    l1, iou, giou = pair_boxes(boxes, targets, image)
     mine, theirs = boxes[:, image], targets[:, None]
     torch.testing.assert_close(l1, (mine - theirs).abs().sum(-1))
+    torch.testing.assert_close(iou, elementwise_iou(cxcywh_to_xyxy(mine), cxcywh_to_xyxy(theirs)))
     torch.testing.assert_close(giou, elementwise_giou(cxcywh_to_xyxy(mine), cxcywh_to_xyxy(theirs)))
+
+
+def test_late_costs_written_out() -> None:
+    scores, boxes, labels, targets, image = case()
+    boxes[0, image[0], 2] = targets[0] * torch.tensor([1, 1, 0.8, 0.9])
+    cost = OverlapMatcher().cost(scores.half(), boxes, labels, targets, image)
+    for n, t, q in itertools.product(range(2), range(5), range(6)):
+        p = scores[n, image[t], q, labels[t]].half().float().sigmoid().item()
+        iou = elementwise_iou(cxcywh_to_xyxy(boxes[n, image[t], q]), cxcywh_to_xyxy(targets[t])).item()
+        assert cost[n, t, q].item() == pytest.approx(-p * iou**4, abs=1e-6)
+    assert cost[0, 0, 2].item() < -0.25 * scores[0, image[0], 2, labels[0]].sigmoid().item()
 
 
 def test_gains_choose_what_counts() -> None:

@@ -10,12 +10,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from eyas.assign import HungarianMatcher
+from eyas.assign import HungarianMatcher, OverlapMatcher
 from eyas.losses import FineCriterion, SetCriterion, bce_loss, focal_loss, matchability_loss, varifocal_loss
-from eyas.losses.fine import agreed
+from eyas.losses.fine import LateCriterion, agreed
 from eyas.losses.set_criterion import Supervised, unpack_objects
 from eyas.nn.edges import BINS, bin_distances, expected_distances, move_edges
-from eyas.types import DenoisingMeta, FineBoxes, SetPrediction
+from eyas.types import DenoisingMeta, FineBoxes, Progress, SetPrediction
 
 NC, SCALE = 3, 4.0
 GAINS = {"giou": 2.0, "cls": 1.0, "l1": 5.0, "fgl": 0.15, "ddf": 1.5}
@@ -381,6 +381,20 @@ def test_nothing_waits_for_the_device_but_the_matcher() -> None:
     stacks, _, _ = criterion.shared(criterion.supervised(on_meta(prediction(meta=denoising())), wanted))
     losses = [loss for stack in stacks for loss in criterion.layer_losses(stack, wanted).values()]
     assert len(losses) == 3 * 5 and all(loss.is_meta for loss in losses)
+
+
+@pytest.mark.parametrize(("epochs", "late"), [(10, [8, 9]), (1, []), (5, [4]), (132, [*range(106, 132)])])
+def test_late_epochs_match_by_class_and_overlap_alone(epochs: int, late: list[int]) -> None:
+    pred, batch = prediction(), unpack_objects(objects(), torch.device("cpu"))
+    pairs = pred.dec_scores, pred.dec_bboxes, batch
+    criterion = LateCriterion(nc=NC, scale=SCALE)
+    before = criterion.match(*pairs)
+    assert torch.equal(before, FineCriterion(nc=NC, scale=SCALE).match(*pairs))
+    then = OverlapMatcher()(pred.dec_scores, pred.dec_bboxes, *batch)
+    assert not torch.equal(before, then)
+    for epoch in [*range(epochs), *late, 0]:  # any order: the epoch decides, not what was before
+        criterion.set_progress(Progress(epoch, epochs))
+        assert torch.equal(criterion.match(*pairs), then if epoch in late else before)
 
 
 def test_own_losses_take_the_place_of_the_stock_ones() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as f
 
 from eyas.losses import SetCriterion
-from eyas.losses.fine import FineCriterion
+from eyas.losses.fine import FineCriterion, LateCriterion
 from eyas.models.backbones.tuned import ConvStem, KeysUnbiased, ProjectedPyramid, StemmedViT, tuned_backbone
 from eyas.models.catalog import MODELS, build_detector, detector_class, model_table
 from eyas.models.deim.v2 import DEIMv2Net, ECDetNet
@@ -313,7 +313,7 @@ def test_lite_models_are_taught_boxes_and_classes_alone() -> None:
     """The first box is one more layer's to a loss that knows of no distributions."""
     model = small("deimv2-atto", num_denoising=0).train()
     criterion = model.init_criterion()
-    assert type(criterion) is FineCriterion and list(criterion.gains) == ["giou", "cls", "l1"]
+    assert type(criterion) is LateCriterion and list(criterion.gains) == ["giou", "cls", "l1"]
     pred = model.predict(image(), objects())
     boxes = torch.cat((pred.fine.first_bboxes[None], pred.dec_bboxes))
     scores = torch.cat((pred.fine.first_scores[None], pred.dec_scores))
@@ -322,6 +322,13 @@ def test_lite_models_are_taught_boxes_and_classes_alone() -> None:
     wanted, shown = SetCriterion(nc=3, matchability=1.5)(plain, objects())
     assert torch.allclose(loss, wanted, rtol=1e-5) and items.keys() == shown.keys()
     assert all(torch.allclose(items[name], shown[name]) for name in items)
+
+
+def test_the_end_of_a_run_matches_otherwise_in_deimv2_alone() -> None:
+    for name, kind in (("deimv2-tiny", LateCriterion), ("ecdet-tiny", FineCriterion)):
+        model = small(name).train()
+        criterion = model.init_criterion()
+        assert type(criterion) is kind and list(criterion.gains) == ["giou", "cls", "l1", "fgl", "ddf"]
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from eyas.data.odd_names import (
     parts_of,
     slashed,
 )
-from eyas.data.report import kept_kind, lost_kind
+from eyas.data.report import lost_kind
 from eyas.files import expanded
 from eyas.names import did_you_mean
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from eyas.losses import SetCriterion
-from eyas.losses.fine import FineCriterion
+from eyas.losses.fine import FineCriterion, LateCriterion
 from eyas.models.backbones import Backbone, HGNetV2
 from eyas.models.backbones.hgnetv2 import CUT
 from eyas.models.backbones.tuned import TUNED, tuned_backbone
@@ -91,7 +91,7 @@ class DEIMv2Net(DEIMFineNet):
 
     def init_criterion(self) -> SetCriterion:
         """Return the loss of this model; override to change it. Of its gains ``box`` is GIoU's, ``dfl`` that of L1."""
-        return FineCriterion(scale=self.sizes.scale, local=not self.sizes.lite, **self.criterion_settings())
+        return LateCriterion(scale=self.sizes.scale, local=not self.sizes.lite, **self.criterion_settings())
 
     @classmethod
     def agreed(cls, known: Ancestor, table: Table, accepted: Collection[str] = ()) -> Ancestor:
@@ -129,6 +129,10 @@ class ECDetNet(DEIMv2Net):
     def decoder_class(self) -> type[DirectDecoder]:
         """Return what the decoder is."""
         return DirectDecoder
+
+    def init_criterion(self) -> SetCriterion:
+        """Return the loss of this model: its authors change no matcher (spec detr-more 8)."""
+        return FineCriterion(scale=self.sizes.scale, **self.criterion_settings())
 
     def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the state of a file of ECDet, or of a backbone alone, under this model's names."""
