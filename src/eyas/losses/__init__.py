@@ -13,7 +13,7 @@ from eyas.losses.elementwise import (
     varifocal_loss,
 )
 from eyas.losses.end_to_end import EndToEndCriterion
-from eyas.losses.fine import FineCriterion
+from eyas.losses.fine import FineCriterion, LateCriterion
 from eyas.losses.focal_set import FocalSetCriterion
 from eyas.losses.points import anchor_points
 from eyas.losses.set_criterion import SetCriterion
@@ -24,6 +24,7 @@ __all__ = [
     "EndToEndCriterion",
     "FineCriterion",
     "FocalSetCriterion",
+    "LateCriterion",
     "SetCriterion",
     "anchor_points",
     "bce_loss",

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from eyas.losses import SetCriterion
-from eyas.losses.fine import FineCriterion, LateCriterion
+from eyas.losses import FineCriterion, LateCriterion, SetCriterion
 from eyas.models.backbones import Backbone, HGNetV2
 from eyas.models.backbones.hgnetv2 import CUT
 from eyas.models.backbones.tuned import TUNED, tuned_backbone
@@ -48,6 +47,7 @@ class DEIMv2Net(DEIMFineNet):
     arch: ClassVar[str] = V2_ARCH
     tables: ClassVar[Tables] = V2_TABLES
     usual: ClassVar[str] = "deimv2-s"
+    weighted_loss: ClassVar[str] = "super().init_criterion() or LateCriterion(..., class_weights=self.class_weights)"
     check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_v2)
     from_dinov3: ClassVar[tuple[str, ...]] = DINOV3_SIZES
     sizes: Variant
@@ -118,6 +118,7 @@ class ECDetNet(DEIMv2Net):
     tables: ClassVar[Tables] = EC_TABLES
     published: ClassVar[Mapping[str, Published]] = ECDET
     usual: ClassVar[str] = "ecdet-s"
+    weighted_loss: ClassVar[str] = DEIMFineNet.weighted_loss
     check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_ec)
     from_dinov3: ClassVar[tuple[str, ...]] = ()
 
