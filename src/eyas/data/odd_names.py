@@ -46,7 +46,7 @@ def other_ways(name: str) -> Iterator[tuple[str, str, str]]:
     text = slashed(name)
     if is_absolute(text):
         parts = parts_of(text)
-        for start in range(len(parts)):
+        for start in range(len(parts) - 1):  # never by the name alone: each split may have its own 1.jpg
             yield ABSOLUTE_PATH, "not there, and looked for in the data set", "/".join(parts[start:])
         return
     if text != name:

@@ -485,6 +485,14 @@ def test_lists_as_other_tools_and_systems_write_them(data: Path, line: str, plac
     assert kinds(index) == {kind: 1} and f"1 of the images, such as {line}: " in index.report.problems[0].message
 
 
+def test_a_path_of_another_machine_is_not_found_by_its_name_alone(data: Path) -> None:
+    (data / "images/train/list.txt").write_text("/home/of/another/val/2.jpg\n/home/of/another/images/train/3.png\n")
+    lists = [data / "images/train/list.txt"]
+    index = build_index(lists, names=NAMES, split="val", cache_dir=data.parent / "cache", rules=TextRules(root=data))
+    assert [index.path(i) for i in range(len(index))] == [str(data / "images/train/3.png")]
+    assert kinds(index) == {ABSOLUTE_PATH: 1, "missing image": 1}
+
+
 def test_a_list_means_what_it_says_where_that_is_there(data: Path) -> None:
     for folder in ("data/obj", "obj", "data/data/obj"):
         (data / folder).mkdir(parents=True)
