@@ -41,7 +41,7 @@ def other_ways(name: str) -> Iterator[tuple[str, str, str]]:
     """(kind, what is made of it, path) of what a name may mean that leads to no file.
 
     CVAT's archives of YOLO 1.1 name `data/obj_train_data/a.png` for what lies in `obj_train_data`. An absolute path of
-    another machine may lead on from a folder of this one, longest first: `C:/work/set/images/a.png` from `set`.
+    another machine may lead on from a folder of this one, longest first: `D:/set/images/a.png` from `set`.
     """
     text = slashed(name)
     if is_absolute(text):
