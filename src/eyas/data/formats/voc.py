@@ -281,10 +281,10 @@ class VocXml(LabelSource):
         if os.path.isfile(self._place(line)):
             return self._place(line)
         name, flag = re.fullmatch(r"(.*?)(\s+-1|\s+[01])?", line.strip()).groups()  # type: ignore[union-attr]
+        if flag and flag.strip() == "-1":
+            return ""
         place = self._place(name)
-        return (
-            "" if flag and flag.strip() == "-1" else place if os.path.isfile(place) else spellings.find(place) or place
-        )
+        return place if os.path.isfile(place) else spellings.find(place) or place
 
     def _image_folder(self, stems: Sequence[str]) -> str:
         if self.entry.images is not None:

@@ -47,6 +47,7 @@ class DEIMv2Net(DEIMFineNet):
     arch: ClassVar[str] = V2_ARCH
     tables: ClassVar[Tables] = V2_TABLES
     usual: ClassVar[str] = "deimv2-s"
+    taught_by: ClassVar[type[FineCriterion]] = LateCriterion
     weighted_loss: ClassVar[str] = "super().init_criterion() or LateCriterion(..., class_weights=self.class_weights)"
     check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_v2)
     from_dinov3: ClassVar[tuple[str, ...]] = DINOV3_SIZES
@@ -91,7 +92,7 @@ class DEIMv2Net(DEIMFineNet):
 
     def init_criterion(self) -> SetCriterion:
         """Return the loss of this model; override to change it. Of its gains ``box`` is GIoU's, ``dfl`` that of L1."""
-        return LateCriterion(scale=self.sizes.scale, local=not self.sizes.lite, **self.criterion_settings())
+        return self.taught_by(scale=self.sizes.scale, local=not self.sizes.lite, **self.criterion_settings())
 
     @classmethod
     def agreed(cls, known: Ancestor, table: Table, accepted: Collection[str] = ()) -> Ancestor:
@@ -118,6 +119,7 @@ class ECDetNet(DEIMv2Net):
     tables: ClassVar[Tables] = EC_TABLES
     published: ClassVar[Mapping[str, Published]] = ECDET
     usual: ClassVar[str] = "ecdet-s"
+    taught_by: ClassVar[type[FineCriterion]] = FineCriterion  # its authors change no matcher (spec detr-more 8)
     weighted_loss: ClassVar[str] = DEIMFineNet.weighted_loss
     check: ClassVar[Callable[[Mapping[str, Any]], Table]] = staticmethod(checked_ec)
     from_dinov3: ClassVar[tuple[str, ...]] = ()
@@ -130,10 +132,6 @@ class ECDetNet(DEIMv2Net):
     def decoder_class(self) -> type[DirectDecoder]:
         """Return what the decoder is."""
         return DirectDecoder
-
-    def init_criterion(self) -> SetCriterion:
-        """Return the loss of this model: its authors change no matcher (spec detr-more 8)."""
-        return FineCriterion(scale=self.sizes.scale, **self.criterion_settings())
 
     def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the state of a file of ECDet, or of a backbone alone, under this model's names."""
