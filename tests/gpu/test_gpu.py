@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from eyas.checkpoint import load_checkpoint
+from eyas.data.upload import Upload
 from eyas.launch.interrupt import Interrupted
 from eyas.models import DetectionModel, network_from
 from eyas.train import DetectionTrainer
@@ -215,6 +216,22 @@ def test_workers_deliver_pinned_batches(options: Options) -> None:
             moved = trainer.preprocess_batch(batches[0])
         assert moved["img"].is_cuda and moved["img"].is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(moved["img"].cpu(), batches[0]["img"].float() / 255, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_batch_arrives_whole_beside_a_busy_gpu(pinned: bool) -> None:
+    """What is copied on a stream of its own may be used at once, and its memory is not given away meanwhile."""
+    device = torch.device("cuda:0")
+    upload, busy = Upload(device), torch.rand(4096, 4096, device=device)
+    for number in range(20):
+        images = torch.full((64, 3, 256, 256), number, dtype=torch.uint8)
+        for _ in range(5):
+            busy = torch.tanh(busy @ busy)
+        there = upload({"img": images.pin_memory() if pinned else images, "im_file": ("a", "b")})
+        read = there["img"].float()
+        del there
+        upload({"img": torch.full_like(images, 200)})  # would take the memory that was just given back
+        assert read.eq(number).all()
 
 
 def test_workers_change_nothing_on_a_gpu(options: Options) -> None:

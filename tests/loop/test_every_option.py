@@ -53,6 +53,14 @@ class ForgetsWeights(DetectionTrainer):
         return DetectionModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
 
 
+class KeepsAll(DetectionTrainer):
+    def set_model_attributes(self) -> None:
+        super().set_model_attributes()
+        network: Any = self.model
+        for layer in network.recomputing_layers():
+            layer.saves_memory = False
+
+
 class OwnRemap(DetectionTrainer):
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
         model = DetectionModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
@@ -379,7 +387,7 @@ CASES: dict[str, Case] = {
     "backbone": Case("vit-tiny"),
     "backbone_weights": Case("{masked}"),
     "accept_licences": Case(["CC-BY-NC-4.0"]),
-    "gradient_checkpointing": Case(True),
+    "gradient_checkpointing": Case(True, KeepsAll),
     "cls_remap": Case(False, OwnRemap, {"pretrained": "{weights}"}),
     "project": Case("{folder}/mine", Elsewhere),
     "name": Case("mine", Elsewhere),

@@ -17,8 +17,9 @@ from eyas.models.lineage import Ancestors, descent
 from eyas.models.published import Published, model_of
 from eyas.models.table import ModelTableError, Table, Tables, called, read_table, shown
 from eyas.models.weights import as_source, check_numbers, class_rows, copy_state
-from eyas.nn import Fusable
-from eyas.nn.conv_norm import is_norm
+from eyas.nn import Conv, Fusable
+from eyas.nn.conv_norm import ConvNorm, is_norm
+from eyas.nn.recomputed import Recomputed
 from eyas.types import CLASSES
 
 LOGGER = logging.getLogger("eyas")
@@ -306,19 +307,38 @@ class Detector(nn.Module):
         )
 
     def save_memory(self) -> None:
-        """Compute the insides of the backbone's blocks again for their gradient instead of keeping them.
+        """Compute again what gradients need and can be had from less, instead of keeping it.
+
+        Of YOLO26 that is what each SiLU was given; of other families all inside blocks of backbone, neck and decoder.
 
         Raises:
-            ValueError: this model cannot.
+            ValueError: nothing in this model can.
         """
-        raise ValueError(
-            f"gradient_checkpointing=True: {called(self.yaml)} keeps what its layers need for their gradient; only "
-            "transformers as backbones can do without. Leave it out."
-        )
+        layers = self.recomputing_layers()
+        if not layers:
+            raise ValueError(
+                f"gradient_checkpointing=True: {called(self.yaml)} has no layers that can compute again what "
+                "their gradient needs. Leave it out."
+            )
+        for layer in layers:
+            layer.saves_memory = True
+
+    def saves_memory(self) -> bool:
+        """Whether `save_memory` was asked for, and the layers are still those that were told."""
+        return any(layer.saves_memory for layer in self.recomputing_layers())
+
+    def recomputing_layers(self) -> list[Recomputed | Conv | ConvNorm]:
+        """Return blocks that can run again and, outside of them, layers that can compute again what SiLU was given."""
+        blocks = [module for module in self.modules() if isinstance(module, Recomputed)]
+        inside = {module for block in blocks for module in block.modules()}
+        layers = (m for m in self.modules() if isinstance(m, Conv | ConvNorm) and m not in inside)
+        return [*blocks, *(layer for layer in layers if isinstance(layer.act, nn.SiLU))]
 
     def effects(self) -> dict[str, object]:
-        """Return how it took over weights, by option; nothing if it was given none."""
-        told: dict[str, object] = {} if self.remapped is None else {"cls_remap": self.remapped}
+        """Return whether it saves memory and how it took over weights, by option; of weights nothing if it has none."""
+        told: dict[str, object] = {"gradient_checkpointing": self.saves_memory()}
+        if self.remapped is not None:
+            told["cls_remap"] = self.remapped
         agreed = [link.licence for link in self.ancestors if link.consent]
         return told | ({"accept_licences": agreed} if agreed else {})
 

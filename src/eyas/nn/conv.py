@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from eyas.nn.recomputed import norm_then_act
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,7 +39,12 @@ class Conv(Fusable):
     """Convolution, batch normalisation, activation: (B, c1, H, W) -> (B, c2, H/s, W/s).
 
     ``act``: True gives SiLU, a module is used as it is, False gives the identity.
+
+    Attributes:
+        saves_memory: what the gradient of a SiLU needs is computed again instead of kept, see `eyas.nn.recomputed`.
     """
+
+    saves_memory: bool = False
 
     def __init__(
         self,
@@ -59,6 +66,8 @@ class Conv(Fusable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, c1, H, W) to (B, c2, H/s, W/s)."""
+        if self.saves_memory:
+            return norm_then_act(self.bn, self.act, self.conv(x))
         return self.act(self.bn(self.conv(x)))
 
     def fuse(self) -> None:

@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from eyas.nn.conv import Fusable
 from eyas.nn.frozen_norm import FrozenBatchNorm2d
+from eyas.nn.recomputed import norm_then_act
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,12 @@ class ConvNorm(Fusable):
     """Convolution without bias, batch normalisation, activation: (B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s)).
 
     ``k`` is odd; padding keeps the size at stride 1. ``act`` None means the identity; ``g`` groups.
+
+    Attributes:
+        saves_memory: what the gradient of a SiLU needs is computed again instead of kept, see `eyas.nn.recomputed`.
     """
+
+    saves_memory: bool = False
 
     def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, act: nn.Module | None = None, g: int = 1) -> None:
         super().__init__()
@@ -42,6 +48,8 @@ class ConvNorm(Fusable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, c1, H, W) to (B, c2, ceil(H/s), ceil(W/s))."""
+        if self.saves_memory:
+            return norm_then_act(self.norm, self.act, self.conv(x))
         return self.act(self.norm(self.conv(x)))
 
     def fuse(self) -> None:

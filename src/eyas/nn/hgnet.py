@@ -9,12 +9,13 @@ from torch import nn
 from torch.nn.functional import pad
 
 from eyas.nn.conv import Conv, DWConv
+from eyas.nn.recomputed import Recomputed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class HGStem(nn.Module):
+class HGStem(Recomputed):
     """Stem with a pooling and a convolution branch: (B, c1, H, W) -> (B, c2, H/4, W/4); ``cm`` channels inside."""
 
     def __init__(self, c1: int, cm: int, c2: int) -> None:
@@ -46,7 +47,7 @@ class LightConv(nn.Module):
         return self.conv2(self.conv1(x))
 
 
-class HGBlock(nn.Module):
+class HGBlock(Recomputed):
     """A chain of ``n`` convolutions whose stages are all joined and squeezed: (B, c1, H, W) -> (B, c2, H, W).
 
     Args:

@@ -8,12 +8,13 @@ from torch import nn
 from torch.nn.functional import relu
 
 from eyas.nn.conv import Conv
+from eyas.nn.recomputed import Recomputed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ResNetBlock(nn.Module):
+class ResNetBlock(Recomputed):
     """Bottleneck with a shortcut: (B, c1, H, W) -> (B, e c2, H/s, W/s). SiLU inside, ReLU after the sum."""
 
     def __init__(self, c1: int, c2: int, s: int = 1, e: int = 4) -> None:

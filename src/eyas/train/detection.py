@@ -244,10 +244,7 @@ class DetectionTrainer(BaseTrainer):
 
     def preprocess_batch(self, batch: Batch) -> Batch:
         """Return the batch on the device, images float in [0, 1], at this batch's size under ``multi_scale``."""
-        moved: Any = {
-            key: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for key, value in batch.items()
-        }
+        moved: Any = self.upload(batch)
         moved["img"] = moved["img"].float().div_(255)
         if (
             self.args.channels_last is False

@@ -22,6 +22,7 @@ from eyas.config.folders import AUTO, run_folder
 from eyas.data.bad_images import BadImages
 from eyas.data.content import FILE, content_of, save_contents
 from eyas.data.loader import EpochLoader, shield_workers
+from eyas.data.upload import Upload
 from eyas.device import PRECISIONS, amp_dtype, check_amp, process_devices, reproducible, seed_step, select_device
 from eyas.evaluate.assemble import batch_beside
 from eyas.evaluate.validator import DetectionValidator
@@ -111,6 +112,7 @@ class BaseTrainer:
     interrupted: InterruptFlag
     autosave: autosave.Autosave
     watch: Watch
+    upload: Upload
 
     def __init__(
         self,
@@ -392,6 +394,7 @@ class BaseTrainer:
         """Build everything, in the order that is the contract."""
         torch.manual_seed(self.args.seed)
         self.set_precision(amp_dtype(self.args.amp, self.device))
+        self.upload = Upload(self.device)
         source = self.model_source()
         self.data = self.find_data()
         self.setup_model(source.table, source.weights)

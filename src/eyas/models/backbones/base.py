@@ -50,17 +50,9 @@ class Backbone(nn.Module):
             if name.startswith(self.stem_prefix):
                 parameter.requires_grad_(not frozen)
 
-    def save_memory(self, on: bool = True) -> None:
-        """Compute the insides of blocks again for their gradient instead of keeping them.
-
-        Raises:
-            ValueError: this backbone cannot.
-        """
-        if on:
-            raise ValueError(
-                f"gradient_checkpointing=True: {self.name or type(self).__name__} keeps what its layers need for their "
-                "gradient; only transformers can do without. Leave it out."
-            )
+    def save_memory(self, on: bool = True) -> bool:
+        """Compute the insides of blocks again for their gradient instead of keeping them; return whether it can."""
+        return False
 
     def offered(self, weights: str) -> tuple[Ancestor, Callable[[], dict[str, Tensor]]] | None:
         """Return what is known of weights that this kind of network brings itself, and what fetches their tensors.

@@ -149,12 +149,13 @@ class TimmBackbone(Backbone):
         maps = self.net((x - self.mean) / self.std)
         return {level: maps[i].permute(0, 3, 1, 2) if self.last else maps[i] for level, i in self.places.items()}
 
-    def save_memory(self, on: bool = True) -> None:
+    def save_memory(self, on: bool = True) -> bool:
         try:
             self.net.set_grad_checkpointing(on)
         except AttributeError:
-            super().save_memory(on)
+            return super().save_memory(on)
         self.saves_memory = on
+        return True
 
     def offered(self, weights: str) -> tuple[Ancestor, Callable[[], dict[str, Tensor]]] | None:
         if weights != PUBLISHED:

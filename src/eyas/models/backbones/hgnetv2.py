@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from eyas.models.backbones.base import Backbone, init_convolutions
 from eyas.nn.conv import Fusable
 from eyas.nn.conv_norm import fold_norm, is_norm
+from eyas.nn.recomputed import Recomputed
 from eyas.types import FeatureSpec
 
 
@@ -121,7 +122,7 @@ class LightConvBN(nn.Module):
         return self.conv2(self.conv1(x))
 
 
-class Stem(nn.Module):
+class Stem(Recomputed):
     """A quarter of the size by two paths, one pooled: (B, ch, H, W) -> (B, c2, ceil(H/4), ceil(W/4))."""
 
     def __init__(self, ch: int, mid: int, c2: int, lab: bool) -> None:
@@ -140,7 +141,7 @@ class Stem(nn.Module):
         return self.stem4(self.stem3(torch.cat((pooled, self.stem2b(self.stem2a(x))), 1)))
 
 
-class HGBlock(nn.Module):
+class HGBlock(Recomputed):
     """A chain of layers whose outputs are all joined and projected: (B, c1, H, W) -> (B, c2, H, W).
 
     ``light`` is the kernel of light layers, 0 for plain ones.

@@ -100,15 +100,16 @@ class BackboneHost(Detector):
             LOGGER.warning("Warning: %d tensors of %s are not used: %s", len(left), source, a_few(left))
 
     def save_memory(self) -> None:
-        """Let the backbone compute its insides again for their gradient; see `Detector.save_memory`."""
-        self.backbone.save_memory()
+        """Compute again what gradients need, in the backbone and after it; see `Detector.save_memory`."""
+        if not self.backbone.save_memory() or self.recomputing_layers():
+            super().save_memory()
+
+    def saves_memory(self) -> bool:
+        return self.backbone.saves_memory or super().saves_memory()
 
     def effects(self) -> dict[str, object]:
-        """Return what was taken over by option: from weights, and into the backbone."""
-        told = super().effects() | {
-            "backbone": self.backbone.name,
-            "gradient_checkpointing": self.backbone.saves_memory,
-        }
+        """Return what was taken over by option, from weights and into the backbone, and whether memory is saved."""
+        told = super().effects() | {"backbone": self.backbone.name}
         if self.loaded_backbone is not None:
             told["backbone_weights"] = self.loaded_backbone
         return told

@@ -16,6 +16,7 @@ from torch.nn.functional import relu
 from eyas.models.backbones.base import Backbone, init_convolutions
 from eyas.nn import Fusable
 from eyas.nn.conv_norm import fold_norm, is_norm
+from eyas.nn.recomputed import Recomputed
 from eyas.types import FeatureSpec
 
 STAGES = 4
@@ -62,7 +63,7 @@ def conv(c1: int, c2: int, k: int, s: int = 1) -> nn.Conv2d:
     return nn.Conv2d(c1, c2, k, s, k // 2, bias=False)
 
 
-class Block(Folding):
+class Block(Recomputed, Folding):
     """Convolutions with a shortcut, ReLU after the sum: (B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s)).
 
     Where size or width changes, the shortcut is a 1x1 convolution.

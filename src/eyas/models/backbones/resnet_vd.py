@@ -15,6 +15,7 @@ from torch.nn.functional import relu
 
 from eyas.models.backbones.base import Backbone, init_convolutions
 from eyas.nn.conv_norm import ConvNorm
+from eyas.nn.recomputed import Recomputed
 from eyas.types import FeatureSpec
 
 RESNET_VD: Mapping[int, tuple[int, ...]] = MappingProxyType(
@@ -25,7 +26,7 @@ WIDTHS = (64, 128, 256, 512)  # of the four stages, before the expansion of bott
 BOTTLENECKS_FROM = 50  # shallower networks have basic blocks
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Recomputed):
     """Two 3x3 convolutions and a shortcut, ReLU after the sum: (B, c1, H, W) -> (B, width, H/s, W/s)."""
 
     expansion = 1
@@ -41,7 +42,7 @@ class BasicBlock(nn.Module):
         return relu(self.branch2b(self.branch2a(x)) + self.short(x))
 
 
-class BottleneckBlock(nn.Module):
+class BottleneckBlock(Recomputed):
     """1x1, 3x3 (it carries the stride) and 1x1, ReLU after the sum: (B, c1, H, W) -> (B, 4 width, H/s, W/s)."""
 
     expansion = 4

@@ -269,5 +269,6 @@ class ViTBackbone(Backbone):
             x = interpolate(x, size=size, mode="bilinear", align_corners=False)
         return self.pyramid(self.vit(x, self.pyramid.taps).maps)
 
-    def save_memory(self, on: bool = True) -> None:
+    def save_memory(self, on: bool = True) -> bool:
         self.saves_memory = self.vit.recompute = on
+        return True

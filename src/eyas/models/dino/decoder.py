@@ -26,13 +26,14 @@ from eyas.models.rtdetr.decoder import MLP, PRIOR, check_counts
 from eyas.models.rtdetr.denoising import DenoisingQueries, denoising_queries
 from eyas.nn.deformable import at_least_float32
 from eyas.nn.masked_deformable import MaskedDeformAttn
+from eyas.nn.recomputed import Recomputed
 from eyas.nn.waves import box_code
 from eyas.types import SetPrediction
 
 MAX_DET = 300  # detections of an image, of more queries
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(Recomputed):
     """Queries look at each other, at the image, and think: each step is added and normalised (post-norm)."""
 
     def __init__(self, width: int, heads: int, levels: int, points: int, ffn: int) -> None:

@@ -15,12 +15,13 @@ from torch.nn.functional import relu
 from eyas.models.encoders.padding import Cells, Lines, cells_of, lines_of_map
 from eyas.nn.half import added
 from eyas.nn.masked_deformable import MaskedDeformAttn
+from eyas.nn.recomputed import Recomputed
 from eyas.nn.waves import map_code
 
 GROUPS = 32  # of the normalisation of a projected map
 
 
-class DeformableLayer(nn.Module):
+class DeformableLayer(Recomputed):
     """Deformable attention of cells to cells and a network of two layers, each followed by its normalisation."""
 
     def __init__(self, hidden: int, levels: int, heads: int, points: int, ffn: int) -> None:

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from eyas.nn.conv_norm import ConvNorm
 from eyas.nn.encoder import position_code, post_norm_layer
+from eyas.nn.recomputed import Recomputed
 from eyas.nn.rep import RepConv
 
 REPEATS = 3  # RepVGG units of a fusion block at depth_mult 1
@@ -63,7 +64,7 @@ class RepVGG(RepConv):
         return ConvNorm(c1, c2, k)
 
 
-class CSPRep(nn.Module):
+class CSPRep(Recomputed):
     """Two paths, one through ``n`` RepVGG units, summed: (B, c1, H, W) -> (B, c2, H, W); inner width ``hidden``."""
 
     def __init__(self, c1: int, c2: int, hidden: int, n: int) -> None:

@@ -13,9 +13,10 @@ from torch.nn.functional import interpolate
 from eyas.models.encoders.elan import ELAN4, ELANEncoder
 from eyas.models.encoders.hybrid import REPEATS, RepVGG
 from eyas.nn.conv_norm import ConvNorm
+from eyas.nn.recomputed import Recomputed
 
 
-class MergedCSP(nn.Module):
+class MergedCSP(Recomputed):
     """Halves of one projection, the second through ``n`` RepVGG units, summed: (B, c1, H, W) -> (B, c2, H, W)."""
 
     def __init__(self, c1: int, c2: int, n: int) -> None:

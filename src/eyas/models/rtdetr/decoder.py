@@ -28,6 +28,7 @@ from eyas.nn import Fusable, MSDeformAttn
 from eyas.nn.conv_norm import fold_norm, is_norm
 from eyas.nn.deformable import at_least_float32
 from eyas.nn.half import added
+from eyas.nn.recomputed import Recomputed
 from eyas.types import FineBoxes, SetPrediction
 
 PRIOR = 0.01  # score of a fresh class output: nearly all queries are background
@@ -105,7 +106,7 @@ class DeltaBox(nn.ModuleList):
         return boxes, BoxState(refined.detach(), refined)
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(Recomputed):
     """Queries look at each other, at the image, and think: each step is added and normalised (post-norm).
 
     A layer of another kind overrides `take` and `change`, and names in ``thinking`` the linear layers of the latter.
