@@ -267,7 +267,7 @@ def run_cramped(given: dict[str, Any], folder: Path, epoch: int, kind: str = "Cr
 
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_processes_start_again_with_their_batches_in_parts(
-    given: dict[str, Any], tmp_path: Path, restarts: int
+    given: dict[str, Any], tmp_path: Path, restarts: int, forked: None
 ) -> None:
     found, planned = tmp_path / "found", tmp_path / "planned"
     said = run_cramped(given, found, 1, restarts=restarts)
@@ -282,7 +282,7 @@ def test_processes_start_again_with_their_batches_in_parts(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_run_whose_first_step_does_not_fit_begins_again(given: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_whose_first_step_does_not_fit_begins_again(given: dict[str, Any], tmp_path: Path, forked: None) -> None:
     said = run_cramped(given, tmp_path / "run", 0, epochs=1)
     assert "does not fit the memory of cpu (CUDA out of memory): all processes start again from the beginning" in said
     assert json.loads((tmp_path / "run" / "plan.json").read_text())["passes"] == 2

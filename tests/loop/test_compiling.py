@@ -117,6 +117,17 @@ def test_a_set_detector_with_denoising_in_bfloat16(options: Any, networks: Any, 
     assert steps.ran[-1] - steps.ran[0] == 3 * (len(steps.ran) - 1)  # rows, and two layers of the decoder
 
 
+@pytest.mark.parametrize("family", ["yolo", "rtdetr"])
+def test_what_is_compiled_computes_nothing_again_by_itself(
+    family: str, options: Any, networks: Any, graphs: Any
+) -> None:
+    made = maker(options, networks[family])
+    short = {"epochs": 1, "fraction": 0.25, "multi_scale": 0.0, "optimizer": "SGD", "lr0": 1e-3}
+    _, compiled, steps = both_ways(made, graphs, gradient_checkpointing=True, **short)
+    assert compiled.compiled.refused == ""
+    assert steps.ran[-1] - steps.ran[0] == {"yolo": 2, "rtdetr": 3}[family] * (len(steps.ran) - 1)  # once a step
+
+
 def test_it_goes_on_where_it_stopped(options: Any, networks: Any, graphs: Any) -> None:
     class Stops(Callback):
         def on_fit_epoch_end(self, trainer: Any) -> None:

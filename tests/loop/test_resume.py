@@ -20,7 +20,7 @@ from eyas.train import DetectionTrainer
 
 DETAILS = {"batch": 8, "fraction": 0.5, "mixup": 0.3, "multi_scale": 0.3, "fliplr": 0.5, "epochs": 4}
 OTHERS = (  # each is cut after the second of four epochs and must go on as if nothing had happened
-    {"nbs": 16, "optimizer": "SGD", "lr0": 0.01},
+    {"nbs": 16, "optimizer": "SGD", "lr0": 0.01, "gradient_checkpointing": True},
     {"ema": False, "val_every": 3, "optimizer": "MuSGD"},
     {"save_period": 1, "plots": True, "close_mosaic": 2, "amp": "bf16"},
 )
