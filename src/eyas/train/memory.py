@@ -150,7 +150,8 @@ def split(trainer: Learner, said: str) -> None:
     where = f"step {trainer.step + 1} of epoch {trainer.epoch + 1} does not fit the memory of {trainer.device} ({said})"
     if images <= before:
         alone = "one image at a time" if images else "and its batch is not one that can be cut"
-        raise OutOfMemory(f"{where}, {alone}: give a smaller imgsz or model, or gradient_checkpointing=True.")
+        saving = "" if trainer.args.gradient_checkpointing else ", or gradient_checkpointing=True"
+        raise OutOfMemory(f"{where}, {alone}: give a smaller imgsz or model{saving}.")
     passes = min(2 * before, images)
     if trainer.world_size:
         kept = f" {trainer.kept()}." if dist.is_main() else ""
