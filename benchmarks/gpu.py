@@ -70,16 +70,17 @@ def figures() -> list[Figure]:
     """Return what is measured on a GPU, most important first; each worker count is a setting of its own."""
     yolo, rtdetr = {"model": "yolo26n"}, {"model": "rtdetr-l", "batch": "16", "workers": "4"}
     whole, inside = yolo | {"batch": "128", "workers": "16"} | LONG_RUN, ("step", "memory", "operators")
+    half = yolo | {"batch": "64", "workers": "4"}
     lean, again = ("step", "memory"), {"gradient_checkpointing": "true"}
     step = whole | {"workers": "4"}  # what waits in the queues of two sides takes memory
     return [
-        Figure("yolo26n, step of 64", 50, inside, yolo | {"batch": "64", "workers": "4"}, turns=5),
+        Figure("yolo26n, step of 64", 50, inside, half, turns=5),
         Figure("yolo26n, training in batches of 128", 70, ("loop", "validation"), whole),
         Figure("rtdetr-l, step of 16", 50, inside, rtdetr, turns=5),
         Figure("rtdetr-l, step of 16 under multi_scale", 40, ("step",), rtdetr | {"multi_scale": "0.25"}, turns=8),
         Figure("mosaic, 16 workers", 25, ("loading",), yolo | {"batch": "32", "workers": "16"}, turns=2),
         Figure("mosaic, 8 workers", 30, ("loading",), yolo | {"batch": "32", "workers": "8"}, turns=2),
-        Figure("yolo26n, step of 64 that saves memory", 20, lean, yolo | {"batch": "64", "workers": "4"} | again, turns=3),
+        Figure("yolo26n, step of 64 that saves memory", 20, lean, half | again, turns=3),
         Figure("rtdetr-l, step of 16 that saves memory", 20, lean, rtdetr | again, turns=3),
         Figure("yolo26n, step of 128, as written and compiled", 170, inside, step, turns=4, compiled=True),
         Figure("yolo26n, training in batches of 128, as written and compiled", 90, ("loop",), whole, compiled=True),

@@ -72,6 +72,8 @@ def norm_then_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
     mean, var, counted = norm.running_mean, norm.running_var, norm.num_batches_tracked
     if mean is None or var is None or counted is None or norm.momentum is None or not norm.affine:
         return act(norm(x))
+    if x.numel() == x.shape[1]:  # one value of a channel has no variance, which torch's layer refuses by name
+        return act(norm(x))
     counted.add_(1)
     return NormSiLU.apply(x, norm.weight, norm.bias, mean, var, norm.momentum, norm.eps)
 
@@ -83,7 +85,7 @@ def hooked(module: nn.Module) -> bool:
 
 
 class Recomputed(nn.Module):
-    """A block without chance in it that, where asked, runs a second time for its gradient. Base of such blocks.
+    """A block that draws no random numbers and, where asked, runs a second time for its gradient. Base of such blocks.
 
     It runs once, as it is written, where somebody's hooks look at a module inside it, and in a compiler.
 

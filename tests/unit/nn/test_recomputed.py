@@ -95,6 +95,8 @@ def test_whoever_differs_or_is_looked_at_runs_as_it_is() -> None:
     assert not is_recomputed(nn.BatchNorm2d(8, momentum=None), nn.SiLU())
     assert not is_recomputed(nn.BatchNorm2d(8, track_running_stats=False), nn.SiLU())
     assert not is_recomputed(nn.BatchNorm2d(8, affine=False), nn.SiLU())
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        norm_then_act(nn.BatchNorm2d(8), nn.SiLU(), torch.rand(1, 8, 1, 1, requires_grad=True))
     for watched in (0, 1):
         pair = nn.BatchNorm2d(8), nn.SiLU()
         seen: list[Tensor] = []
