@@ -45,9 +45,9 @@ def other_ways(name: str) -> Iterator[tuple[str, str, str]]:
     """
     text = slashed(name)
     if is_absolute(text):
-        parts = parts_of(text)
-        for start in range(len(parts) - 1):  # never by the name alone: each split may have its own 1.jpg
-            yield ABSOLUTE_PATH, "not there, and looked for in the data set", "/".join(parts[start:])
+        for tail in tails_of(text):
+            if "/" in tail:  # never by the name alone: each split may have its own 1.jpg
+                yield ABSOLUTE_PATH, "not there, and looked for in the data set", tail
         return
     if text != name:
         yield WINDOWS_PATH, "read with / between folders", text
@@ -65,9 +65,11 @@ def is_absolute(text: str) -> bool:
     return os.path.isabs(text) or _DRIVE.match(text) is not None
 
 
-def parts_of(text: str) -> list[str]:
-    """The folders of an absolute path below its root or drive, and the file."""
-    return [part for part in text.split("/")[1:] if part not in ("", ".", "..")]
+def tails_of(text: str) -> Iterator[str]:
+    """What an absolute path is below its root or drive, below its first folder and so on, down to the file's name."""
+    parts = [part for part in text.split("/")[1:] if part not in ("", ".", "..")]
+    for start in range(len(parts)):
+        yield "/".join(parts[start:])
 
 
 def composed(name: str) -> str:

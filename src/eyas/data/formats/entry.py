@@ -24,8 +24,8 @@ from eyas.data.odd_names import (
     OddNames,
     Spellings,
     is_absolute,
-    parts_of,
     slashed,
+    tails_of,
 )
 from eyas.data.report import lost_kind
 from eyas.files import expanded
@@ -191,13 +191,12 @@ class Images:
         if stat != ABSENT:
             self.odd.add(ABSOLUTE_PATH, "used as they are", name)
             return os.path.normpath(text), stat
-        parts = parts_of(text)
-        for start in range(len(parts)):
-            path = os.path.join(self.folder, *parts[start:])
+        below = [os.path.join(self.folder, tail) for tail in tails_of(text)]
+        for path in below:
             if (stat := self._stat(path)) != ABSENT:
                 self.odd.add(ABSOLUTE_PATH, f"not there, and looked for in {self.folder}", name)
                 return path, stat
-        return os.path.join(self.folder, *parts), ABSENT
+        return next(iter(below), self.folder), ABSENT
 
     @staticmethod
     def _within(path: str, base: str) -> bool:
