@@ -212,7 +212,7 @@ def run(program: Program) -> int:
     sys.argv[:] = ["-c" if program.kind == "-c" else program.text, *program.arguments]
     sys.path[:] = [*own_paths(program), *filter(is_in_prefix, sys.path)]
     sys.path_importer_cache.clear()
-    for folder in site.getsitepackages():
+    for folder in filter(os.path.isdir, site.getsitepackages()):  # Debian names some that are not there
         site.addsitedir(folder)  # what *.pth files name
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     try:
