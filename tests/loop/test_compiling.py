@@ -118,6 +118,16 @@ def test_a_set_detector_with_denoising_in_bfloat16(options: Any, networks: Any, 
 
 
 @pytest.mark.parametrize("family", ["yolo", "rtdetr"])
+def test_over_fifty_steps_losses_are_the_same(family: str, options: Any, networks: Any, graphs: Any) -> None:
+    """With sizes that change, bfloat16, accumulation, and a backbone that is frozen and thawed."""
+    made = maker(options, networks[family])
+    mixed = {"multi_scale": 0.5, "amp": "bf16", "freeze": "backbone", "freeze_epochs": 2, "nbs": 16}
+    _, compiled, steps = both_ways(made, graphs, epochs=7, batch=8, fraction=1.0, optimizer="SGD", lr0=1e-3, **mixed)
+    assert compiled.compiled.refused == "" and len(steps.losses) == 56
+    assert steps.ran[-1] >= {"yolo": 2, "rtdetr": 3}[family] * len(steps.losses)
+
+
+@pytest.mark.parametrize("family", ["yolo", "rtdetr"])
 def test_what_is_compiled_computes_nothing_again_by_itself(
     family: str, options: Any, networks: Any, graphs: Any
 ) -> None:
