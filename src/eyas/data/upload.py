@@ -26,9 +26,9 @@ class Upload:
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return a batch with its tensors on the device, and all else as it is; they may be used at once."""
         if self.stream is None:
-            return self.moved(batch)
+            return moved(batch, self.device)
         with torch.cuda.stream(self.stream):
-            there = self.moved(batch)
+            there = moved(batch, self.device)
         computing = torch.cuda.current_stream(self.device)
         computing.wait_stream(self.stream)
         for value in there.values():
@@ -36,6 +36,7 @@ class Upload:
                 value.record_stream(computing)  # its memory is not taken for another batch while a step reads it
         return there
 
-    def moved(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a batch with copies of its tensors on the device."""
-        return {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+def moved(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return a batch with its tensors on a device, and all else as it is."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}

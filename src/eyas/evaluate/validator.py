@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from eyas import dist
 from eyas.data.formats import Numbers
+from eyas.data.upload import moved
 from eyas.evaluate.boxlist import Areas, BoxList, Frame, Split, joined, no_boxes
 from eyas.evaluate.close_up import CloseUp
 from eyas.evaluate.finder import Finder
@@ -221,13 +222,10 @@ class DetectionValidator:
 
     def preprocess(self, batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         """Move the tensors to the device; images to float in [0, 1], channels last."""
-        moved = {
-            key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for key, value in batch.items()
-        }
-        image = moved["img"].contiguous(memory_format=torch.channels_last)
-        moved["img"] = image.float() / 255 if image.dtype == torch.uint8 else image
-        return moved
+        there = moved(batch, device)
+        image = there["img"].contiguous(memory_format=torch.channels_last)
+        there["img"] = image.float() / 255 if image.dtype == torch.uint8 else image
+        return there
 
     def infer(self, model: Any, batch: Mapping[str, Any], amp_dtype: torch.dtype | None) -> Any:
         """Return (decoded, raw) of the model in eval mode."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from eyas.data.upload import Upload
+from eyas.data.upload import Upload, moved
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,6 @@ def test_what_computes_waits_for_what_copies(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(upload, "stream", copies)
     monkeypatch.setattr(torch.cuda, "stream", inside)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
-    moved = Upload.moved
-    monkeypatch.setattr(upload, "moved", lambda given: told.append("copy") or moved(upload, given))
+    monkeypatch.setattr("eyas.data.upload.moved", lambda *given: told.append("copy") or moved(*given))
     assert torch.equal(upload(batch())["img"], batch()["img"])
     assert told == ["copying begins", "copy", "copying is asked for", "the step waits for the copy"]
