@@ -16,12 +16,13 @@ from torch.nn.functional import logsigmoid
 
 from eyas.boxes import EPS as BOX_EPS
 from eyas.boxes import box_area, cxcywh_to_xyxy
+from eyas.nn.compilable import Compilable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class HungarianMatcher:
+class HungarianMatcher(Compilable):
     """Match every object of an image to one query of its own, at the lowest total cost; each output by itself.
 
     Cost of a pair: ``cls_gain * focal + l1_gain * L1 + giou_gain * (1 - GIoU)``, always in float32. The focal part is
@@ -34,6 +35,8 @@ class HungarianMatcher:
         alpha: weight of a wanted class in the focal part, 1 - alpha of an unwanted one.
         gamma: how much less a confident score counts in the focal part.
     """
+
+    compiled_methods = ("cost",)
 
     def __init__(
         self,
@@ -96,6 +99,7 @@ class OverlapMatcher(HungarianMatcher):
     """
 
     POWER: ClassVar[int] = 4
+    compiled_methods = HungarianMatcher.compiled_methods
 
     def cost(self, scores: Tensor, boxes: Tensor, labels: Tensor, targets: Tensor, image: Tensor) -> Tensor:
         """Return the cost (N, T, Q), see `HungarianMatcher.cost`."""

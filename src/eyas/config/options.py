@@ -817,8 +817,8 @@ class TrainOptions(BaseModel):
     )
     compile: SyncBn = _precision(
         "auto",
-        "Let torch.compile fuse the network's layers: minutes at the start, less in later runs, then faster steps; "
-        "auto does so in long runs on a GPU.",
+        "Let torch.compile fuse the network's layers and its loss: minutes at the start, less in later runs, then faster "
+        "steps; auto does so in long runs on a GPU.",
         expected="'auto', True or False",
         resumable=False,
         rehearsed=Fixed(False),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eyas.losses.class_weighting import as_class_weights, weight_classes
+from eyas.nn.compilable import Compilable
 
 
 def one_tensor(method: str, loss: object) -> Tensor:
@@ -22,7 +23,7 @@ def one_tensor(method: str, loss: object) -> Tensor:
     return loss
 
 
-class Criterion:
+class Criterion(Compilable):
     """Named terms, each with a gain.
 
     Args:

@@ -66,6 +66,7 @@ class DenseCriterion(Criterion):
     """
 
     options: ClassVar[Mapping[str, str]] = {"box": "box", "cls": "cls", "l1": "dfl", "dfl": "dfl"}
+    compiled_methods = ("supervised", "mean_losses")
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from eyas.nn.compilable import Compilable
     from eyas.types import Progress
 
 Branch = Callable[[Any, Mapping[str, Any]], tuple["Tensor", dict[str, "Tensor"]]]
@@ -47,6 +48,12 @@ class EndToEndCriterion:
         many: dict[str, float] = getattr(self.one2many, "effects", dict)()
         one: dict[str, float] = getattr(self.one2one, "effects", dict)()
         return {option: gain for option, gain in one.items() if many.get(option) == gain}
+
+    def compilables(self) -> tuple[Compilable, ...]:
+        """Return what of both branches can be compiled; one of the user's own may not tell."""
+        return tuple(
+            part for branch in (self.one2many, self.one2one) for part in getattr(branch, "compilables", tuple)()
+        )
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector (3,) times B, and the unweighted items of the branch in use, the one-to-one.

@@ -46,6 +46,8 @@ class FineCriterion(SetCriterion):
     The others are those of `SetCriterion`. Override `edge_loss` or `teaching_loss` for other losses of distributions.
     """
 
+    compiled_methods = SetCriterion.compiled_methods
+
     def __init__(
         self, *, scale: float, fgl_gain: float = 0.15, ddf_gain: float = 1.5, local: bool = True, **settings: Any
     ) -> None:
@@ -165,6 +167,7 @@ class LateCriterion(FineCriterion):
 
     # Of the whole run, stage 2 included; the authors' are 0.74 (L) to 0.9 (atto, femto, pico), in the mean 0.80.
     FROM: ClassVar[float] = 0.8
+    compiled_methods = FineCriterion.compiled_methods
 
     def __init__(self, *, late_matcher: HungarianMatcher | None = None, **settings: Any) -> None:
         super().__init__(**settings)

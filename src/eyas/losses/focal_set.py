@@ -19,6 +19,8 @@ class FocalSetCriterion(SetCriterion):
             says how much less an easy term counts here.
     """
 
+    compiled_methods = SetCriterion.compiled_methods
+
     def __init__(self, *, alpha: float = 0.25, **settings: Any) -> None:
         super().__init__(alpha=alpha, matchability=None, **settings)  # one that is given too is a TypeError
 

@@ -21,6 +21,7 @@ from eyas.boxes import cxcywh_to_xyxy, elementwise_giou, elementwise_iou
 from eyas.losses.areas import Areas, areas_of, hush, unjudged
 from eyas.losses.criterion import Criterion, one_tensor
 from eyas.losses.elementwise import matchability_loss, varifocal_loss
+from eyas.nn.compilable import Compilable
 from eyas.types import DenoisingMeta, SetPrediction
 
 # What `all_terms` calls the losses, and where it puts each kind of output: the names of spec core D.5.
@@ -87,6 +88,7 @@ class SetCriterion(Criterion):
     """
 
     options: ClassVar[Mapping[str, str]] = {"giou": "box", "cls": "cls", "l1": "dfl"}
+    compiled_methods = ("layer_losses",)
 
     def __init__(
         self,
@@ -107,6 +109,10 @@ class SetCriterion(Criterion):
         self.gamma = float(gamma)
         self.matchability = matchability
         self.matcher = HungarianMatcher() if matcher is None else matcher
+
+    def compilables(self) -> tuple[Compilable, ...]:
+        """Return the criterion and its matcher, as far as they can be compiled; a user's own may be any callable."""
+        return (*super().compilables(), *getattr(self.matcher, "compilables", tuple)())
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses (3,), each summed over all outputs, and the detached items of the last decoder layer.

@@ -1,4 +1,4 @@
-"""`torch.compile` of a network's parts: tried before the first step, bounded in number, and given up with a reason.
+"""`torch.compile` of a network's parts and of its loss: tried before the first step, and given up with a reason.
 
 Legend: ``B`` images of this process.
 """
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from eyas import dist
 from eyas.log import LOGGER, warn
 from eyas.models import Detector
+from eyas.train.compiled_loss import CompiledLoss
+from eyas.train.trials import FAILURES, beginning, difference, floats, leaves
 from eyas.types import Batch
 
 # Largest difference of predictions, relative to their norm, between compiled and written code: in bfloat16 another
@@ -24,24 +26,22 @@ from eyas.types import Batch
 TOLERANCE = 0.1
 # Kernels are not chosen by timing them: a resumed run must choose the same.
 SETTINGS: Mapping[str, Any] = {"backend": "inductor", "options": {"deterministic": True}}
-
-# What torch raises where it cannot compile, and what code raises that it should not have made.
-FAILURES = (
-    RuntimeError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, TypeError, ValueError,
-)  # fmt: skip
+OBJECTS = 2  # of an image that is made up to try the network
 
 
 class Compiled:
-    """The parts of a network that `torch.compile` has taken, or why it has not.
+    """The parts of a network and the methods of its loss that `torch.compile` has taken, or why it has not.
 
     Whatever was not tried beforehand runs as it is written: another size of images, evaluation, a user's callback. So
     compiling never begins in the middle of an epoch, and a step of one state of the run is always the same code.
 
     Args:
-        network: its `compiled_parts` are taken for the sizes tried, its `compiled_layers` for any number of queries.
+        network: its `compiled_parts` are taken for the sizes tried, its `compiled_layers` for any number of queries,
+            and its loss for any number of objects.
 
     Attributes:
-        refused: why nothing is compiled; empty while something is.
+        refused: why nothing of the network is compiled; empty while something is.
+        loss: what of its loss is compiled; None of a network that is no detector.
         tried: what of the network may change between epochs, as it was when it was tried.
     """
 
@@ -50,7 +50,11 @@ class Compiled:
         self.refused = refusal(network)
         self.tried: tuple[str, ...] | None = None
         self.taken: list[nn.Module] = []
-        if isinstance(network, Detector) and not self.refused:
+        self.loss: CompiledLoss | None = None
+        if not isinstance(network, Detector):
+            return
+        self.loss = CompiledLoss(network.criterion, SETTINGS)
+        if not self.refused:
             for part in network.compiled_parts():
                 part.compile(dynamic=False, **SETTINGS)
             for layer in network.compiled_layers():
@@ -59,13 +63,13 @@ class Compiled:
 
     def is_stale(self) -> bool:
         """Whether there is something to compile: nothing was yet, or something was frozen or thawed since."""
-        return not self.refused and self.tried != switches(self.network)
+        return bool(self.taken or self.loss) and self.tried != switches(self.network)
 
     def follow(self, images: int, sides: Sequence[int], autocast: AbstractContextManager[None]) -> None:
         """Compile for B square images of some sides in pixels, and for what is frozen now.
 
         Every process must call it, with a network that no wrapper hooks into. Where a part cannot be compiled, or
-        computes something else then, all of them go on with the network as it is written, and the log says why.
+        computes something else then, all of them go on with it as it is written, and the log says why.
         """
         began, self.tried = time.monotonic(), switches(self.network)
         text = "compiling for %d images of %s px: this takes minutes, and less where it was done before"
@@ -75,14 +79,39 @@ class Compiled:
         if dist.any_rank(bool(self.refused)):
             self.refused = self.refused or "another process could not compile it"
             warn(f"The network runs as it is written: {self.refused}")
-        else:
-            LOGGER.info("compiled in %.0f s", time.monotonic() - began)
-        torch.compiler.set_stance("force_eager" if self.refused else "eager_on_recompile")
+            self.release_network()
+        if self.loss is not None:
+            self.try_loss(self.loss, images, sides, autocast)
+        LOGGER.info("compiled in %.0f s", time.monotonic() - began)
+        torch.compiler.set_stance("eager_on_recompile")
 
-    def release(self) -> None:
-        """Give the network back as it is written, and leave torch's compiler as it was found."""
+    def try_loss(
+        self, loss: CompiledLoss, images: int, sides: Sequence[int], autocast: AbstractContextManager[None]
+    ) -> None:
+        """Compile the loss for any number of objects, on what the network predicts of images of all sides."""
+        assert isinstance(self.network, Detector)
+        with torch.compiler.set_stance("default"), undone(self.network), loss.trying():
+            for side in sides:
+                for objects in (OBJECTS * images, (OBJECTS + 1) * images + 1):
+                    loss.settle(objects > OBJECTS * images)
+                    batch = made_up(self.network, images, side, objects)
+                    with autocast:
+                        predictions = leaves(self.network.predict_batch(batch))
+                        self.network.loss(batch, predictions)
+        if loss.refused:
+            warn(f"The loss runs as it is written: {loss.refused}")
+
+    def release_network(self) -> None:
+        """Give the network back as it is written."""
         for module in self.taken:
             module._compiled_call_impl = None  # what compile() sets; torch has no word for taking it back
+        self.taken = []
+
+    def release(self) -> None:
+        """Give network and loss back as they are written, and leave torch's compiler as it was found."""
+        self.release_network()
+        if self.loss is not None:
+            self.loss.release()
         torch.compiler.set_stance("default")
 
 
@@ -126,7 +155,7 @@ def trial(network: nn.Module, images: int, side: int, autocast: AbstractContextM
 def tried(network: Detector, images: int, side: int) -> list[Tensor]:
     """Return what a network predicts of made-up images, with gradients taken; of itself nothing changes."""
     with undone(network):
-        predictions = floats(network.predict_batch(made_up(network, images, side, 2 * images)))
+        predictions = floats(network.predict_batch(made_up(network, images, side, OBJECTS * images)))
         torch.stack([part.float().square().mean() for part in predictions]).sum().backward()
     return predictions
 
@@ -156,28 +185,7 @@ def made_up(network: Detector, images: int, side: int, objects: int) -> Batch:
     return {
         "img": noise.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format),
         "cls": torch.zeros(objects, 1, device=filters.device),
-        "bboxes": torch.full((objects, 4), 0.5, device=filters.device),
+        "bboxes": 0.2 + 0.6 * torch.rand(objects, 4, device=filters.device),
         "batch_idx": torch.arange(objects, device=filters.device).float() % images,
         "max_objects": -(-objects // images),
     }
-
-
-def floats(outputs: object) -> list[Tensor]:
-    """Return the floating tensors that can be learned from, of nested predictions, in their order."""
-    if isinstance(outputs, Tensor):
-        return [outputs] if outputs.requires_grad else []
-    if isinstance(outputs, Mapping):
-        outputs = tuple(outputs.values())
-    return [tensor for part in outputs for tensor in floats(part)] if isinstance(outputs, tuple | list) else []
-
-
-def difference(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    """Return the largest difference of two ways to predict the same, relative to the norm of the second."""
-    pairs = zip(some, others, strict=True)
-    apart = [((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12)).detach() for a, b in pairs]
-    return float(torch.stack(apart).max())
-
-
-def beginning(error: BaseException) -> str:
-    """Return how a message begins that may be pages long."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,36 @@
+"""Objects that are no modules, and have methods that `torch.compile` may take: losses, and what matches for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+
+class Compilable:
+    """Something whose methods may run in another form; a copy of it has them as they are written.
+
+    Attributes:
+        compiled_methods: names of methods that map tensors to tensors, keep nothing, exchange nothing with
+            other processes. Every class names its own: one that inherits them may have changed what they call.
+    """
+
+    compiled_methods: ClassVar[tuple[str, ...]] = ()
+    _taken: tuple[str, ...] = ()
+
+    def compilables(self) -> tuple[Compilable, ...]:
+        """Return this object, if its class names methods, and what it uses that has such methods too."""
+        return (self,) if vars(type(self)).get("compiled_methods") else ()
+
+    def take(self, method: str, form: Callable[..., Any]) -> None:
+        """Let a method run in another form from now on."""
+        setattr(self, method, form)  # hides the method of the class
+        self._taken = (*self._taken, method)
+
+    def give_back(self) -> None:
+        """Let all methods run as they are written."""
+        for method in self._taken:
+            vars(self).pop(method, None)
+        self._taken = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in (*self._taken, "_taken")}
