@@ -72,6 +72,7 @@ def figures() -> list[Figure]:
     whole, inside = yolo | {"batch": "128", "workers": "16"} | LONG_RUN, ("step", "memory", "operators")
     half = yolo | {"batch": "64", "workers": "4"}
     lean, again = ("step", "memory"), {"gradient_checkpointing": "true"}
+    apart = half | {"workers": "8", "hsv_on_device": "true"}
     step = whole | {"workers": "4"}  # what waits in the queues of two sides takes memory
     return [
         Figure("yolo26n, step of 64", 50, inside, half, turns=5),
@@ -80,6 +81,7 @@ def figures() -> list[Figure]:
         Figure("rtdetr-l, step of 16 under multi_scale", 40, ("step",), rtdetr | {"multi_scale": "0.25"}, turns=8),
         Figure("mosaic, 16 workers", 25, ("loading",), yolo | {"batch": "32", "workers": "16"}, turns=2),
         Figure("mosaic, 8 workers", 30, ("loading",), yolo | {"batch": "32", "workers": "8"}, turns=2),
+        Figure("mosaic, 8 workers, and step of 64, colours on the GPU", 40, ("loading", "step"), apart, turns=3),
         Figure("yolo26n, step of 64 that saves memory", 20, lean, half | again, turns=3),
         Figure("rtdetr-l, step of 16 that saves memory", 20, lean, rtdetr | again, turns=3),
         Figure("yolo26n, step of 128, as written and compiled", 170, inside, step, turns=4, compiled=True),

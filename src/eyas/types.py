@@ -30,6 +30,7 @@ class Batch(TypedDict):
     ignored_idx: NotRequired[Tensor]  # (M,) int64 image of each area
     ignored_kind: NotRequired[Tensor]  # (M,) int64 row of `ignored_classes`
     ignored_classes: NotRequired[Tensor]  # (S, C) bool: sets of classes, the same in all batches of a data set
+    hsv: NotRequired[Tensor | None]  # (B, 3) float32 gains of colours yet to be jittered; None once they are
     max_objects: NotRequired[int]  # most objects in one image, known on the host so that no loss asks the device
     index: NotRequired[Tensor]  # (B,) int64 positions in the dataset
     im_file: NotRequired[list[str]]

@@ -192,6 +192,11 @@ class OwnBatch(DetectionTrainer):
         self.meter.update(self.loss_items)
 
 
+class OwnPixels(DetectionTrainer):
+    def preprocess_batch(self, batch: Any) -> Any:
+        return batch | {"img": batch["img"].float() / 255}
+
+
 class OwnPlan(DetectionTrainer):
     def make_plan(self) -> Any:
         return replace(super().make_plan(), epochs=3, warmup_batches=0, accumulate=1)
@@ -460,6 +465,7 @@ CASES: dict[str, Case] = {
     "seed": Case(4, Plain),
     "on_nan": Case("skip", OwnBatch, {"epochs": 1}, later=True),
     "deterministic": Case(False, AlwaysTheSame),
+    "hsv_on_device": Case(True, OwnPixels),
     "box": Case(5.0, FlatLoss),
     "cls": Case(0.4, FlatLoss),
     "dfl": Case(2.0, FlatLoss),
@@ -563,7 +569,7 @@ TOGETHER = {
         "stop": {"metric": "f1", "patience": 2}, "val_every": 2, "epochs": 3, "save_period": 1, "seed": 4,
         "class_weights": "balanced", "class_weights_cap": 3.0, "class_weights_normalize": False, "fraction": 0.3,
         "multi_scale": 0.5, "imgsz": 50, "deterministic": False, "box": 5.0, "cls": 0.4, "dfl": 2.0, "compile": False,
-        "save_every": 3, "stall_timeout": 600.0, **AUGMENTATION,
+        "hsv_on_device": False, "save_every": 3, "stall_timeout": 600.0, **AUGMENTATION,
     },
     "neither": {
         "ema": False, "cls_pw": 0.5, "save": False, "cos_lr": True, "optimizer": "Adam",
@@ -572,7 +578,7 @@ TOGETHER = {
         "close_mosaic": 1, "loggers": ["jsonl"], "keep": 1, "save_predictions": True,
         "workers": 2, "cache": "disk", "pretrained": "{weights}",
         "cls_remap": False, "batch": 100, "bad_images": 0.0, "on_nan": "rollback",
-        "nms": True, "iou": 0.6, "conf": 0.01, "max_det": 50,
+        "nms": True, "iou": 0.6, "conf": 0.01, "max_det": 50, "hsv_on_device": True,
     },
     "against the clock": {"time": 1e-5, "epochs": None, "exist_ok": True, "name": "mine", "save_period": 0},
     "one validation": {"val": False, "ema_share": 0.2, "agnostic_nms": True, "amp": "fp32", "channels_last": False,

@@ -817,8 +817,8 @@ class TrainOptions(BaseModel):
     )
     compile: SyncBn = _precision(
         "auto",
-        "Let torch.compile fuse the network's layers and its loss: minutes at the start, less in later runs, then faster "
-        "steps; auto does so in long runs on a GPU.",
+        "Let torch.compile fuse the network's layers and its loss: minutes at the start, less in later runs, then "
+        "faster steps; auto does so in long runs on a GPU.",
         expected="'auto', True or False",
         resumable=False,
         rehearsed=Fixed(False),
@@ -897,6 +897,14 @@ class TrainOptions(BaseModel):
     hsv_h: Float = _augmentation(0.015, "Hue jitter, as a share of the hue circle.", ge=0, le=1)
     hsv_s: Float = _augmentation(0.7, "Saturation jitter, as a share.", ge=0, le=1)
     hsv_v: Float = _augmentation(0.4, "Brightness jitter, as a share.", ge=0, le=1)
+    hsv_on_device: bool = _augmentation(
+        False,
+        "Jitter colours on the device that trains, not in the workers: they load 1.3 to 1.5 times as fast at 640 px.",
+        resumable=False,
+        told_by=Teller.BATCH,
+        needs="preprocess_batch",
+        rehearsed=Fixed(False),
+    )
     contrast: Float = _augmentation(0.0, "Contrast jitter, as a share.", ge=0, le=1)
     degrees: Float = _augmentation(0.0, "Rotation by up to +- this many degrees.", ge=0, le=180)
     translate: Float = _augmentation(0.1, "Shift by up to +- this share of the image.", ge=0, le=1)

@@ -57,6 +57,8 @@ class TrainDataset(Numbered):
             Python's, NumPy's and PyTorch's CPU random numbers are seeded for each sample while they run, so that
             results do not depend on the number of workers. Areas to ignore come along as boxes, with numbers from that
             of the data's classes on.
+        hsv_apart: leave the jitter of colours to whoever gets a batch, whose ``hsv`` (B, 3) says by how much; see
+            `eyas.augment.apply_torch`. Samples asked for by number have it behind them.
 
     Attributes:
         policy: when which augmentation is on; None for the same in all epochs but the last ones. It must be set before
@@ -72,6 +74,7 @@ class TrainDataset(Numbered):
         settings: AugmentSettings,
         seed: int = 0,
         transforms: Sequence[Transform] | None = None,
+        hsv_apart: bool = False,
     ) -> None:
         _check_store(store, imgsz)
         for transform in transforms or ():
@@ -84,6 +87,7 @@ class TrainDataset(Numbered):
         self.imgsz, self.seed = imgsz, seed
         self.settings, self.closed_settings = settings, settings.closed()
         self.transforms = tuple(transforms or ())
+        self.hsv_apart = hsv_apart
         self.policy: DensePolicy | None = None
         self._held: dict[
             int, np.ndarray
@@ -159,9 +163,21 @@ class TrainDataset(Numbered):
         Raises:
             SampleError: none of many images can be loaded, or a user transform fails; names the image file.
         """
+        if not self.hsv_apart:
+            return self.finished(keys)
+        gains = np.zeros((len(keys), 3), np.float32)
+        return self._batch(keys, gains) | {"hsv": torch.from_numpy(gains)}
+
+    def finished(self, keys: Sequence[SampleKey]) -> dict[str, Any]:
+        """The same with colours jittered, whoever else was to do that."""
+        return self._batch(keys, None)
+
+    def _batch(self, keys: Sequence[SampleKey], gains: np.ndarray | None) -> dict[str, Any]:
+        """One collated batch; its colours are jittered, or `gains` (B, 3) becomes by how much they are to be."""
         buffer, images = _new_images(len(keys), (self.imgsz, self.imgsz))
         cache = dict(self._held)
-        made = [self._sample(key, cache, images[i]) for i, key in enumerate(keys)]
+        apart = [None] * len(keys) if gains is None else gains
+        made = [self._sample(key, cache, images[i], apart[i]) for i, key in enumerate(keys)]
         rows, areas = [row for row, _, _ in made], [area for _, area, _ in made]
         window = keys[-1].partners
         self._held = {index: cache[index] for index in window if index in cache}
@@ -173,7 +189,9 @@ class TrainDataset(Numbered):
         batch["ratio_pad"] = [((self.imgsz / h, self.imgsz / w), (0.0, 0.0)) for h, w in originals]
         return batch
 
-    def _sample(self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray) -> tuple[Row, Row, int]:
+    def _sample(
+        self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray, gains: np.ndarray | None
+    ) -> tuple[Row, Row, int]:
         """Objects and areas to ignore of a sample that is drawn into `out`, and its image.
 
         Which images stand in for bad ones is a function of the key and the files: not of who loads what, or when.
@@ -186,7 +204,7 @@ class TrainDataset(Numbered):
                 partners=tuple(_in_place(partner, stead) for partner in key.partners),
             )
             try:
-                return *self._drawn(good, cache, out), good.index
+                return *self._drawn(good, cache, out, gains), good.index
             except UnloadableImage as error:
                 self.note_bad(error)
                 if len(stead) == STEADS:
@@ -207,8 +225,13 @@ class TrainDataset(Numbered):
             raise SampleError(f"none of the images can be loaded, {self.index.path(index)} among them")
         return good
 
-    def _drawn(self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray) -> tuple[Row, Row]:
+    def _drawn(
+        self, key: SampleKey, cache: dict[int, np.ndarray], out: np.ndarray, gains: np.ndarray | None
+    ) -> tuple[Row, Row]:
         params = self.params(key)
+        if gains is not None:
+            gains[:] = params.hsv
+            params = replace(params, hsv=np.zeros(3))
         placed = place_labels(params, self.index.labels)
         kind, ignored = place_areas(params, self.index.areas, placed.cut) if len(self.index.ignored) else NO_AREAS
 

@@ -44,6 +44,10 @@ class Numbered:
         """One collated batch (see `eyas.types.Batch`)."""
         raise NotImplementedError
 
+    def finished(self, keys: Sequence[Any]) -> dict[str, Any]:
+        """The same with nothing left to be done to its images."""
+        return self.make_batch(keys)
+
     def key_of(self, i: int) -> Any:
         """The key of image i for who knows no epoch."""
         raise NotImplementedError
@@ -61,7 +65,7 @@ class Numbered:
         number = operator.index(i)
         if not -len(self) <= number < len(self):
             raise IndexError(f"image {number} of {len(self)}")
-        batch = self.make_batch([self.key_of(number % len(self))])
+        batch = self.finished([self.key_of(number % len(self))])
         for why in self.take_bad().values():  # who asks for this image wants no other
             raise SampleError(why)
         whole = {name: batch[name] for name in ("cls", "bboxes", "batch_idx")}

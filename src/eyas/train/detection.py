@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from eyas import dist
+from eyas.augment.apply_torch import jitter_hsv
 from eyas.augment.letterbox import STRIDE, padded
 from eyas.augment.multiscale import batch_size_px, every_px, smallest_px
 from eyas.augment.settings import ENDING, AugmentSettings
@@ -141,6 +142,18 @@ class DetectionTrainer(BaseTrainer):
         fraction = self.args.fraction if mode == "train" else 1.0
         return assemble.split_index(self.args, self.data, img_path, mode, fraction, self.white)
 
+    def colours_on_device(self) -> bool:
+        """Whether `preprocess_batch` jitters colours, and not the workers.
+
+        Raises:
+            ValueError: it was asked for, and something must come after it that workers do.
+        """
+        after = "transforms see images whose colours are jittered" if self.transforms else ""
+        after = after or ("bgr swaps channels after that" if self.fitted("bgr") else "")
+        if self.args.hsv_on_device and after:
+            raise ValueError(f"hsv_on_device=true leaves that to the training device, but {after}: set it to false.")
+        return self.args.hsv_on_device
+
     def closing_augmentation(self) -> list[str]:
         """Return which of mosaic, mixing and reframing are on, and end before the run does."""
         return [name for name in ENDING if self.fitted(name)]
@@ -166,6 +179,7 @@ class DetectionTrainer(BaseTrainer):
                 settings=self.augment_settings(),
                 seed=self.args.seed,
                 transforms=self.transforms,
+                hsv_apart=self.colours_on_device(),
             )
         return assemble.eval_dataset(index, store, batch)
 
@@ -246,6 +260,8 @@ class DetectionTrainer(BaseTrainer):
         """Return the batch on the device, images float in [0, 1], at this batch's size under ``multi_scale``."""
         moved: Any = self.upload(batch)
         moved["img"] = moved["img"].float().div_(255)
+        if moved.get("hsv") is not None:
+            moved |= {"img": jitter_hsv(moved["img"], moved["hsv"]), "hsv": None}
         if (
             self.args.channels_last is False
         ):  # the loader's images are channels last, and convolutions would follow them

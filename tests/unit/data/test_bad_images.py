@@ -138,14 +138,14 @@ def test_an_image_in_place_is_the_first_good_one(order: list[int], bad: set[int]
         def note_bad(self, error: UnloadableImage) -> None:
             self.asked.append(error.index)
 
-        def _drawn(self, key: SampleKey, cache: Any, out: Any) -> Any:
+        def _drawn(self, key: SampleKey, cache: Any, out: Any, gains: Any) -> Any:
             for i in (key.index, *key.partners):
                 if i in bad:
                     raise UnloadableImage("bad", "", i)
             return None, None
 
     data = Partly()
-    *_, chosen = data._sample(SampleKey(0, position, order[position], tuple(order)), {}, np.zeros(0))
+    *_, chosen = data._sample(SampleKey(0, position, order[position], tuple(order)), {}, np.zeros(0), None)
     around = [*order[position:], *order[:position]]
     assert chosen == next(i for i in around if i not in bad)
     assert set(data.asked) == bad
