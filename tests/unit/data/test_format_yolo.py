@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eyas.data.files import without_suffix
 from eyas.data.formats import yolo as yl
 from eyas.data.formats.yolo import parse_labels
 
@@ -22,6 +25,11 @@ def rows(data: bytes, **options) -> list[list[float]]:
     assert labels.cls.dtype == labels.boxes.dtype == np.float32
     assert labels.boxes.shape == (len(labels.cls), 4)
     return np.column_stack([labels.cls, labels.boxes]).tolist()
+
+
+@given(path=st.text(st.sampled_from("a.b/\\ é"), max_size=12))
+def test_paths_lose_their_suffix_as_in_os_path(path: str) -> None:
+    assert without_suffix(path) == os.path.splitext(path)[0]
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"  \r\n\t\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])

@@ -15,7 +15,7 @@ import errno
 import itertools
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +35,7 @@ from eyas.data.files import (
     nearest_folder,
     read_whole,
     stat_of,
+    without_suffix,
 )
 from eyas.data.formats.base import ANY_CLASS, UNREADABLE, Ignored, LabelProblem, Labels, LabelSource, no_labels
 from eyas.data.image_header import ImageHeader
@@ -151,7 +152,9 @@ class YoloText(LabelSource):
         if any(os.path.isdir(_beside_labels(folder)) for folder in folders):  # as hardly ever
             self._look_for_ignored(images, stats)
         if all(place.is_dir() for place in self.places):  # a list names a part of a folder; the rest is another's
-            self._without_image = folders.without_image(path for path, _ in self._listing.images)
+            asked = set(images) if len(images) < len(self._listing.images) else None
+            others = () if asked is None else (path for path, _ in self._listing.images if path not in asked)
+            self._without_image = folders.without_image(others)
         self._listing = self._listing._replace(images=[])  # a million take much room, and have been asked about
         return stats
 
@@ -285,7 +288,7 @@ def label_path(image: str, kind: str = "labels") -> str:
     Without an `images` folder in the path, the label file stands beside the image. With another kind, the path is that
     of a file of areas to ignore, and goes to `/ignored/`.
     """
-    stem = os.path.splitext(image)[0]
+    stem = without_suffix(image)
     marker = f"{os.sep}images{os.sep}"
     before, found, after = stem.rpartition(marker)
     if not found:
@@ -319,19 +322,22 @@ class LabelFolders:
         self.kind = kind
         self.unusual: dict[str, str] = {}
         self._folders: dict[str, Texts] = {}
+        self._used: defaultdict[str, set[str]] = defaultdict(set)  # folder -> names of `Texts` that images have
 
     def stat(self, image: str) -> FileStat:
         """Stat of the label file of an image, `ABSENT` where there is none.
 
         `NO_FILE` where there may be one and nobody can read it: an image whose labels are unknown is no background.
         """
-        folder, name = os.path.split(label_path(image, self.kind))
+        folder, _, name = label_path(image, self.kind).rpartition(os.sep)
+        folder = folder or os.sep
         if folder not in self._folders:
             self._folders[folder] = _list_texts(folder)
         texts = self._folders[folder]
         if texts.trouble:
             return NO_FILE
         key = texts.key(name)
+        self._used[folder].add(key)
         if key in texts.unusual or key != name:
             self.unusual[image] = os.path.join(folder, texts.unusual.get(key, key))
         return texts.stats.get(key, ABSENT)
@@ -343,20 +349,18 @@ class LabelFolders:
         """{folder: why} of the folders that cannot be listed."""
         return {folder: texts.trouble for folder, texts in self._folders.items() if texts.trouble}
 
-    def without_image(self, images: Iterable[str]) -> Some:
-        """Which label files in these folders belong to none of some images. All others are forgotten.
+    def without_image(self, others: Iterable[str]) -> Some:
+        """Which label files in these folders belong neither to an image that was asked about nor to one of some others.
 
         labelImg writes the names of the classes into `classes.txt` beside the labels.
         """
-        for image in images:
-            folder, name = os.path.split(label_path(image))
-            if folder in self._folders:
-                texts = self._folders[folder]
-                texts.stats.pop(texts.key(name), None)
+        for image in others:
+            if os.path.dirname(label_path(image)) in self._folders:
+                self.stat(image)
         left = Some()
         for folder, texts in self._folders.items():
             for name in texts.stats:
-                if name != _CLASSES:
+                if name not in self._used[folder] and name != _CLASSES:
                     left.add(os.path.join(folder, texts.unusual.get(name, name)))
         return left
 
@@ -412,7 +416,7 @@ def _shared_labels(images: Sequence[str], stats: Sequence[FileStat]) -> list[Pro
     first: dict[str, str] = {}
     found = []
     for image, stat in zip(images, stats, strict=True):
-        other = image if stat == ABSENT else first.setdefault(os.path.splitext(image)[0], image)
+        other = image if stat == ABSENT else first.setdefault(without_suffix(image), image)
         if other != image:  # one that a list names twice is the same image
             message = f"{os.path.basename(other)} and {os.path.basename(image)}: both are taken to show its objects"
             found.append(Problem(label_path(image), 0, SHARED, message))
