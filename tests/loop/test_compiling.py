@@ -188,6 +188,36 @@ def test_what_goes_wrong_is_said_and_the_run_goes_on(
     assert compiled.effects.rows  # the option had a reason not to take effect, and nobody was refused
 
 
+def test_what_is_known_not_to_compile_is_said_once_and_the_compiler_left_alone(
+    options: Any, networks: Any, graphs: Graphs, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A network that exchanges statistics, with a loss that does not say that it may be called for nothing."""
+
+    class Own(DenseCriterion):
+        """Inherits the word, and does not say it."""
+
+    class OwnModel(DetectionModel):
+        def init_criterion(self) -> Any:
+            return Own(nc=self.nc, strides=self.stride.tolist())
+
+    class OwnTrainer(DetectionTrainer):
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            model = OwnModel(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
+            model.model[0].bn = SyncBatchNorm(8)
+            return model
+
+    class Compiles(Callback):
+        def on_train_epoch_end(self, trainer: Any) -> None:
+            torch.compile(lambda x: x + 1, backend=graphs)(torch.ones(2))
+
+    short = {"epochs": 2, "fraction": 0.25, "val": False, "freeze": "backbone", "freeze_epochs": 1}
+    trainer = OwnTrainer(overrides=options(model=networks["yolo"], compile=True, **short), _callbacks=[Compiles()])
+    trainer.train()
+    assert caplog.text.count("The network runs as it is written: synchronised normalisation") == 1
+    assert caplog.text.count("The loss runs as it is written: EndToEndCriterion does not say") == 1
+    assert "compiling for" not in caplog.text and graphs.made > 0, "what others compile is compiled"
+
+
 def test_networks_that_cannot_be_compiled_say_why() -> None:
     assert "compiled_parts" in compiling.refusal(nn.Linear(2, 2))
     network = DetectionModel("yolo26n", nc=2, verbose=False)

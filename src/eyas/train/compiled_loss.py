@@ -64,24 +64,27 @@ class CompiledLoss:
     """The methods of a loss that `torch.compile` has taken, or why it has not.
 
     Args:
-        criterion: a loss; one that does not say what of it may be compiled runs as it is written.
+        criterion: a loss; None where it is not known; one that does not say what of it may be compiled runs as written.
         settings: of `torch.compile`.
 
     Attributes:
         refused: why a part of it runs as it is written; empty if none does.
+        taken: the methods that run compiled.
     """
 
     def __init__(self, criterion: object, settings: Mapping[str, Any]) -> None:
         owners: tuple[Compilable, ...] = getattr(criterion, "compilables", tuple)()
         self.owners = owners
+        self.taken: list[CompiledMethod] = []
         self.methods = [
             CompiledMethod(owner, name, settings)
             for owner in owners
             for name in owner.compiled_methods
             if name not in vars(owner)  # somebody has set a function of his own
         ]
-        name = type(criterion).__name__
-        self.refused = "" if self.methods else f"{name} does not say what of it can be compiled (compiled_methods)."
+        self.refused = "" if self.methods else "the network is no Detector."
+        if criterion is not None and not self.methods:
+            self.refused = f"{type(criterion).__name__} does not say what of it can be compiled (compiled_methods)."
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -104,6 +107,7 @@ class CompiledLoss:
                 self.refused = f"{type(method.owner).__name__}.{method.name}: {method.refused or ELSEWHERE}"
             elif method.tried:
                 method.owner.take(method.name, method.compiled)
+                self.taken.append(method)
 
     def settle(self, settled: bool) -> None:
         """Say whether what is called next must not be compiled anew."""
@@ -114,3 +118,4 @@ class CompiledLoss:
         """Give the loss back as it is written."""
         for owner in self.owners:
             owner.give_back()
+        self.taken = []

@@ -41,7 +41,7 @@ class Compiled:
 
     Attributes:
         refused: why nothing of the network is compiled; empty while something is.
-        loss: what of its loss is compiled; None of a network that is no detector.
+        loss: what of its loss is compiled: of a network that is no `Detector`, nothing.
         tried: what of the network may change between epochs, as it was when it was tried.
     """
 
@@ -49,12 +49,10 @@ class Compiled:
         self.network = network
         self.refused = refusal(network)
         self.tried: tuple[str, ...] | None = None
+        self.told: set[str] = set()
         self.taken: list[nn.Module] = []
-        self.loss: CompiledLoss | None = None
-        if not isinstance(network, Detector):
-            return
-        self.loss = CompiledLoss(network.criterion, SETTINGS)
-        if not self.refused:
+        self.loss = CompiledLoss(network.criterion if isinstance(network, Detector) else None, SETTINGS)
+        if isinstance(network, Detector) and not self.refused:
             for part in network.compiled_parts():
                 part.compile(dynamic=False, **SETTINGS)
             for layer in network.compiled_layers():
@@ -62,8 +60,8 @@ class Compiled:
             self.taken = [*network.compiled_parts(), *network.compiled_layers()]
 
     def is_stale(self) -> bool:
-        """Whether there is something to compile: nothing was yet, or something was frozen or thawed since."""
-        return bool(self.taken or self.loss) and self.tried != switches(self.network)
+        """Whether it has to follow: it never has, or something was frozen or thawed since."""
+        return self.tried != switches(self.network)
 
     def follow(self, images: int, sides: Sequence[int], autocast: AbstractContextManager[None]) -> None:
         """Compile for B square images of some sides in pixels, and for what is frozen now.
@@ -72,34 +70,40 @@ class Compiled:
         computes something else then, all of them go on with it as it is written, and the log says why.
         """
         began, self.tried = time.monotonic(), switches(self.network)
-        text = "compiling for %d images of %s px: this takes minutes, and less where it was done before"
-        LOGGER.info(text, images, ", ".join(map(str, sides)))
+        if self.taken or self.loss.methods:
+            text = "compiling for %d images of %s px: this takes minutes, and less where it was done before"
+            LOGGER.info(text, images, ", ".join(map(str, sides)))
         for side in sides:
             self.refused = self.refused or trial(self.network, images, side, autocast)
         if dist.any_rank(bool(self.refused)):
             self.refused = self.refused or "another process could not compile it"
-            warn(f"The network runs as it is written: {self.refused}")
+            self.tell(f"The network runs as it is written: {self.refused}")
             self.release_network()
-        if self.loss is not None:
-            self.try_loss(self.loss, images, sides, autocast)
-        LOGGER.info("compiled in %.0f s", time.monotonic() - began)
-        torch.compiler.set_stance("eager_on_recompile")
+        if self.loss.methods:
+            self.try_loss(images, sides, autocast)
+        if self.loss.refused:
+            self.tell(f"The loss runs as it is written: {self.loss.refused}")
+        if self.taken or self.loss.taken:
+            LOGGER.info("compiled in %.0f s", time.monotonic() - began)
+            torch.compiler.set_stance("eager_on_recompile")
 
-    def try_loss(
-        self, loss: CompiledLoss, images: int, sides: Sequence[int], autocast: AbstractContextManager[None]
-    ) -> None:
+    def try_loss(self, images: int, sides: Sequence[int], autocast: AbstractContextManager[None]) -> None:
         """Compile the loss for any number of objects, on what the network predicts of images of all sides."""
         assert isinstance(self.network, Detector)
-        with torch.compiler.set_stance("default"), undone(self.network), loss.trying():
+        with torch.compiler.set_stance("default"), undone(self.network), self.loss.trying():
             for side in sides:
                 for objects in (OBJECTS * images, (OBJECTS + 1) * images + 1):
-                    loss.settle(objects > OBJECTS * images)
+                    self.loss.settle(objects > OBJECTS * images)
                     batch = made_up(self.network, images, side, objects)
                     with autocast:
                         predictions = leaves(self.network.predict_batch(batch))
                         self.network.loss(batch, predictions)
-        if loss.refused:
-            warn(f"The loss runs as it is written: {loss.refused}")
+
+    def tell(self, text: str) -> None:
+        """Say once that something is not compiled."""
+        if text not in self.told:
+            warn(text)
+        self.told.add(text)
 
     def release_network(self) -> None:
         """Give the network back as it is written."""
@@ -110,8 +114,7 @@ class Compiled:
     def release(self) -> None:
         """Give network and loss back as they are written, and leave torch's compiler as it was found."""
         self.release_network()
-        if self.loss is not None:
-            self.loss.release()
+        self.loss.release()
         torch.compiler.set_stance("default")
 
 
