@@ -19,9 +19,9 @@ from eyas.train.compiled_loss import CompiledLoss
 from eyas.train.compiling import made_up
 from graphs import Graphs
 
-DISTRIBUTIONS = {"nc": 3, "end2end": False, "reg_max": 4, "backbone": [[-1, 1, "Conv", [8, 3, 8]]]} | {
-    "head": [[[0], 1, "Detect", ["nc"]]]
-}
+ROWS: dict[str, Any] = {"nc": 3, "backbone": [[-1, 1, "Conv", [8, 3, 8]]], "head": [[[0], 1, "Detect", ["nc"]]]}
+DISTRIBUTIONS = ROWS | {"end2end": False, "reg_max": 4}
+TWO_BRANCHES = ROWS | {"end2end": True, "reg_max": 1}
 
 
 @pytest.fixture
@@ -61,7 +61,15 @@ def tried(network: Detector, graphs: Graphs) -> CompiledLoss:
 
 
 @pytest.mark.parametrize(
-    "model", ["yolo26n", pytest.param(DISTRIBUTIONS, id="dfl"), "rtdetr-tiny", "dino-tiny", "dfine-n", "deimv2-atto"]
+    "model",
+    [
+        pytest.param(TWO_BRANCHES, id="two-branches"),
+        pytest.param(DISTRIBUTIONS, id="dfl"),
+        "rtdetr-tiny",
+        "dino-tiny",
+        "dfine-n",
+        "deimv2-atto",
+    ],
 )
 def test_every_family_s_loss_is_the_same_for_any_number_of_objects(model: Any, graphs: Graphs) -> None:
     network = network_of(model)
@@ -170,7 +178,7 @@ def test_a_matcher_or_branch_of_ones_own_need_not_tell() -> None:
 
 
 def test_copies_are_as_written(graphs: Graphs) -> None:
-    network = network_of("yolo26n")
+    network = network_of(TWO_BRANCHES)
     loss = tried(network, graphs)
     many = network.criterion.one2many
     assert {"supervised", "mean_losses"} <= vars(many).keys()
