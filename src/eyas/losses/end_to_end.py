@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from eyas.nn.compilable import Compilable, compilables
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from eyas.nn.compilable import Compilable
     from eyas.types import Progress
 
 Branch = Callable[[Any, Mapping[str, Any]], tuple["Tensor", dict[str, "Tensor"]]]
@@ -20,7 +21,7 @@ def one_to_many_weight(epoch: int, epochs: int) -> float:
     return max(1 - epoch / max(epochs - 1, 1), 0.0) * (START - END) + END
 
 
-class EndToEndCriterion:
+class EndToEndCriterion(Compilable):
     """Weighted sum of a one-to-many and a one-to-one criterion.
 
     Early on, many anchors per object teach the trunk quickly; later the NMS-free branch, the one used, gets the say.
@@ -49,11 +50,9 @@ class EndToEndCriterion:
         one: dict[str, float] = getattr(self.one2one, "effects", dict)()
         return {option: gain for option, gain in one.items() if many.get(option) == gain}
 
-    def compilables(self) -> tuple[Compilable, ...]:
-        """Return what of both branches can be compiled; one of the user's own may not tell."""
-        return tuple(
-            part for branch in (self.one2many, self.one2one) for part in getattr(branch, "compilables", tuple)()
-        )
+    def compilables(self) -> tuple[object, ...]:
+        """Return what both branches are made of; one of the user's own may be any callable."""
+        return (*compilables(self.one2many), *compilables(self.one2one))
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector (3,) times B, and the unweighted items of the branch in use, the one-to-one.

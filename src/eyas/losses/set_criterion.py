@@ -21,7 +21,7 @@ from eyas.boxes import cxcywh_to_xyxy, elementwise_giou, elementwise_iou
 from eyas.losses.areas import Areas, areas_of, hush, unjudged
 from eyas.losses.criterion import Criterion, one_tensor
 from eyas.losses.elementwise import matchability_loss, varifocal_loss
-from eyas.nn.compilable import Compilable
+from eyas.nn.compilable import compilables
 from eyas.types import DenoisingMeta, SetPrediction
 
 # What `all_terms` calls the losses, and where it puts each kind of output: the names of spec core D.5.
@@ -110,9 +110,9 @@ class SetCriterion(Criterion):
         self.matchability = matchability
         self.matcher = HungarianMatcher() if matcher is None else matcher
 
-    def compilables(self) -> tuple[Compilable, ...]:
-        """Return the criterion and its matcher, as far as they can be compiled; a user's own may be any callable."""
-        return (*super().compilables(), *getattr(self.matcher, "compilables", tuple)())
+    def compilables(self) -> tuple[object, ...]:
+        """Return the criterion and its matcher; a user's own may be any callable."""
+        return (self, *compilables(self.matcher))
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses (3,), each summed over all outputs, and the detached items of the last decoder layer.

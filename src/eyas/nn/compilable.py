@@ -10,16 +10,20 @@ class Compilable:
     """Something whose methods may run in another form; a copy of it has them as they are written.
 
     Attributes:
-        compiled_methods: names of methods that map tensors to tensors, keep nothing, exchange nothing with
-            other processes. Every class names its own: one that inherits them may have changed what they call.
+        compiled_methods: names of methods that map tensors to tensors, keep nothing, and exchange nothing with other
+            processes. Every class names its own: one that inherits them may have changed what they call.
     """
 
     compiled_methods: ClassVar[tuple[str, ...]] = ()
     _taken: tuple[str, ...] = ()
 
-    def compilables(self) -> tuple[Compilable, ...]:
-        """Return this object, if its class names methods, and what it uses that has such methods too."""
-        return (self,) if vars(type(self)).get("compiled_methods") else ()
+    def compilables(self) -> tuple[object, ...]:
+        """Return what does the work: this object, and others that it leaves a part of it to."""
+        return (self,)
+
+    def own_methods(self) -> tuple[str, ...]:
+        """Return the methods that its class itself names, but for those that somebody has set another function for."""
+        return tuple(name for name in vars(type(self)).get("compiled_methods", ()) if name not in vars(self))
 
     def take(self, method: str, form: Callable[..., Any]) -> None:
         """Let a method run in another form from now on."""
@@ -34,3 +38,8 @@ class Compilable:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in (*self._taken, "_taken")}
+
+
+def compilables(thing: object) -> tuple[object, ...]:
+    """Return what does the work of a thing, see `Compilable.compilables`; a user's own may be anything."""
+    return thing.compilables() if isinstance(thing, Compilable) else (thing,)

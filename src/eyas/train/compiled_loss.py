@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from eyas import dist
-from eyas.nn.compilable import Compilable
+from eyas.nn.compilable import Compilable, compilables
 from eyas.train.trials import FAILURES, beginning, difference, outcome, tensors
 
 # Largest difference of results and gradients, relative to their norm, of the same predictions: a sum in another order
@@ -64,7 +64,8 @@ class CompiledLoss:
     """The methods of a loss that `torch.compile` has taken, or why it has not.
 
     Args:
-        criterion: a loss; None where it is not known; one that does not say what of it may be compiled runs as written.
+        criterion: a loss, whose parts run as they are written where they do not say what of them may be compiled; None
+            of a network that is no `Detector`.
         settings: of `torch.compile`.
 
     Attributes:
@@ -73,18 +74,13 @@ class CompiledLoss:
     """
 
     def __init__(self, criterion: object, settings: Mapping[str, Any]) -> None:
-        owners: tuple[Compilable, ...] = getattr(criterion, "compilables", tuple)()
-        self.owners = owners
+        parts = () if criterion is None else compilables(criterion)
+        self.owners = [part for part in parts if isinstance(part, Compilable) and part.own_methods()]
+        self.methods = [CompiledMethod(owner, name, settings) for owner in self.owners for name in owner.own_methods()]
         self.taken: list[CompiledMethod] = []
-        self.methods = [
-            CompiledMethod(owner, name, settings)
-            for owner in owners
-            for name in owner.compiled_methods
-            if name not in vars(owner)  # somebody has set a function of his own
-        ]
-        self.refused = "" if self.methods else "the network is no Detector."
-        if criterion is not None and not self.methods:
-            self.refused = f"{type(criterion).__name__} does not say what of it can be compiled (compiled_methods)."
+        self.refused = "the network is no Detector." if criterion is None else ""
+        if silent := dict.fromkeys(type(part).__name__ for part in parts if part not in self.owners):
+            self.refused = f"{', '.join(silent)} does not say what of it can be compiled (compiled_methods)."
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -108,6 +104,8 @@ class CompiledLoss:
             elif method.tried:
                 method.owner.take(method.name, method.compiled)
                 self.taken.append(method)
+            else:
+                self.refused = f"nobody calls {type(method.owner).__name__}.{method.name}."
 
     def settle(self, settled: bool) -> None:
         """Say whether what is called next must not be compiled anew."""

@@ -167,14 +167,45 @@ def test_a_function_that_somebody_has_set_stays(graphs: Graphs) -> None:
     assert vars(criterion)["layer_losses"] == own
 
 
-def test_a_matcher_or_branch_of_ones_own_need_not_tell() -> None:
-    class Cheaper(HungarianMatcher):
-        """Inherits the word, and does not say it."""
+class OwnMatcher(HungarianMatcher):
+    """Inherits the word, and does not say it."""
 
-    assert SetCriterion(nc=2, matcher=Cheaper()).compilables()[1:] == ()
-    assert len(SetCriterion(nc=2).compilables()) == 2
-    branch: Any = lambda preds, batch: None  # noqa: E731
-    assert EndToEndCriterion(branch, DenseCriterion(nc=2, strides=[8.0])).compilables() != ()
+
+class OwnSet(SetCriterion):
+    """Likewise."""
+
+
+def own_branch(preds: Any, batch: Any) -> Any:
+    raise AssertionError
+
+
+DENSE = DenseCriterion(nc=2, strides=[8.0])
+
+
+@pytest.mark.parametrize(
+    ("criterion", "methods", "silent"),
+    [
+        (SetCriterion(nc=2), ["layer_losses", "cost"], ""),
+        (SetCriterion(nc=2, matcher=OwnMatcher()), ["layer_losses"], "OwnMatcher"),
+        (SetCriterion(nc=2, matcher=own_branch), ["layer_losses"], "function"),  # type: ignore[arg-type]
+        (OwnSet(nc=2), ["cost"], "OwnSet"),
+        (EndToEndCriterion(own_branch, DENSE), ["supervised", "mean_losses"], "function"),
+        (EndToEndCriterion(Counting(nc=2, strides=[8.0]), own_branch), [], "Counting, function"),
+        (own_branch, [], "function"),
+    ],
+)
+def test_whatever_runs_as_written_is_named(criterion: Any, methods: list[str], silent: str) -> None:
+    loss = CompiledLoss(criterion, {"backend": Graphs()})
+    assert [method.name for method in loss.methods] == methods
+    assert loss.refused == (f"{silent} does not say what of it can be compiled (compiled_methods)." if silent else "")
+
+
+def test_a_network_that_does_not_ask_its_loss_is_told(graphs: Graphs) -> None:
+    network = network_of(DISTRIBUTIONS)
+    loss = CompiledLoss(network.criterion, {"backend": graphs})
+    with loss.trying():
+        pass
+    assert loss.refused == "nobody calls DenseCriterion.mean_losses." and loss.taken == []
 
 
 def test_copies_are_as_written(graphs: Graphs) -> None:
