@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,3 +227,17 @@ def test_clean_files_take_the_fast_path() -> None:
     data = b"".join(b"%d 0.%03d 0.5 0.25 0.125\r\n" % (i % 3, i) for i in range(500))
     assert yl._parse_clean([data], yl.ClassIds(3, None, False)) != [None]
     assert len(rows(data)) == 500
+
+
+def test_images_left_out_leave_no_trace_but_that_their_labels_have_an_image(tmp_path: Path) -> None:
+    """Label files in capitals cannot be watched by their folders; those of images that were left out need not be."""
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for i in range(4):
+        (tmp_path / "images" / f"{i}.png").touch()
+        (tmp_path / "labels" / f"{i}.{'TXT' if i == 3 else 'txt'}").write_bytes(GOOD)
+    (tmp_path / "labels" / "stray.txt").write_bytes(GOOD)
+    source = yl.YoloText([tmp_path / "images"], num_classes=3)
+    source.label_stats([path for path, _ in source.images()][:3])
+    assert source.watched() is not None
+    assert source.unused_names() == {yl.NO_IMAGE: [str(tmp_path / "labels" / "stray.txt")]}

@@ -329,8 +329,7 @@ class LabelFolders:
 
         `NO_FILE` where there may be one and nobody can read it: an image whose labels are unknown is no background.
         """
-        folder, _, name = label_path(image, self.kind).rpartition(os.sep)
-        folder = folder or os.sep
+        folder, name = self._place(image)
         if folder not in self._folders:
             self._folders[folder] = _list_texts(folder)
         texts = self._folders[folder]
@@ -341,6 +340,11 @@ class LabelFolders:
         if key in texts.unusual or key != name:
             self.unusual[image] = os.path.join(folder, texts.unusual.get(key, key))
         return texts.stats.get(key, ABSENT)
+
+    def _place(self, image: str) -> tuple[str, str]:
+        """Folder and name of the label file of an image, as it is usually written."""
+        folder, _, name = label_path(image, self.kind).rpartition(os.sep)
+        return folder or os.sep, name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._folders)
@@ -354,9 +358,9 @@ class LabelFolders:
 
         labelImg writes the names of the classes into `classes.txt` beside the labels.
         """
-        for image in others:
-            if os.path.dirname(label_path(image)) in self._folders:
-                self.stat(image)
+        for folder, name in map(self._place, others):
+            if folder in self._folders:
+                self._used[folder].add(self._folders[folder].key(name))
         left = Some()
         for folder, texts in self._folders.items():
             for name in texts.stats:
