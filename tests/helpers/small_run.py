@@ -128,6 +128,7 @@ class SmallRun:
         self.stop = self.time_is_up = False
         self.exception: BaseException | None = None
         self.compiled = None
+        self.coloured = 0
         self.autosave = self.watch = None
         self.batch: Batch = next(iter(RandomBatches(1)))
         self.loss, self.loss_items = torch.zeros(()), dict[str, Tensor]()

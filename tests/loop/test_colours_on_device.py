@@ -98,3 +98,24 @@ class OwnLoader(DetectionTrainer):
 def test_a_loader_of_ones_own_leaves_nothing_to_the_device_and_that_is_said(options: Any) -> None:
     with pytest.raises(ValueError, match="hsv_on_device"):
         OwnLoader(overrides=options(**SHORT, hsv_on_device=True)).train()
+
+
+class Drops(DetectionTrainer):
+    """Whose batches keep what a loss needs, and nothing else."""
+
+    def preprocess_batch(self, batch: Any) -> Any:
+        ready = super().preprocess_batch(batch)
+        return {name: ready[name] for name in ("img", "cls", "bboxes", "batch_idx", "max_objects")}
+
+
+class Doubles(DetectionTrainer):
+    def preprocess_batch(self, batch: Any) -> Any:
+        return super().preprocess_batch(batch | {"img": torch.cat((batch["img"], batch["img"]))})
+
+
+def test_batches_that_drop_the_gains_are_no_false_alarm_and_added_images_are_refused(options: Any) -> None:
+    trainer = Drops(overrides=options(**SHORT, hsv_on_device=True))
+    trainer.train()
+    assert trainer.coloured == 32
+    with pytest.raises(ValueError, match=r"32 images came to preprocess_batch, and colours were drawn for 16\."):
+        Doubles(overrides=options(**SHORT, hsv_on_device=True)).train()

@@ -167,7 +167,7 @@ def batch(run: Run) -> Told:
     as_drawn = side == run.size_of_step()
     words = Words(f"{side} px in step {run.step + 1}")
     told: Told = {"multi_scale": words if as_drawn else 0.0}
-    told["hsv_on_device"] = "hsv" in run.batch and run.batch["hsv"] is None
+    told["hsv_on_device"] = run.coloured > 0
     if not any(isinstance(part, Tells) for part in data_sets(run.train_loader)):
         told["imgsz"] = words if as_drawn and run.args.multi_scale else side
     if not isinstance(run.train_loader, Tells):

@@ -121,6 +121,7 @@ class Run(Protocol):
         stop: set it True to end the run after this epoch; time_is_up: whether the ``time`` budget is spent.
         freeze_layer_names: parts of names; normalisation layers with one of them in their name stay in eval mode.
         compiled: what torch.compile has taken; None where it was not asked for.
+        coloured: images whose colours this process has jittered on the device.
         autosave, watch: what saves inside an epoch, and what ends a run that hangs.
         bad_images: the images that could not be loaded and why, by split; of this process, until an epoch ends.
         nan_answer: what is done about a step that is no number; empty while nobody watches for one.
@@ -159,6 +160,7 @@ class Run(Protocol):
     batch: Batch
     loss: Tensor
     loss_items: dict[str, Tensor]
+    coloured: int
     meter: LossMeter
     epoch_log: dict[str, float]
     history: History

@@ -261,7 +261,7 @@ class DetectionTrainer(BaseTrainer):
         moved: Any = self.upload(batch)
         moved["img"] = moved["img"].float().div_(255)
         if moved.get("hsv") is not None:
-            moved |= {"img": jitter_hsv(moved["img"], moved["hsv"]), "hsv": None}
+            moved |= {"img": self.jitter(moved["img"], moved["hsv"]), "hsv": None}
         if (
             self.args.channels_last is False
         ):  # the loader's images are channels last, and convolutions would follow them
@@ -269,6 +269,16 @@ class DetectionTrainer(BaseTrainer):
         if self.fitted("multi_scale"):
             moved["img"] = self.rescale(moved["img"])
         return moved
+
+    def jitter(self, images: torch.Tensor, gains: torch.Tensor) -> torch.Tensor:
+        """Change the colours of images (B, 3, H, W) by the gains (B, 3) that workers have drawn for them."""
+        if len(gains) != len(images):
+            raise ValueError(
+                f"hsv_on_device=true: {len(images)} images came to preprocess_batch, and colours were drawn for "
+                f"{len(gains)}. Who adds images or leaves some out leaves colours to the workers: set it to false."
+            )
+        self.coloured += len(images)
+        return jitter_hsv(images, gains)
 
     def size_of_step(self) -> int:
         """Side in pixels of this step's images: what (seed, epoch, step) draw under ``multi_scale``."""

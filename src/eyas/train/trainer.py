@@ -161,6 +161,7 @@ class BaseTrainer:
         self.best_fitness: float | None = None
         self.best_files: dict[str, int] = {"best": 0}
         self.written: set[str] = set()
+        self.coloured = 0  # images whose colours were jittered on the device
         self.passes = 1  # parts that batches are passed in at least, by what has happened to processes before
         self.saved = ""  # how far the run had come that last.pt holds; empty before there is one
         self.unbounded: set[str] = set()  # buffers that hold infinity by design
