@@ -47,6 +47,23 @@ def networks(tmp_path: Path) -> dict[str, str]:
     return {family: str(tmp_path / f"{family}.yaml") for family in ("yolo", "rtdetr")}
 
 
+class Counted(DetectionModel):
+    """Keeps how often its loss is asked, and of what."""
+
+    asked = 0
+
+    def loss(self, batch: Any, preds: Any = None) -> Any:
+        self.asked += 1
+        return super().loss(batch, preds)
+
+
+class ReadsFiles(DetectionModel):
+    def predict_batch(self, batch: Any) -> Any:
+        if "im_file" not in batch:
+            raise ArithmeticError("no files")
+        return super().predict_batch(batch)
+
+
 class Steps(Callback):
     """Keeps the loss of every step, and how many graphs had run by then."""
 
@@ -216,6 +233,23 @@ def test_what_is_known_not_to_compile_is_said_once_and_the_compiler_left_alone(
     assert caplog.text.count("The network runs as it is written: synchronised normalisation") == 1
     assert caplog.text.count("The loss runs as it is written: Own does not say") == 1
     assert "compiling for" not in caplog.text and graphs.made > 0, "what others compile is compiled"
+
+
+@pytest.mark.parametrize(
+    ("cls", "said"),
+    [(Counted, "The loss runs as it is written: Counted.loss is not that of Eyas."), (ReadsFiles, "(no files)")],
+)
+def test_a_model_of_ones_own_is_trained_as_it_would_be(
+    cls: type[DetectionModel], said: str, options: Any, networks: Any, graphs: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class OwnTrainer(DetectionTrainer):
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            return cls(cfg, nc=self.data["nc"], names=self.data["names"], verbose=False)
+
+    short = {"epochs": 1, "fraction": 0.5, "optimizer": "SGD", "lr0": 1e-3}
+    written, compiled, _ = both_ways(maker(options, networks["yolo"], OwnTrainer), graphs, **short)
+    assert said in caplog.text
+    assert getattr(compiled.model, "asked", 0) == getattr(written.model, "asked", 0)
 
 
 def test_networks_that_cannot_be_compiled_say_why() -> None:

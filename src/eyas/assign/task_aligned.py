@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from eyas.boxes import EPS as BOX_EPS
+from eyas.nn.compilable import Compilable
 
 EPS = 1e-9
 
@@ -39,7 +40,7 @@ class Assignment(NamedTuple):
         return target.scatter_reduce_(2, self.labels[..., None], self.weight[..., None], "amax")
 
 
-class TaskAlignedAssigner:
+class TaskAlignedAssigner(Compilable):
     """Assign to each object the anchors that both classify and locate it best.
 
     Args:
@@ -50,6 +51,8 @@ class TaskAlignedAssigner:
         min_side: shorter sides of objects are taken as this long (pixels) in the test for candidates, so that the
             smallest objects have candidates at all.
     """
+
+    compiled_methods = ()  # of itself: it is compiled with the loss that calls it
 
     def __init__(
         self, *, topk: int = 10, topk2: int | None = None, alpha: float = 0.5, beta: float = 6.0, min_side: float = 16.0

@@ -19,6 +19,7 @@ from eyas.losses.areas import areas_of, hush, unjudged
 from eyas.losses.criterion import Criterion, one_tensor
 from eyas.losses.elementwise import ciou_loss, dfl_expectation, dfl_loss, l1_loss
 from eyas.losses.points import anchor_points
+from eyas.nn.compilable import compilables
 from eyas.nn.constants import constants
 
 ONE_TO_ONE = (7, 1)  # anchors chosen for each object, and kept
@@ -196,6 +197,10 @@ class DenseCriterion(Criterion):
             "box": (one_tensor("box_loss", self.box_loss(anchors.boxes, anchors.target_boxes)) * weight).sum(),
             self.third: (one_tensor("distance_loss", self.distance_loss(anchors)) * weight).sum(),
         }
+
+    def compilables(self) -> tuple[object, ...]:
+        """Return the loss, its assigner and what judges its classes; a user's own may be any callables."""
+        return (self, *compilables(self.assigner), *compilables(self.bce))
 
     def objects(self, batch: Mapping[str, Any], size: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return classes, corners in pixels and images of the objects, see `unpack_targets`."""

@@ -28,6 +28,8 @@ class EndToEndCriterion(Compilable):
     Without a call of `set_progress` the weights stay at their start.
     """
 
+    compiled_methods = ()
+
     def __init__(self, one2many: Branch, one2one: Branch) -> None:
         self.one2many = one2many
         self.one2one = one2one
@@ -51,8 +53,8 @@ class EndToEndCriterion(Compilable):
         return {option: gain for option, gain in one.items() if many.get(option) == gain}
 
     def compilables(self) -> tuple[object, ...]:
-        """Return what both branches are made of; one of the user's own may be any callable."""
-        return (*compilables(self.one2many), *compilables(self.one2one))
+        """Return this object and what both branches are made of; one of the user's own may be any callable."""
+        return (self, *compilables(self.one2many), *compilables(self.one2one))
 
     def __call__(self, preds: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector (3,) times B, and the unweighted items of the branch in use, the one-to-one.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from eyas import dist
-from eyas.nn.compilable import Compilable, compilables
-from eyas.train.trials import FAILURES, beginning, difference, outcome, tensors
+from eyas.nn.compilable import Compilable, compilables, objection
+from eyas.train.trials import beginning, difference, outcome, tensors
 
 # Largest difference of results and gradients, relative to their norm, of the same predictions: a sum in another order
 # differs by 1e-6, another choice between two anchors that are as good by 1e-2.
@@ -46,7 +46,7 @@ class CompiledMethod:
                 made = outcome(self.of_any_size, given)
         except torch.OutOfMemoryError:
             raise
-        except FAILURES as error:
+        except Exception as error:  # a compiler's, or a user's loss's: anything may come
             return f"torch.compile failed ({beginning(error)})."
         with torch.compiler.set_stance("force_eager"):
             apart = difference(made, outcome(self.written, given))
@@ -64,23 +64,24 @@ class CompiledLoss:
     """The methods of a loss that `torch.compile` has taken, or why it has not.
 
     Args:
-        criterion: a loss, whose parts run as they are written where they do not say what of them may be compiled; None
-            of a network that is no `Detector`.
+        criterion: a loss, which runs as it is written unless all its parts agree to be called for nothing: one of the
+            user's own may keep what it is called with.
         settings: of `torch.compile`.
+        why_not: what else is against it; empty for nothing.
 
     Attributes:
         refused: why a part of it runs as it is written; empty if none does.
         taken: the methods that run compiled.
     """
 
-    def __init__(self, criterion: object, settings: Mapping[str, Any]) -> None:
-        parts = () if criterion is None else compilables(criterion)
-        self.owners = [part for part in parts if isinstance(part, Compilable) and part.own_methods()]
-        self.methods = [CompiledMethod(owner, name, settings) for owner in self.owners for name in owner.own_methods()]
+    def __init__(self, criterion: object, settings: Mapping[str, Any], why_not: str = "") -> None:
+        parts = compilables(criterion)
+        self.refused = next(filter(None, (why_not, *map(objection, parts))), "")
+        self.owners = [] if self.refused else [part for part in parts if isinstance(part, Compilable)]
+        self.methods = [
+            CompiledMethod(owner, name, settings) for owner in self.owners for name in owner.compiled_methods
+        ]
         self.taken: list[CompiledMethod] = []
-        self.refused = "the network is no Detector." if criterion is None else ""
-        if silent := dict.fromkeys(type(part).__name__ for part in parts if part not in self.owners):
-            self.refused = f"{', '.join(silent)} does not say what of it can be compiled (compiled_methods)."
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -93,7 +94,7 @@ class CompiledLoss:
             yield
         except torch.OutOfMemoryError:
             raise
-        except FAILURES as error:
+        except Exception as error:  # a user's model's: anything may come
             failed = f"it cannot judge made-up images ({beginning(error)})."
         finally:
             self.release()

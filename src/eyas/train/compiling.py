@@ -18,7 +18,7 @@ from eyas import dist
 from eyas.log import LOGGER, warn
 from eyas.models import Detector
 from eyas.train.compiled_loss import CompiledLoss
-from eyas.train.trials import FAILURES, beginning, difference, floats, leaves
+from eyas.train.trials import beginning, difference, floats, leaves
 from eyas.types import Batch
 
 # Largest difference of predictions, relative to their norm, between compiled and written code: in bfloat16 another
@@ -51,7 +51,7 @@ class Compiled:
         self.tried: tuple[str, ...] | None = None
         self.told: set[str] = set()
         self.taken: list[nn.Module] = []
-        self.loss = CompiledLoss(network.criterion if isinstance(network, Detector) else None, SETTINGS)
+        self.loss = CompiledLoss(getattr(network, "criterion", None), SETTINGS, objection_to_loss(network))
         if isinstance(network, Detector) and not self.refused:
             for part in network.compiled_parts():
                 part.compile(dynamic=False, **SETTINGS)
@@ -113,9 +113,12 @@ class Compiled:
 
     def release(self) -> None:
         """Give network and loss back as they are written, and leave torch's compiler as it was found."""
+        used = self.taken or self.loss.taken
         self.release_network()
         self.loss.release()
         torch.compiler.set_stance("default")
+        if used:  # torch compiles a function for at most 8 states, those of networks that are gone included
+            torch.compiler.reset()
 
 
 def refusal(network: nn.Module) -> str:
@@ -127,6 +130,16 @@ def refusal(network: nn.Module) -> str:
         return "somebody looks at what a layer inside it returns, as a teacher does."
     if any(isinstance(module, nn.SyncBatchNorm) for module in network.modules()):
         return "synchronised normalisation exchanges numbers between processes in every layer; sync_bn=false allows it."
+    return ""
+
+
+def objection_to_loss(network: nn.Module) -> str:
+    """Return why a network's loss must not be asked for nothing, whatever criterion it has; empty if it may."""
+    name = type(network).__name__
+    if not isinstance(network, Detector):
+        return f"{name} is no Detector."
+    if not type(network).loss.__module__.startswith("eyas."):
+        return f"{name}.loss is not that of Eyas."
     return ""
 
 
@@ -149,7 +162,7 @@ def trial(network: nn.Module, images: int, side: int, autocast: AbstractContextM
                 outputs.append(tried(network, images, side))
     except torch.OutOfMemoryError:
         raise
-    except FAILURES as error:
+    except Exception as error:  # a compiler's, or a user's model's: anything may come
         return f"torch.compile failed ({beginning(error)})."
     apart = difference(*outputs)
     return "" if apart <= TOLERANCE else f"compiled, its predictions differ by {apart:.2g} of their size."

@@ -8,11 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What torch raises where it cannot compile, and what code raises that it should not have made.
-FAILURES = (
-    RuntimeError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, TypeError, ValueError,
-)  # fmt: skip
-
 
 def tensors(nested: object) -> list[Tensor]:
     """Return the tensors in nested mappings, tuples and lists, in their order."""

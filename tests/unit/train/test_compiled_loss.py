@@ -156,15 +156,21 @@ def test_a_loss_that_is_another_one_when_compiled_runs_as_written(
     torch.testing.assert_close(lose(network, 9)[0], value, rtol=0, atol=0)
 
 
-def test_a_function_that_somebody_has_set_stays(graphs: Graphs) -> None:
+def test_a_function_that_somebody_sets_while_it_trains_is_used_and_stays(graphs: Graphs) -> None:
     network = network_of("rtdetr-tiny")
     criterion: SetCriterion = network.criterion
-    own = criterion.layer_losses
-    criterion.layer_losses = own  # type: ignore[method-assign]
     loss = tried(network, graphs)
-    assert [method.name for method in loss.methods] == ["cost"]
+    calls: list[int] = []
+
+    def own(stack: Any, objects: Any) -> Any:
+        calls.append(1)
+        return SetCriterion.layer_losses(criterion, stack, objects)
+
+    criterion.layer_losses = own  # type: ignore[method-assign]
+    lose(network, 6)
+    assert calls and copy.copy(criterion).layer_losses is own
     loss.release()
-    assert vars(criterion)["layer_losses"] == own
+    assert criterion.layer_losses is own and vars(criterion.matcher).keys() == {"gains", "alpha", "gamma"}
 
 
 class OwnMatcher(HungarianMatcher):
@@ -175,29 +181,42 @@ class OwnSet(SetCriterion):
     """Likewise."""
 
 
-def own_branch(preds: Any, batch: Any) -> Any:
+class OwnBranches(EndToEndCriterion):
+    """Likewise."""
+
+
+def own(*given: Any) -> Any:
     raise AssertionError
 
 
-DENSE = DenseCriterion(nc=2, strides=[8.0])
+def dense(**changes: Any) -> DenseCriterion:
+    criterion = DenseCriterion(nc=2, strides=[8.0])
+    vars(criterion).update(changes)
+    return criterion
+
+
+SILENT = "{} does not say what of it can be compiled (compiled_methods)."
 
 
 @pytest.mark.parametrize(
-    ("criterion", "methods", "silent"),
+    ("criterion", "why"),
     [
-        (SetCriterion(nc=2), ["layer_losses", "cost"], ""),
-        (SetCriterion(nc=2, matcher=OwnMatcher()), ["layer_losses"], "OwnMatcher"),
-        (SetCriterion(nc=2, matcher=own_branch), ["layer_losses"], "function"),  # type: ignore[arg-type]
-        (OwnSet(nc=2), ["cost"], "OwnSet"),
-        (EndToEndCriterion(own_branch, DENSE), ["supervised", "mean_losses"], "function"),
-        (EndToEndCriterion(Counting(nc=2, strides=[8.0]), own_branch), [], "Counting, function"),
-        (own_branch, [], "function"),
+        (SetCriterion(nc=2), ""),
+        (SetCriterion(nc=2, matcher=OwnMatcher()), SILENT.format("OwnMatcher")),
+        (SetCriterion(nc=2, matcher=own), SILENT.format("function")),  # type: ignore[arg-type]
+        (OwnSet(nc=2), SILENT.format("OwnSet")),
+        (EndToEndCriterion(dense(), dense()), ""),
+        (EndToEndCriterion(own, dense()), SILENT.format("function")),
+        (OwnBranches(dense(), dense()), SILENT.format("OwnBranches")),
+        (dense(bce=own), SILENT.format("function")),
+        (EndToEndCriterion(dense(), dense(assigner=own)), SILENT.format("function")),
+        (dense(box_loss=own), "somebody has set DenseCriterion.box_loss to a function."),
+        (own, SILENT.format("function")),
     ],
 )
-def test_whatever_runs_as_written_is_named(criterion: Any, methods: list[str], silent: str) -> None:
+def test_a_loss_with_anything_of_ones_own_in_it_runs_as_written_and_that_is_said(criterion: Any, why: str) -> None:
     loss = CompiledLoss(criterion, {"backend": Graphs()})
-    assert [method.name for method in loss.methods] == methods
-    assert loss.refused == (f"{silent} does not say what of it can be compiled (compiled_methods)." if silent else "")
+    assert loss.refused == why and bool(loss.methods) == (not why)
 
 
 def test_a_network_that_does_not_ask_its_loss_is_told(graphs: Graphs) -> None:
@@ -208,13 +227,25 @@ def test_a_network_that_does_not_ask_its_loss_is_told(graphs: Graphs) -> None:
     assert loss.refused == "nobody calls DenseCriterion.mean_losses." and loss.taken == []
 
 
+class OwnError(Exception):
+    """Of no kind that torch or Eyas would raise."""
+
+
+def test_what_cannot_judge_made_up_images_runs_as_written(graphs: Graphs) -> None:
+    network = with_loss(Agreeing)
+    loss = CompiledLoss(network.criterion, {"backend": graphs})
+    with loss.trying():
+        raise OwnError("no files")
+    assert loss.refused == "Agreeing.mean_losses: it cannot judge made-up images (no files)." and loss.taken == []
+
+
 def test_copies_are_as_written(graphs: Graphs) -> None:
     network = network_of(TWO_BRANCHES)
     loss = tried(network, graphs)
     many = network.criterion.one2many
     assert {"supervised", "mean_losses"} <= vars(many).keys()
     for copied in (copy.copy(many), copy.deepcopy(many), pickle.loads(pickle.dumps(many))):
-        assert not {"supervised", "mean_losses", "_taken"} & vars(copied).keys()
-        assert copied.gains == many.gains
+        assert not {"supervised", "mean_losses", "_forms"} & vars(copied).keys()
+        assert vars(copied).keys() == vars(many).keys() - {"supervised", "mean_losses", "_forms"}
     loss.release()
     assert not {"supervised", "mean_losses"} & vars(many).keys()
