@@ -18,7 +18,8 @@ from eyas.launch.interrupt import InterruptFlag, Stalled
 from eyas.log import LOGGER
 from eyas.train.memory import OutOfMemory, first_line, is_out_of_memory
 
-GRACE = 0.5  # seconds for a worker whose connection is broken to be known as dead
+GRACE = 0.5  # seconds for a worker to be known as dead, where an error may have been caused by its end
+BROKEN = 5.0  # the same where a connection is broken: on a busy machine half a second was not enough
 LAST = 10.0  # seconds to end in an orderly way, then at once
 
 # What torch says of a worker process of its loader, wherever in the training it notices.
@@ -36,8 +37,9 @@ def cause_of(error: BaseException, *loaders: object) -> BaseException:
         loaders: those that it read from.
     """
     if isinstance(error, OSError | EOFError | RuntimeError):  # what torch, or a broken connection to a worker, raises
+        patience = BROKEN if isinstance(error, ConnectionError | EOFError) else GRACE
         try:
-            for number, code in (fallen for loader in loaders for fallen in fallen_workers(loader, GRACE).items()):
+            for number, code in (fallen for loader in loaders for fallen in fallen_workers(loader, patience).items()):
                 return loader_gone(str(number), ended_how(code))
         except RuntimeError as said:  # torch answers the end of a worker wherever this process is, as in waiting for it
             error = said
